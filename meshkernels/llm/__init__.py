@@ -1,0 +1,1 @@
+"""LLaMA on the mesh: placements, operations, prefill, decode, KV cache."""
