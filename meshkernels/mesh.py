@@ -1,0 +1,127 @@
+"""The grid of cores, and how matrices are cut over it.
+
+Cores are addressed ``(y, x)`` = (row, column); ``axis=0`` runs down a column (north-south, y), ``axis=1``
+along a row (east-west, x), exactly as NumPy counts the axes of a ``(rows, cols)`` array.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import lcm
+from operator import index
+
+import numpy as np
+
+from meshkernels.errors import MeshError
+
+
+def ceil_div(n: int, parts: int) -> int:
+    """Ceiling of ``n / parts`` for non-negative integers."""
+    return -(-n // parts)
+
+
+@dataclass(frozen=True, init=False)
+class Mesh:
+    """A ``rows x cols`` grid of cores, each linked to its four neighbours.
+
+    Args:
+        rows: cores down a column (y axis).
+        cols: cores along a row (x axis); the same as ``rows`` where left out.
+
+    Raises:
+        MeshError: a side below 1.
+        TypeError: a side that is not an integer.
+
+    Examples:
+        >>> Mesh(24, 16)
+        Mesh(rows=24, cols=16)
+        >>> Mesh(3).cores
+        9
+    """
+
+    rows: int
+    cols: int
+
+    def __init__(self, rows: int, cols: int | None = None):
+        cols = rows if cols is None else cols
+        for name, side in (("rows", rows), ("cols", cols)):
+            try:
+                side = index(side)
+            except TypeError:
+                raise TypeError(f"Mesh {name} must be an integer, not {side!r}") from None
+            if side < 1:
+                raise MeshError(f"Mesh {name} = {side}: a mesh has at least 1 core a side")
+            object.__setattr__(self, name, side)
+
+    @property
+    def cores(self) -> int:
+        """Number of cores."""
+        return self.rows * self.cols
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(rows, cols)``, the shape of every per-core array in this library."""
+        return self.rows, self.cols
+
+    @property
+    def lcm(self) -> int:
+        """Side of the smallest square logical grid that both axes divide."""
+        return lcm(self.rows, self.cols)
+
+    def length(self, axis: int) -> int:
+        """Cores on one line of ``axis``."""
+        return self.shape[axis]
+
+    def lines(self, axis: int) -> int:
+        """How many lines run along ``axis``: columns for ``axis=0``, rows for ``axis=1``."""
+        return self.shape[1 - axis]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How one operand is cut: a ``grid`` of blocks, each of the same ``tile`` shape.
+
+    Blocks are padded with zeros to one size, as a program that is the same on every core must: the last
+    blocks hold fewer useful rows or columns, and a block may lie wholly in the padding. A block's flat id is
+    ``i * grid[1] + j``; ids are what the cores hand to each other.
+
+    Args:
+        shape: ``(height, width)`` of the operand, in elements.
+        grid: ``(I, J)`` blocks down and across.
+
+    Examples:
+        >>> t = Tiling((10, 6), (4, 2))
+        >>> t.tile, t.useful(0).tolist()
+        ((3, 3), [3, 3, 3, 1])
+    """
+
+    shape: tuple[int, int]
+    grid: tuple[int, int]
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """``(h, w)`` of every block, in elements: the ceiling of the operand's sides over the grid's."""
+        return ceil_div(self.shape[0], self.grid[0]), ceil_div(self.shape[1], self.grid[1])
+
+    @property
+    def words(self) -> int:
+        """Elements of one block, padding included."""
+        return self.tile[0] * self.tile[1]
+
+    def useful(self, axis: int) -> np.ndarray:
+        """Rows (``axis=0``) or columns (``axis=1``) of each block that are not padding: ``(grid[axis],)``."""
+        block = self.tile[axis]
+        return np.clip(self.shape[axis] - block * np.arange(self.grid[axis]), 0, block)
+
+    def cut(self, matrix: np.ndarray) -> np.ndarray:
+        """Copy ``matrix: shape`` into zero-padded blocks ``(I * J, h, w)`` in order of their ids."""
+        (I, J), (h, w) = self.grid, self.tile
+        padded = np.zeros((I * h, J * w), matrix.dtype)
+        padded[: self.shape[0], : self.shape[1]] = matrix
+        return np.ascontiguousarray(padded.reshape(I, h, J, w).swapaxes(1, 2)).reshape(I * J, h, w)
+
+    def join(self, blocks: np.ndarray) -> np.ndarray:
+        """The inverse of `cut`: ``(I * J, h, w)`` -> ``shape``, the padding dropped."""
+        (I, J), (h, w) = self.grid, self.tile
+        whole = blocks.reshape(I, J, h, w).swapaxes(1, 2).reshape(I * h, J * w)
+        return np.ascontiguousarray(whole[: self.shape[0], : self.shape[1]])

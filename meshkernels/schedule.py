@@ -1,0 +1,292 @@
+"""A schedule: who sends which tile to whom over which route, and what each core computes, step by step.
+
+An algorithm is a function that returns a `Schedule`. Everything else reads it: the executors run it, the
+ledger counts it, the compliance table judges it. None of them knows an algorithm's name.
+
+* `Tiling` says how an operand is cut into blocks; a block's id is what cores hold and hand on.
+* `Tiles` is a buffer of operand blocks (handles); `Values` a buffer of numbers that a core computes.
+* `Step` = at most one `Multiply` on every core, then all of its `Move`s at once (double-buffered).
+* `RingOrder`, `SplitSum` and `ChainSum` state compactly in which order the terms of one result element are
+  added. They are what the fused executor lives from; a schedule without one still runs, step by step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from meshkernels.errors import ScheduleError
+from meshkernels.mesh import Mesh, Tiling
+from meshkernels.traffic import Traffic
+
+
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """A buffer of operand tiles on every core; what moves is the tile's id.
+
+    Attributes:
+        operand: name of the operand whose blocks it holds.
+        depth: tiles that it has room for.
+        home: ``(rows, cols, depth)`` block ids before the first step, or None: empty at the start.
+        copies: 2 for a double-buffered one (the tile in use and the tile on its way).
+    """
+
+    operand: str
+    depth: int = 1
+    home: np.ndarray | None = None
+    copies: int = 1
+
+
+@dataclass(frozen=True)
+class Values:
+    """A buffer of numbers on every core: a tile of results, or of partial sums.
+
+    Attributes:
+        shape: ``(h, w)`` elements of one piece.
+        pieces: pieces side by side; a `Move` may send one of them.
+        copies: 2 where a second copy receives while the first is sent.
+    """
+
+    shape: tuple[int, int]
+    pieces: int = 1
+    copies: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class RingOrder:
+    """Core (y, x) meets the K-blocks in ring order, from a start that is a row's plus a column's.
+
+    At time ``t`` it multiplies by block ``blocks[(row_start[y] + col_start[x] + t) % L]``.
+
+    Attributes:
+        blocks: ``(L,)`` block ids (in the operand's own order) as they follow each other on the ring.
+        block: length of a K-block, in elements; the last ones may be short or empty.
+        row_start: ``(rows,)`` places on the ring, in ``[0, L)``.
+        col_start: ``(cols,)`` places on the ring, in ``[0, L)``.
+        row_tile: rows of C on one core.
+        col_tile: columns of C on one core.
+    """
+
+    blocks: np.ndarray
+    block: int
+    row_start: np.ndarray
+    col_start: np.ndarray
+    row_tile: int
+    col_tile: int
+
+    def at(self, t: int) -> np.ndarray:
+        """``(rows, cols)`` the K-block that each core multiplies by at time ``t``."""
+        return self.blocks[(self.row_start[:, None] + self.col_start + t) % len(self.blocks)]
+
+
+@dataclass(frozen=True)
+class SplitSum:
+    """The contraction is split over the cores of a line; the moves of the schedule add up the partial sums."""
+
+    axis: int
+
+
+@dataclass(frozen=True, eq=False)
+class ChainSum:
+    """Each result element is a two-sided chain of partial sums p over the cores 0 .. P-1 of a row.
+
+    ``(((p_0 + p_1) + ...) + p_r) + (((p_{P-1} + p_{P-2}) + ...) + p_{r+1})`` with ``r`` the root of the
+    element's column block.
+
+    Attributes:
+        block: elements of the contraction on one core.
+        roots: ``(J,)`` root of each block of result columns.
+        col_tile: columns in such a block.
+    """
+
+    block: int
+    roots: np.ndarray
+    col_tile: int
+
+
+@dataclass(frozen=True)
+class Multiply:
+    """On every core: ``into += left @ right`` for tiles that it holds.
+
+    Attributes:
+        left, right: the `Tiles` buffers.
+        into: the `Values` buffer.
+        times: which times of the schedule's `RingOrder` this step computes, in order. None: each core
+            holds one tile of each operand and multiplies these.
+        transposed: multiply by ``right.T``.
+        accumulate: add to ``into``; False starts from zero.
+    """
+
+    left: str
+    right: str
+    into: str
+    times: range | None = None
+    transposed: bool = False
+    accumulate: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Move:
+    """One collective communication along all lines of an axis.
+
+    Attributes:
+        buffer: what is sent.
+        axis: 0 along columns of cores (y), 1 along rows (x).
+        traffic: the patterns in use; line ``i`` carries ``traffic[use[i]]``, or nothing where ``use[i] < 0``.
+        use: ``(lines,)``; None: every line carries ``traffic[0]``.
+        piece: which tile or piece of the buffer is sent: one for all, or ``(P,)`` by source core. None: all.
+        into: where it arrives; None: in ``buffer`` itself. After a reduce: where the root puts the sum.
+        slot: where in ``into`` it arrives; None: where it came from.
+        combine: ``"add"`` or ``"max"``: what a core does with its own value and the one that arrives.
+    """
+
+    buffer: str
+    axis: int
+    traffic: tuple[Traffic, ...]
+    use: np.ndarray | None = None
+    piece: int | np.ndarray | None = None
+    into: str | None = None
+    slot: int | None = None
+    combine: str | None = None
+
+    def lines(self, mesh: Mesh) -> Iterator[tuple[Traffic, np.ndarray]]:
+        """``(traffic, line numbers)`` for each pattern that some line of ``mesh`` carries."""
+        if self.use is None:
+            yield self.traffic[0], np.arange(mesh.lines(self.axis))
+            return
+        for pattern in np.unique(self.use[self.use >= 0]):
+            yield self.traffic[pattern], np.flatnonzero(self.use == pattern)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """All cores compute, then everything moves at once."""
+
+    label: str
+    multiply: Multiply | None = None
+    moves: tuple[Move, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """One algorithm on one mesh for one problem, ready to be read.
+
+    Attributes:
+        name: the algorithm's name, for tables.
+        mesh: the cores.
+        operands: how each input is cut.
+        result: how the result is cut, or None for an all-reduce.
+        buffers: what every core keeps in its memory.
+        steps: what happens, in order.
+        output: the `Values` buffer that holds the result at the end.
+        order: in which order the terms of one result element are added, where that has a compact form.
+    """
+
+    name: str
+    mesh: Mesh
+    operands: dict[str, Tiling]
+    result: Tiling | None
+    buffers: dict[str, Tiles | Values]
+    steps: tuple[Step, ...] = field(repr=False)
+    output: str = "C"
+    order: RingOrder | SplitSum | ChainSum | None = field(default=None, repr=False)
+
+    def tile(self, buffer: str) -> tuple[int, int]:
+        """``(h, w)`` of one tile or piece in ``buffer``."""
+        held = self.buffers[buffer]
+        return self.operands[held.operand].tile if isinstance(held, Tiles) else held.shape
+
+    def words(self, move: Move) -> int:
+        """Elements in one message of ``move``, padding included."""
+        held = self.buffers[move.buffer]
+        h, w = self.tile(move.buffer)
+        whole = held.depth if isinstance(held, Tiles) else held.pieces
+        return h * w * (1 if move.piece is not None else whole)
+
+    def walk(self) -> Iterator[tuple[int, Step, dict[str, np.ndarray]]]:
+        """Step through the movement of the tiles without computing anything.
+
+        Yields:
+            ``(i, step, holds)`` before each step: ``holds[buffer]`` is ``(rows, cols, depth)``, the ids of the
+            operand blocks that each core holds, -1 where there is none. The arrays are the walker's own:
+            read them, or copy them.
+        """
+        holds = {
+            name: _initial(tiles, self.mesh) for name, tiles in self.buffers.items() if isinstance(tiles, Tiles)
+        }
+        for i, step in enumerate(self.steps):
+            yield i, step, holds
+            arrived = [(move, _arrivals(self, move, holds)) for move in step.moves if move.buffer in holds]
+            for move, (into, slots, ids) in arrived:
+                holds[into][..., slots] = ids
+
+    def handles(self, multiply: Multiply, holds: dict[str, np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The pairs of blocks ``(rows, cols), (rows, cols)`` that the cores multiply, in order.
+
+        Raises:
+            ScheduleError: a core does not hold the block that it should multiply, or its two blocks do not
+                belong to the same part of the contraction.
+        """
+        left, right = holds[multiply.left], holds[multiply.right]
+        across_left = self.operands[self.buffers[multiply.left].operand].grid[1]  # type: ignore[union-attr]
+        across_right = self.operands[self.buffers[multiply.right].operand].grid[1]  # type: ignore[union-attr]
+        k_left = np.where(left < 0, -1, left % across_left)
+        k_right = np.where(right < 0, -2, right % across_right if multiply.transposed else right // across_right)
+        if multiply.times is None:
+            _require(self, (k_left == k_right)[..., 0] & (k_left.shape[2] == k_right.shape[2] == 1))
+            yield left[..., 0], right[..., 0]
+            return
+        assert isinstance(self.order, RingOrder), "times without an order"
+        for t in multiply.times:
+            k = self.order.at(t)[..., None]
+            in_left, in_right = k_left == k, k_right == k
+            _require(self, in_left.any(axis=2) & in_right.any(axis=2))
+            yield (
+                np.take_along_axis(left, in_left.argmax(axis=2)[..., None], 2)[..., 0],
+                np.take_along_axis(right, in_right.argmax(axis=2)[..., None], 2)[..., 0],
+            )
+
+
+def _initial(tiles: Tiles, mesh: Mesh) -> np.ndarray:
+    if tiles.home is None:
+        return np.full((*mesh.shape, tiles.depth), -1, np.int32)
+    return np.array(tiles.home, np.int32)
+
+
+def _arrivals(schedule: Schedule, move: Move, holds: dict[str, np.ndarray]) -> tuple[str, slice | int, np.ndarray]:
+    """What ``move`` leaves in its target buffer: ``(buffer, slots, (rows, cols, ...) ids)``."""
+    into = move.into or move.buffer
+    slots = slice(None) if move.piece is None else (move.piece if move.slot is None else move.slot)
+    sent = holds[move.buffer] if move.piece is None else holds[move.buffer][..., move.piece]
+    before = np.moveaxis(holds[into][..., slots], move.axis, 0)  # (P, lines, ...)
+    sent = np.moveaxis(sent, move.axis, 0)
+    after = before.copy()
+    for traffic, lines in move.lines(schedule.mesh):
+        if traffic.kind == "shift":
+            after[np.ix_(traffic.target, lines)] = sent[np.ix_(traffic.source, lines)]
+        else:
+            after[:, lines] = sent[traffic.roots[0], lines]
+    return into, slots, np.moveaxis(after, 0, move.axis)
+
+
+def _require(schedule: Schedule, held: np.ndarray) -> None:
+    if not np.all(held):
+        y, x = np.argwhere(~held)[0]
+        raise ScheduleError(f"{schedule.name}: core ({y}, {x}) does not hold the tiles that it is told to multiply")
+
+
+def place(mesh: Mesh, tiling: Tiling, down: np.ndarray, across: np.ndarray) -> np.ndarray:
+    """Block ids ``(rows, cols, depth)`` of a placement.
+
+    Args:
+        mesh: the cores.
+        tiling: how the operand is cut.
+        down: ``(rows, cols, depth)`` or broadcastable: which block row each core holds.
+        across: the same for block columns.
+    """
+    ids = np.asarray(down) * tiling.grid[1] + np.asarray(across)
+    return np.ascontiguousarray(np.broadcast_to(ids, (*mesh.shape, ids.shape[-1])), np.int32)
+
+
