@@ -47,20 +47,21 @@ class Tokenizer:
 
     Attributes:
         bos, eos: ids that open a text (or None) and that end generation.
-        stop: every id that ends generation: ``eos``, and the end-of-turn and end-of-text tokens of the vocabulary.
+        stop: every id that ends generation: ``eos``, and the vocabulary's end-of-turn and end-of-text.
         chat_template: the model's own Jinja template, or None.
     """
 
-    def __init__(self, vocab: Sequence[str], merges: Sequence[tuple[str, str]], special: Sequence[str], pre: str,
-                 bos: int | None = None, eos: int | None = None, add_bos: bool = False,
+    def __init__(self, vocab: Sequence[str], merges: Sequence[tuple[str, str]], special: Sequence[str],
+                 pre: str, bos: int | None = None, eos: int | None = None, add_bos: bool = False,
                  chat_template: str | None = None):
         if pre not in PRE_TOKENIZERS:
-            raise WeightsError(f"pre-tokenizer {pre!r} is not known; known: {', '.join(sorted(PRE_TOKENIZERS))}")
+            known = ", ".join(sorted(PRE_TOKENIZERS))
+            raise WeightsError(f"pre-tokenizer {pre!r} is not known; known: {known}")
         ids = {token: i for i, token in enumerate(vocab)}
         self._engine = tokenizers.Tokenizer(BPE(ids, list(merges)))
         self._engine.pre_tokenizer = PRE_TOKENIZERS[pre]()
         self._engine.decoder = ByteLevelDecoder()
-        self._engine.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+        self._engine.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
         self.bos, self.eos, self.add_bos = bos, eos, add_bos
         self.chat_template = chat_template
         self.tokens = list(vocab)
@@ -106,9 +107,10 @@ class Tokenizer:
             raise WeightsError("this model file carries no chat template")
         from jinja2.sandbox import ImmutableSandboxedEnvironment  # a template is a program from a file
 
-        template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(self.chat_template)
-        name = {"bos_token": self._name(self.bos), "eos_token": self._name(self.eos)}
-        return template.render(messages=list(messages), add_generation_prompt=True, **name)
+        jinja = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        return jinja.from_string(self.chat_template).render(
+            messages=list(messages), add_generation_prompt=True,
+            bos_token=self._name(self.bos), eos_token=self._name(self.eos))
 
     def _name(self, token: int | None) -> str:
         return "" if token is None else self.tokens[token]

