@@ -89,13 +89,12 @@ def _wide(dtype) -> type:
     return np.float64 if np.dtype(dtype) == np.float64 else np.float32
 
 
-def ring_product(A, B, order, tile, *, out_dtype=None, accumulate=None, threads=None):
-    """C = A @ B, element (i, j) summed in ring order from place row_start[i // mt] + col_start[j // nt].
+def ring_product(A, B, order, *, out_dtype=None, accumulate=None, threads=None):
+    """C = A @ B, element (i, j) summed in ring order from row_start[i // row_tile] + col_start[j // col_tile].
 
     Args:
         A: (M, K), B: (K, N), any strides; float32, float64, float16 or bfloat16, one dtype.
-        order: has blocks (L,), block, row_start (rows,), col_start (cols,); see meshkernels.schedule.
-        tile: (mt, nt), rows and columns of C that one core of the mesh owns.
+        order: a meshkernels.schedule.RingOrder: blocks, block, row_start, col_start, row_tile, col_tile.
         out_dtype: dtype of C; the storage dtype if None.
         accumulate: "float16" rounds to float16 after every multiply-add, anything else leaves float32 / float64.
     """
@@ -103,7 +102,7 @@ def ring_product(A, B, order, tile, *, out_dtype=None, accumulate=None, threads=
     C = np.empty((A.shape[0], B.shape[1]), wide)
     _ring_loop(np.ascontiguousarray(A, wide), np.ascontiguousarray(B, wide), np.asarray(order.blocks, np.int64),
                int(order.block), np.asarray(order.row_start, np.int64), np.asarray(order.col_start, np.int64),
-               int(tile[0]), int(tile[1]), accumulate == "float16", C)
+               int(order.row_tile), int(order.col_tile), accumulate == "float16", C)
     return C.astype(out_dtype or A.dtype, copy=False)
 
 
