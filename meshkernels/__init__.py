@@ -1,0 +1,21 @@
+"""meshkernels: run and count the distributed matrix kernels of wafer-scale chips on an ordinary machine.
+
+>>> import numpy as np, meshkernels as mk
+>>> A, B = np.ones((6, 5), np.float32), np.ones((5, 4), np.float32)
+>>> C, ledger = mk.gemm(A, B, mk.Mesh(3, 2), algorithm="meshgemm", ledger=True)
+>>> bool((C == A @ B).all()), ledger.hops_per_step
+(True, 2)
+"""
+
+from meshkernels.compliance import Compliance, compliance
+from meshkernels.errors import DeviceLimitError, MeshError, ScheduleError
+from meshkernels.ledger import Ledger, count
+from meshkernels.mesh import Mesh, Tiling
+from meshkernels.rings import Ring
+from meshkernels.schedule import Schedule
+from meshkernels.verbs import allreduce, gemm, gemm_t, gemv, schedule
+
+__all__ = [
+    "Compliance", "DeviceLimitError", "Ledger", "Mesh", "MeshError", "Ring", "Schedule", "ScheduleError", "Tiling",
+    "allreduce", "compliance", "count", "gemm", "gemm_t", "gemv", "schedule",
+]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -113,8 +114,8 @@ class Multiply:
     Attributes:
         left, right: the `Tiles` buffers.
         into: the `Values` buffer.
-        times: which times of the schedule's `RingOrder` this step computes, in order. None: each core
-            holds one tile of each operand and multiplies these.
+        times: which times of the schedule's `RingOrder` this step computes, in order, into piece 0. None:
+            each core multiplies its one left tile by each right tile that it holds; the d-th goes into piece d.
         transposed: multiply by ``right.T``.
         accumulate: add to ``into``; False starts from zero.
     """
@@ -170,6 +171,21 @@ class Step:
 
 
 @dataclass(frozen=True, eq=False)
+class Reduction:
+    """The part of a schedule that combines one buffer of partial values, ``"y"``, along every line of an axis.
+
+    Attributes:
+        values: the buffer.
+        steps: what to do with it.
+        root: the core of each line that holds the result; None where the steps leave it on all of them.
+    """
+
+    values: Values
+    steps: tuple[Step, ...]
+    root: int | None
+
+
+@dataclass(frozen=True, eq=False)
 class Schedule:
     """One algorithm on one mesh for one problem, ready to be read.
 
@@ -180,6 +196,8 @@ class Schedule:
         result: how the result is cut, or None for an all-reduce.
         buffers: what every core keeps in its memory.
         steps: what happens, in order.
+        collect: ``(blocks,)`` where each block of the result lies at the end: a flat index into
+            ``(pieces, rows, cols)`` of the buffer ``output``.
         output: the `Values` buffer that holds the result at the end.
         order: in which order the terms of one result element are added, where that has a compact form.
     """
@@ -190,6 +208,7 @@ class Schedule:
     result: Tiling | None
     buffers: dict[str, Tiles | Values]
     steps: tuple[Step, ...] = field(repr=False)
+    collect: np.ndarray = field(repr=False)
     output: str = "C"
     order: RingOrder | SplitSum | ChainSum | None = field(default=None, repr=False)
 
@@ -222,31 +241,44 @@ class Schedule:
             for move, (into, slots, ids) in arrived:
                 holds[into][..., slots] = ids
 
-    def handles(self, multiply: Multiply, holds: dict[str, np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The pairs of blocks ``(rows, cols), (rows, cols)`` that the cores multiply, in order.
+    def handles(self, multiply: Multiply, holds: dict[str, np.ndarray]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """The products of one step: ``(piece, left, right)`` with the ids ``(rows, cols)`` of the two blocks.
 
         Raises:
             ScheduleError: a core does not hold the block that it should multiply, or its two blocks do not
                 belong to the same part of the contraction.
         """
         left, right = holds[multiply.left], holds[multiply.right]
-        across_left = self.operands[self.buffers[multiply.left].operand].grid[1]  # type: ignore[union-attr]
-        across_right = self.operands[self.buffers[multiply.right].operand].grid[1]  # type: ignore[union-attr]
-        k_left = np.where(left < 0, -1, left % across_left)
-        k_right = np.where(right < 0, -2, right % across_right if multiply.transposed else right // across_right)
+        k_left, k_right = self._contraction(multiply.left, left, 1), self._contraction(
+            multiply.right, right, 1 if multiply.transposed else 0)
         if multiply.times is None:
-            _require(self, (k_left == k_right)[..., 0] & (k_left.shape[2] == k_right.shape[2] == 1))
-            yield left[..., 0], right[..., 0]
+            _require(self, ((k_left == k_right) & (k_left >= 0)).all(axis=2))
+            for d in range(right.shape[2]):
+                yield d, left[..., 0], right[..., d]
             return
-        assert isinstance(self.order, RingOrder), "times without an order"
+        assert isinstance(self.order, RingOrder), "times are those of a RingOrder"
         for t in multiply.times:
             k = self.order.at(t)[..., None]
             in_left, in_right = k_left == k, k_right == k
             _require(self, in_left.any(axis=2) & in_right.any(axis=2))
-            yield (
-                np.take_along_axis(left, in_left.argmax(axis=2)[..., None], 2)[..., 0],
-                np.take_along_axis(right, in_right.argmax(axis=2)[..., None], 2)[..., 0],
-            )
+            yield 0, _pick(left, in_left), _pick(right, in_right)
+
+    def _contraction(self, buffer: str, ids: np.ndarray, axis: int) -> np.ndarray:
+        """Which part of the contraction each held block belongs to; -1 for an empty place."""
+        tiles = self.buffers[buffer]
+        assert isinstance(tiles, Tiles)
+        across = self.operands[tiles.operand].grid[1]
+        return np.where(ids < 0, -1, ids % across if axis == 1 else ids // across)
+
+
+def collect_rows(mesh: Mesh, pieces: int = 1) -> np.ndarray:
+    """`Schedule.collect` of a matrix cut like the mesh, ``pieces`` column blocks on a core side by side."""
+    places = np.arange(pieces * mesh.cores).reshape(pieces, *mesh.shape)
+    return places.transpose(1, 2, 0).ravel()
+
+
+def _pick(ids: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    return np.take_along_axis(ids, chosen.argmax(axis=2)[..., None], 2)[..., 0]
 
 
 def _initial(tiles: Tiles, mesh: Mesh) -> np.ndarray:
@@ -255,7 +287,7 @@ def _initial(tiles: Tiles, mesh: Mesh) -> np.ndarray:
     return np.array(tiles.home, np.int32)
 
 
-def _arrivals(schedule: Schedule, move: Move, holds: dict[str, np.ndarray]) -> tuple[str, slice | int, np.ndarray]:
+def _arrivals(schedule: Schedule, move: Move, holds: dict[str, np.ndarray]) -> tuple[str, Any, np.ndarray]:
     """What ``move`` leaves in its target buffer: ``(buffer, slots, (rows, cols, ...) ids)``."""
     into = move.into or move.buffer
     slots = slice(None) if move.piece is None else (move.piece if move.slot is None else move.slot)

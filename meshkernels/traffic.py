@@ -69,11 +69,11 @@ class Traffic:
             return 0, 0
         if self.kind in (SHIFT, MULTICAST):
             return int(reach.max()), 0
-        hops, stages = np.zeros(self.size, np.int64), np.zeros(self.size, np.int64)
-        for s, d, r in zip(self.source, self.target, reach):
+        hops, stages = [0] * self.size, [0] * self.size  # of the longest chain that ends at each core
+        for s, d, r in zip(self.source.tolist(), self.target.tolist(), reach.tolist()):
             hops[d] = max(hops[d], hops[s] + r)
             stages[d] = max(stages[d], stages[s] + 1)
-        return int(hops.max()), int(stages.max())
+        return max(hops), max(stages)
 
 
 def _unicast(kind: str, size: int, source: np.ndarray, target: np.ndarray, roots) -> Traffic:
@@ -124,5 +124,5 @@ def reduce(size: int, groups: Sequence[tuple[Sequence[int], int]]) -> Traffic:
 
 @lru_cache(maxsize=4096)
 def chain(root: int, size: int) -> Traffic:
-    """One group: the whole line streams into ``root`` from both ends."""
-    return reduce(size, [(range(size), root)])
+    """The whole line streams into ``root`` from both ends; it adds the stream from the lower end first."""
+    return _paths(REDUCE, size, [range(root + 1), range(size - 1, root - 1, -1)], [root])

@@ -1,0 +1,64 @@
+"""The algorithms, one short module each; every module of this package registers what it defines.
+
+Three families, by what the schedule builder takes:
+
+* ``"gemm"``: ``f(mesh, M, K, N) -> Schedule`` for C[M, N] = A[M, K] B[K, N];
+* ``"gemm_t"``: the same for C[M, N] = A[M, K] B[N, K]^T;
+* ``"reduce"``: ``f(buffer, values, mesh, axis, **options) -> list[Step]``, the steps that add up one buffer of
+  partial sums along every line of an axis (see `meshkernels.algorithms.gemv` for their use).
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+
+from meshkernels.errors import MeshError
+
+_FAMILIES: dict[str, dict[str, Callable]] = {"gemm": {}, "gemm_t": {}, "reduce": {}}
+
+
+def register(family: str, name: str) -> Callable[[Callable], Callable]:
+    """Decorator: make a schedule builder known under ``name`` to the verbs, the demo and the tests."""
+
+    def add(build: Callable) -> Callable:
+        _FAMILIES[family][name] = build
+        return build
+
+    return add
+
+
+def known(family: str) -> dict[str, Callable]:
+    """Name -> builder of one family, in order of registration."""
+    return dict(_FAMILIES[family])
+
+
+def find(family: str, name: str) -> Callable:
+    """The builder called ``name``.
+
+    Raises:
+        MeshError: unknown; the message lists the known ones.
+    """
+    try:
+        return _FAMILIES[family][name]
+    except (KeyError, TypeError):
+        listed = ", ".join(repr(k) for k in _FAMILIES[family])
+        raise MeshError(f"unknown {family} algorithm {name!r}; known: {listed}") from None
+
+
+def family_of(name: str) -> str:
+    """The family that the algorithm called ``name`` belongs to.
+
+    Raises:
+        MeshError: unknown; the message lists all that are known.
+    """
+    for family, members in _FAMILIES.items():
+        if name in members:
+            return family
+    listed = ", ".join(repr(k) for members in _FAMILIES.values() for k in members)
+    raise MeshError(f"unknown algorithm {name!r}; known: {listed}")
+
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

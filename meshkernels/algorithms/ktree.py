@@ -1,0 +1,137 @@
+"""K-tree all-reduce: a reduction in K levels of groups, then one broadcast.
+
+Invariant: after level l the roots of its groups hold the sums of all cores below them, and nobody else matters
+any more. A group is a contiguous run of the roots of the level before; its root is the middle one, and both
+halves stream into it. Hops stay about P, while the routing stages fall from P/2 (K = 1) to about
+(K/2) P^(1/K). Groups need not divide the line: they differ by one member at most, and K = 2 with any number
+of groups G from 1 to P works (G = 1 is the single chain).
+
+References:
+    He et al., WaferLLM, OSDI 2025, section 6; K = 2 is the two-phase reduce of Luczynski et al., HPDC 2024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from operator import index
+
+import numpy as np
+
+import perfmodel
+from meshkernels.algorithms import register
+from meshkernels.errors import MeshError
+from meshkernels.mesh import Mesh, ceil_div
+from meshkernels.schedule import Move, Reduction, Step, Values
+from meshkernels.traffic import multicast, reduce
+
+
+def cut(members: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut a run of cores into ``count`` groups that differ by one member at most.
+
+    Returns:
+        ``(first, middle, end)``, each ``(count,)``: places in ``members`` of every group's first member, of its
+        root, and one past its last member.
+    """
+    size, longer = divmod(len(members), count)
+    first = size * np.arange(count) + np.minimum(np.arange(count), longer)
+    end = np.append(first[1:], len(members))
+    return first, first + (end - first) // 2, end
+
+
+def hops_and_stages(size: int, groups: Sequence[int]) -> tuple[int, int]:
+    """``(H, S)`` of reduction and broadcast on a line of ``size`` cores: the objective for choosing groups."""
+    members, hops, stages = np.arange(size), 0, 0
+    for count in (*groups, 1):
+        first, middle, end = cut(members, count)
+        reach = np.maximum(members[middle] - members[first], members[end - 1] - members[middle])
+        hops += int(reach.max())
+        stages += int((middle - first).max())
+        members = members[middle]
+    return hops + max(int(members[0]), size - 1 - int(members[0])), stages
+
+
+@lru_cache(maxsize=256)
+def best_groups(size: int, levels: int, alpha: float, beta: float) -> tuple[int, ...]:
+    """The groups that minimise ``alpha H + beta S`` on a line of ``size`` cores, by search.
+
+    With two levels every G is tried. With more, each level's count is taken from those that equal group sizes
+    give (about 2 sqrt(P) different ones), among which is the balanced optimum P^(1/K).
+
+    Args:
+        size: cores on the line.
+        levels: K.
+        alpha: cycles per hop.
+        beta: cycles per routing stage.
+
+    Returns:
+        ``(G_1, .., G_{K-1})``, groups at each level but the last, which is one group.
+    """
+
+    def counts(n: int) -> list[int]:
+        return list(range(1, n + 1)) if levels == 2 else sorted({ceil_div(n, g) for g in range(1, n + 1)})
+
+    def extend(groups: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        if len(groups) == levels - 1:
+            yield groups
+        else:
+            for count in counts(groups[-1] if groups else size):
+                yield from extend((*groups, count))
+
+    def cost(groups: tuple[int, ...]) -> float:
+        hops, stages = hops_and_stages(size, groups)
+        return alpha * hops + beta * stages
+
+    return min(extend(()), key=cost)
+
+
+def checked_groups(size: int, levels: int, groups: int | Sequence[int] | None,
+                   alpha: float | None, beta: float | None) -> tuple[int, ...]:  # fmt: skip
+    """``groups`` as a tuple of ``levels - 1`` counts, the best ones where it is None.
+
+    Raises:
+        MeshError: levels < 1, the wrong number of counts, or a count that does not fit what it cuts.
+    """
+    if levels < 1:
+        raise MeshError(f"levels = {levels}: a K-tree has at least 1 level")
+    if groups is None:
+        wse3 = perfmodel.device("wse3")
+        alpha, beta = (wse3.alpha if alpha is None else alpha), (wse3.beta if beta is None else beta)
+        return best_groups(size, levels, float(alpha), float(beta))
+    counts = tuple(map(index, groups)) if isinstance(groups, Sequence) else (index(groups),)
+    if len(counts) != levels - 1:
+        raise MeshError(f"groups = {groups}: {levels} levels need {levels - 1} group counts, not {len(counts)}")
+    for within, count in zip((size, *counts), counts):
+        if not 1 <= count <= within:
+            raise MeshError(f"groups = {count}: {within} cores (or groups) can be cut into 1 to {within} groups")
+    return counts
+
+
+def tree(mesh: Mesh, axis: int, width: int, groups: Sequence[int], op: str, broadcast: bool) -> Reduction:
+    """Reduce in the levels that ``groups`` describes, then broadcast from the last root."""
+    size = mesh.length(axis)
+    members, steps = np.arange(size), []
+    for count in (*groups, 1):
+        parts = [(members[a:z].tolist(), int(m - a)) for a, m, z in zip(*cut(members, count))]
+        steps.append(Step("reduce", moves=(Move("y", axis, (reduce(size, parts),), combine=op),)))
+        members = members[cut(members, count)[1]]
+    root = int(members[0])
+    if broadcast:
+        steps.append(Step("broadcast", moves=(Move("y", axis, (multicast(root, size),)),)))
+    return Reduction(Values((1, width), copies=2), tuple(steps), root)
+
+
+@register("reduce", "ktree")
+def ktree(mesh: Mesh, axis: int, width: int, *, op: str = "add", broadcast: bool = True, levels: int = 2,
+          groups: int | Sequence[int] | None = None, alpha: float | None = None,
+          beta: float | None = None) -> Reduction:  # fmt: skip
+    """All-reduce of ``width`` elements per core in ``levels`` levels.
+
+    Args:
+        levels: K; 1 is the single chain.
+        groups: how many groups the first level cuts the line into (K = 2), or one count for each level but
+            the last. None: the best for ``alpha`` and ``beta``.
+        alpha, beta: cycles per hop and per routing stage; None: those measured on WSE-3.
+    """
+    counts = checked_groups(mesh.length(axis), levels, groups, alpha, beta)
+    return tree(mesh, axis, width, counts, op, broadcast)

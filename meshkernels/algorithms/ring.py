@@ -1,0 +1,38 @@
+"""Ring all-reduce: reduce-scatter, then all-gather, of P chunks around the interleaved ring.
+
+Invariant: before round s of the reduce-scatter the core at ring position i holds the sum over s + 1 cores of
+chunk i - s, which it sends on; after P-1 rounds chunk i + 1 is complete there. The all-gather hands the complete
+chunks round once more. It moves the least data, but every round is a routing stage: O(P) of them.
+
+References:
+    Patarasuk and Yuan, Bandwidth optimal all-reduce algorithms for clusters of workstations, 2009.
+"""
+
+from __future__ import annotations
+
+from meshkernels.algorithms import register
+from meshkernels.errors import MeshError
+from meshkernels.mesh import Mesh, ceil_div
+from meshkernels.rings import Ring
+from meshkernels.schedule import Move, Reduction, Step, Values
+from meshkernels.traffic import shift
+
+
+@register("reduce", "ring")
+def ring(mesh: Mesh, axis: int, width: int, *, op: str = "add", broadcast: bool = True) -> Reduction:
+    """All-reduce of ``width`` elements per core, in ``P`` chunks of ``ceil(width / P)``.
+
+    Raises:
+        MeshError: ``broadcast=False``: no single core ever holds the whole result.
+    """
+    if not broadcast:
+        raise MeshError("broadcast = False: a ring all-reduce has no root to leave the result on; use 'ktree'")
+    size = mesh.length(axis)
+    cycle = Ring.interleaved(size)
+    neighbours = (shift(cycle),)
+    position = cycle.position
+    rounds = range(size - 1)
+    scatter = [Move("y", axis, neighbours, piece=(position - s) % size, combine=op) for s in rounds]
+    gather = [Move("y", axis, neighbours, piece=(position + 1 - s) % size) for s in rounds]
+    steps = [Step("reduce-scatter", moves=(m,)) for m in scatter] + [Step("all-gather", moves=(m,)) for m in gather]
+    return Reduction(Values((1, ceil_div(width, size)), size, copies=2), tuple(steps), None)

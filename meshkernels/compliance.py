@@ -1,0 +1,152 @@
+"""PLMR compliance, from counts: Parallelism, Latency, Memory, Routing, each as measured value, limit, verdict.
+
+The limits do not know any algorithm:
+
+* **P**: the grid lies on the device's fabric, and the mean core has at least half of the busiest core's work.
+* **L**: the critical path costs at most what the mesh makes unavoidable, with a factor of two to spare:
+  2 alpha per step, since a ring laid on a line has an edge of two hops; and for each reduction over a line of P
+  cores 2 (alpha P + beta sqrt(P)): to the far core and back, in sqrt(P) stages (He et al., section 6, K = 2).
+* **M**: bytes of all buffers of a core, double buffers included, against the core's memory.
+* **R**: routing paths through the busiest router against the colours that a program may use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+
+import perfmodel
+from meshkernels.errors import DeviceLimitError
+from meshkernels.ledger import Ledger, count
+from meshkernels.schedule import Schedule
+
+MINIMUM_BALANCE = 0.5
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One letter of PLMR: what was measured, the limit, and whether it holds."""
+
+    letter: str
+    what: str
+    measured: float
+    limit: float
+    ok: bool
+
+
+@dataclass(frozen=True)
+class Compliance:
+    """The four verdicts on one schedule and one device.
+
+    Examples:
+        >>> import meshkernels as mk
+        >>> table = mk.compliance(mk.schedule("cannon", mk.Mesh(16), 64, 64, 64), "wse2")
+        >>> table.fails, table.compliant
+        ('L', False)
+    """
+
+    algorithm: str
+    device: str
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def compliant(self) -> bool:
+        """Whether all four hold."""
+        return not self.fails
+
+    @property
+    def fails(self) -> str:
+        """The letters that fail, in the order P L M R."""
+        return "".join(v.letter for v in self.verdicts if not v.ok)
+
+    def __getitem__(self, letter: str) -> Verdict:
+        return {v.letter: v for v in self.verdicts}[letter]
+
+    def __str__(self) -> str:
+        rows = [f"{self.algorithm} on {self.device}: {'complies' if self.compliant else 'fails ' + self.fails}"]
+        rows += [
+            f"  {v.letter}  {v.what:<44} {v.measured:>12,.4g}  limit {v.limit:>12,.4g}  {'ok' if v.ok else 'FAILS'}"
+            for v in self.verdicts
+        ]
+        return "\n".join(rows)
+
+
+def compliance(counted: Ledger | Schedule, device: perfmodel.Device | str) -> Compliance:
+    """Judge a schedule by PLMR, from its counts.
+
+    Args:
+        counted: a ledger, or a schedule (then counted in float16, the wafer's storage).
+        device: a device with a mesh, or its name.
+
+    Returns:
+        Four verdicts; printing it gives the table.
+    """
+    ledger = count(counted) if isinstance(counted, Schedule) else counted
+    device = as_device(device)
+    balance = 1.0 / ledger.imbalance
+    on_fabric = ledger.mesh.rows <= device.rows and ledger.mesh.cols <= device.cols
+    cycles = device.alpha * ledger.critical_hops + device.beta * ledger.stages
+    return Compliance(
+        ledger.schedule.name,
+        device.name,
+        (
+            Verdict("P", "mean work of a core / the busiest core's", balance, MINIMUM_BALANCE,
+                    on_fabric and balance >= MINIMUM_BALANCE),
+            Verdict("L", "critical path, alpha hops + beta stages, cycles", cycles, latency_limit(ledger, device),
+                    cycles <= latency_limit(ledger, device)),
+            Verdict("M", "bytes per core", ledger.peak_bytes_per_core, device.memory_per_core,
+                    ledger.peak_bytes_per_core <= device.memory_per_core),
+            Verdict("R", "colours at the busiest router", ledger.colours, device.colours,
+                    ledger.colours <= device.colours),
+        ),
+    )  # fmt: skip
+
+
+def latency_limit(ledger: Ledger, device: perfmodel.Device) -> float:
+    """Cycles that the critical path may cost: the limit of L in the module's text."""
+    steps, mesh = ledger.schedule.steps, ledger.mesh
+    lines = {mesh.length(move.axis) for step in steps for move in step.moves if move.combine}
+    if not lines:
+        return 2 * device.alpha * len(steps)
+    products = sum(step.multiply is not None for step in steps)
+    P = max(lines)
+    return max(1, products) * 2 * (device.alpha * P + device.beta * sqrt(P)) + 2 * device.alpha * products
+
+
+def as_device(device: perfmodel.Device | str) -> perfmodel.Device:
+    """The mesh device called ``device``, or ``device`` itself.
+
+    Raises:
+        TypeError: it is no mesh of cores (a GPU, say).
+    """
+    found = perfmodel.device(device) if isinstance(device, str) else device
+    if not isinstance(found, perfmodel.Device):
+        raise TypeError(f"{getattr(found, 'name', found)!r} is not a mesh of cores: {type(found).__name__}")
+    return found
+
+
+def require(ledger: Ledger, device: perfmodel.Device | str) -> None:
+    """Refuse a schedule that the device cannot run.
+
+    Raises:
+        DeviceLimitError: the grid is larger than the fabric, a core's buffers than its memory, or a router
+            needs more colours than there are; it names the core, the number and the limit.
+    """
+    device, mesh, name = as_device(device), ledger.mesh, ledger.schedule.name
+    if mesh.rows > device.rows or mesh.cols > device.cols:
+        raise DeviceLimitError(
+            f"{name}: a grid of {mesh.rows} x {mesh.cols} cores does not fit {device.name}, "
+            f"which has {device.rows} x {device.cols}"
+        )
+    if ledger.peak_bytes_per_core > device.memory_per_core:
+        raise DeviceLimitError(
+            f"{name}: core (0, 0), like every other, needs {ledger.peak_bytes_per_core:,} bytes; "
+            f"a core of {device.name} has {device.memory_per_core:,}"
+        )
+    if ledger.colours > device.colours:
+        y, x = np.unravel_index(ledger.colours_per_core.argmax(), mesh.shape)
+        raise DeviceLimitError(
+            f"{name}: core ({y}, {x}) needs {ledger.colours} colours; {device.name} has {device.colours}"
+        )

@@ -1,0 +1,150 @@
+"""The mesh-stepping loop: all cores compute, then every tile moves to the neighbour that the schedule names.
+
+Operand tiles move as handles (block ids); numbers that cores computed move as numbers. Arrivals are taken from
+what stood there before the step, as with double buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from meshkernels.execute import kernels
+from meshkernels.schedule import Move, Multiply, Schedule, Step, Values
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """What an observer sees after the computation of a step, before its moves.
+
+    Attributes:
+        index: number of the step.
+        step: the `Step`.
+        holds: for each buffer of tiles ``(rows, cols, depth)``: ids of the blocks that each core holds, or -1.
+        values: for each buffer of numbers ``(pieces, rows, cols, h, w)``.
+
+    The arrays are live and read-only: copy what should outlast the call.
+    """
+
+    index: int
+    step: Step
+    holds: dict[str, np.ndarray]
+    values: dict[str, np.ndarray]
+
+
+def run(schedule: Schedule, operands: dict[str, np.ndarray], accumulate: np.dtype,
+        observe: Callable[[Snapshot], object] | None = None) -> np.ndarray:  # fmt: skip
+    """Execute ``schedule`` step by step.
+
+    Args:
+        schedule: what to do.
+        operands: the whole matrices by operand name, of one dtype.
+        accumulate: dtype of sums; float16 rounds after every multiply-add.
+        observe: called with a `Snapshot` in every step.
+
+    Returns:
+        The result, whole, in the precision that sums are kept in (float32 for float16).
+    """
+    half = accumulate == np.float16
+    wide = np.dtype(np.float32) if half else accumulate
+    tiles = {name: schedule.operands[name].cut(matrix) for name, matrix in operands.items()}
+    values = {
+        name: np.zeros((held.pieces, *schedule.mesh.shape, *held.shape), wide)
+        for name, held in schedule.buffers.items()
+        if isinstance(held, Values)
+    }
+    for index, step, holds in schedule.walk():
+        if step.multiply:
+            _compute(schedule, step.multiply, holds, tiles, values[step.multiply.into], half)
+        if observe:
+            observe(Snapshot(index, step, _read_only(holds), _read_only(values)))
+        for move in step.moves:
+            if move.buffer in values:
+                move_values(schedule, move, values, half)
+    return collect(schedule, values)
+
+
+def combine(schedule: Schedule, vectors: np.ndarray, accumulate: np.dtype) -> np.ndarray:
+    """Execute an all-reduce of ``vectors: (rows, cols, n)``; returns the result of each line, ``(lines, n)``."""
+    half = accumulate == np.float16
+    buffer = schedule.buffers[schedule.output]
+    assert isinstance(buffer, Values)
+    padded = np.zeros((*schedule.mesh.shape, buffer.pieces * buffer.shape[1]), np.float32 if half else accumulate)
+    padded[..., : vectors.shape[2]] = vectors
+    pieces = padded.reshape(*schedule.mesh.shape, buffer.pieces, *buffer.shape)
+    values = {schedule.output: np.ascontiguousarray(np.moveaxis(pieces, 2, 0))}
+    for step in schedule.steps:
+        for move in step.moves:
+            move_values(schedule, move, values, half)
+    out = values[schedule.output]
+    lines = out.reshape(-1, *out.shape[3:])[schedule.collect].reshape(-1, padded.shape[2])
+    return lines[:, : vectors.shape[2]]
+
+
+def collect(schedule: Schedule, values: dict[str, np.ndarray]) -> np.ndarray:
+    """The whole result, from the cores that hold its blocks."""
+    assert schedule.result is not None
+    out = values[schedule.output]
+    return schedule.result.join(out.reshape(-1, *out.shape[3:])[schedule.collect])
+
+
+def _read_only(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    views = {name: array.view() for name, array in arrays.items()}
+    for view in views.values():
+        view.flags.writeable = False
+    return views
+
+
+def _compute(schedule: Schedule, multiply: Multiply, holds: dict[str, np.ndarray], tiles: dict[str, np.ndarray],
+             into: np.ndarray, half: bool) -> None:  # fmt: skip
+    """One `Multiply` on every core; the only place where lockstep touches arithmetic of tiles."""
+    if not multiply.accumulate:
+        into[...] = 0
+    left = tiles[schedule.buffers[multiply.left].operand]  # type: ignore[union-attr]
+    right = tiles[schedule.buffers[multiply.right].operand]  # type: ignore[union-attr]
+    for piece, ha, hb in schedule.handles(multiply, holds):
+        sums = into[piece].reshape(-1, *into.shape[3:])  # (cores, h, w), a view
+        kernels.tile_products(
+            left, right, ha.ravel(), hb.ravel(), sums,
+            transposed=multiply.transposed, accumulate="float16" if half else None,
+        )  # fmt: skip
+
+
+def move_values(schedule: Schedule, move: Move, values: dict[str, np.ndarray], half: bool = False) -> None:
+    """Carry out one `Move` of computed numbers, in place.
+
+    Args:
+        values: buffers ``(pieces, rows, cols, h, w)``.
+        half: round every sum to float16.
+    """
+    combine = {"add": np.add, "max": np.maximum}.get(move.combine or "")
+
+    def op(mine: np.ndarray, arriving: np.ndarray) -> np.ndarray:
+        both = combine(mine, arriving)  # type: ignore[misc]
+        return both.astype(np.float16).astype(mine.dtype) if half else both
+
+    def along(buffer: str) -> np.ndarray:
+        """``(pieces, P, lines, h, w)``, a view."""
+        return values[buffer].swapaxes(1, 1 + move.axis)
+
+    mine = along(move.buffer)
+    piece = slice(None) if move.piece is None else move.piece
+    for traffic, numbers in move.lines(schedule.mesh):
+        lines = slice(None) if len(numbers) == mine.shape[2] else numbers
+        if traffic.kind == "shift":
+            assert move.piece is not None, "a shift of values names the piece that each core sends"
+            sent = np.broadcast_to(move.piece, traffic.size)[traffic.source]
+            arriving = mine[sent, traffic.source][:, lines]
+            held = mine[sent, traffic.target]
+            held[:, lines] = op(held[:, lines], arriving) if combine else arriving
+            mine[sent, traffic.target] = held
+        elif traffic.kind == "reduce":
+            for source, target in zip(traffic.source, traffic.target):
+                mine[piece, target, lines] = op(mine[piece, target, lines], mine[piece, source, lines])
+            if move.into is not None:
+                root = traffic.roots[0]
+                along(move.into)[move.slot, root, lines] = mine[piece, root, lines]
+        else:  # multicast or relay: the root's value on every core of the line
+            mine[piece, :, lines] = mine[piece, traffic.roots, lines]

@@ -1,0 +1,253 @@
+"""The public verbs: NumPy arrays in, NumPy arrays out, computed the way a mesh of cores would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from inspect import signature
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+import perfmodel
+from meshkernels import algorithms
+from meshkernels.algorithms import gemv as vector
+from meshkernels.compliance import as_device, require
+from meshkernels.errors import MeshError
+from meshkernels.execute import fused, lockstep
+from meshkernels.ledger import count
+from meshkernels.mesh import Mesh
+from meshkernels.schedule import Schedule
+
+ACCEPTED = ("float16", "bfloat16", "float32", "float64")
+
+Observer = Callable[[Any], object]
+
+
+def gemm(A: ArrayLike, B: ArrayLike, mesh: Mesh, *, algorithm: str = "meshgemm", accumulate: DTypeLike | None = None,
+         out: np.ndarray | None = None, ledger: bool = False, device: perfmodel.Device | str | None = None,
+         method: str = "fused", observe: Observer | None = None) -> Any:  # fmt: skip
+    """``A @ B`` on a mesh of cores.
+
+    Args:
+        A: ``(M, K)``, float16, bfloat16, float32 or float64, any strides; never modified.
+        B: ``(K, N)``.
+        mesh: the cores.
+        algorithm: ``"meshgemm"``, ``"cannon"``, ``"summa"``, ``"allgather"`` or any other registered one.
+        accumulate: dtype of sums: float32 by default (float64 for float64). ``"float16"``, for float16 operands,
+            rounds after every multiply-add, as the wafer does.
+        out: where to put the result, ``(M, N)``.
+        ledger: also return the `Ledger` of what the mesh did.
+        device: refuse what this device cannot hold or route.
+        method: ``"fused"``, or ``"lockstep"`` to step through the mesh; the same bits.
+        observe: called with a `Snapshot` in each step; needs ``method="lockstep"``.
+
+    Returns:
+        C: ``(M, N)`` of the operands' common dtype; with ``ledger=True`` the pair ``(C, ledger)``.
+
+    Raises:
+        TypeError: a dtype that is not accepted.
+        MeshError: shapes that do not match, an unknown algorithm or method, an ``out`` of the wrong shape or
+            dtype or one that overlaps an operand.
+        DeviceLimitError: the schedule does not fit ``device``.
+
+    Examples:
+        >>> A, B = np.ones((5, 7), np.float32), np.ones((7, 3), np.float32)
+        >>> C, counted = gemm(A, B, Mesh(4, 2), ledger=True)
+        >>> C.shape, float(C[0, 0]), counted.hops_per_step
+        ((5, 3), 7.0, 2)
+    """
+    A, B = _array("A", A, 2), _array("B", B, 2)
+    if A.shape[1] != B.shape[0]:
+        raise MeshError(f"A {A.shape} and B {B.shape} do not match: {A.shape[1]} columns against {B.shape[0]} rows")
+    plan = schedule(algorithm, mesh, *A.shape, B.shape[1])
+    return _execute(plan, {"A": A, "B": B}, slice(None), accumulate, out, ledger, device, method, observe)
+
+
+def gemm_t(A: ArrayLike, B: ArrayLike, mesh: Mesh, *, algorithm: str = "gemm_t", accumulate: DTypeLike | None = None,
+           out: np.ndarray | None = None, ledger: bool = False, device: perfmodel.Device | str | None = None,
+           method: str = "fused", observe: Observer | None = None) -> Any:  # fmt: skip
+    """``A @ B.T`` on a mesh, without ever transposing B: dist-GEMM-T, the product Q K^T of attention.
+
+    Args:
+        A: ``(M, K)``.
+        B: ``(N, K)``, laid out over the mesh as it is.
+        mesh, algorithm, accumulate, out, ledger, device, method, observe: as for `gemm`.
+
+    Returns:
+        C: ``(M, N)``, laid out over the mesh like A; with ``ledger=True`` the pair ``(C, ledger)``.
+
+    Raises:
+        TypeError, MeshError, DeviceLimitError: as for `gemm`.
+    """
+    A, B = _array("A", A, 2), _array("B", B, 2)
+    if A.shape[1] != B.shape[1]:
+        raise MeshError(f"A {A.shape} and B {B.shape} do not match: {A.shape[1]} columns against {B.shape[1]}")
+    plan = schedule(algorithm, mesh, *A.shape, B.shape[0])
+    return _execute(plan, {"A": A, "B": B}, slice(None), accumulate, out, ledger, device, method, observe)
+
+
+def gemv(x: ArrayLike, W: ArrayLike, mesh: Mesh, *, reduce: str = "ktree", axis: int = 0, levels: int | None = None,
+         groups: int | Sequence[int] | None = None, broadcast: bool = True, accumulate: DTypeLike | None = None,
+         out: np.ndarray | None = None, ledger: bool = False, device: perfmodel.Device | str | None = None,
+         method: str = "fused", observe: Observer | None = None) -> Any:  # fmt: skip
+    """``x @ W`` on a mesh: a local product on every core, then an all-reduce along ``axis``.
+
+    Args:
+        x: ``(K,)``, cut along ``axis`` and replicated along the other.
+        W: ``(K, N)``; core (y, x) holds tile (y, x), or tile (x, y) with ``axis=1``.
+        mesh: the cores.
+        reduce: ``"ktree"``, ``"chain"``, ``"pipeline"``, ``"ring"`` or any other registered reduction.
+        axis: the axis to reduce along: 0 = y, 1 = x.
+        levels: K of the K-tree; 2 by default.
+        groups: how many groups the K-tree's first level has, or a count for each level but the last; None: the
+            best for the hop and stage costs of ``device``, or of the WSE-3.
+        broadcast: leave the result on every core of a line; False: on its root only.
+        accumulate, out, ledger, device, method, observe: as for `gemm`.
+
+    Returns:
+        y: ``(N,)``; with ``ledger=True`` the pair ``(y, ledger)``.
+
+    Raises:
+        TypeError, MeshError, DeviceLimitError: as for `gemm`; also an axis, levels or groups out of range.
+
+    Examples:
+        >>> x, W = np.arange(3.0), np.eye(3)
+        >>> gemv(x, W, Mesh(2), groups=1)
+        array([0., 1., 2.])
+    """
+    x, W = _array("x", x, 1), _array("W", W, 2)
+    if len(x) != W.shape[0]:
+        raise MeshError(f"x ({len(x)},) and W {W.shape} do not match: {len(x)} elements against {W.shape[0]} rows")
+    options = _reduce_options(reduce, _axis(axis), broadcast, levels, groups, device)
+    plan = schedule(reduce, mesh, *W.shape, **options)
+    return _execute(plan, {"x": x[None], "W": W}, 0, accumulate, out, ledger, device, method, observe)
+
+
+def allreduce(values: ArrayLike, mesh: Mesh, *, axis: int = 0, op: str = "add", reduce: str = "ktree",
+              levels: int | None = None, groups: int | Sequence[int] | None = None, broadcast: bool = True,
+              accumulate: DTypeLike | None = None, ledger: bool = False,
+              device: perfmodel.Device | str | None = None) -> Any:  # fmt: skip
+    """Combine a vector per core along every line of an axis: ``values.sum(axis)`` or ``.max(axis)`` on the mesh.
+
+    Args:
+        values: ``(rows, cols, n)``, the vector of each core.
+        mesh: the cores.
+        axis: the axis to combine along: 0 = y, 1 = x.
+        op: ``"add"`` or ``"max"``.
+        reduce, levels, groups, broadcast, accumulate, ledger, device: as for `gemv`.
+
+    Returns:
+        ``(cols, n)`` for ``axis=0``, ``(rows, n)`` for ``axis=1``: the result of each line; with
+        ``ledger=True`` the pair ``(result, ledger)``.
+
+    Examples:
+        >>> allreduce(np.arange(6.0).reshape(2, 3, 1), Mesh(2, 3), axis=1, op="max").tolist()
+        [[2.0], [5.0]]
+    """
+    values = _array("values", values, 3)
+    if values.shape[:2] != mesh.shape:
+        raise MeshError(f"values {values.shape}: the first two sides must be those of the mesh, {mesh.shape}")
+    if op not in ("add", "max"):
+        raise MeshError(f"op = {op!r}; known: 'add', 'max'")
+    options = _reduce_options(reduce, _axis(axis), broadcast, levels, groups, device)
+    plan = vector.allreduce(mesh, values.shape[2], reduce=reduce, op=op, **options)
+    sums = _accumulator(values.dtype, accumulate)
+    if device is not None:
+        require(count(plan, values.dtype, sums), device)
+    result = lockstep.combine(plan, values, sums).astype(values.dtype, copy=False)
+    return (result, count(plan, values.dtype, sums)) if ledger else result
+
+
+def schedule(algorithm: str, mesh: Mesh, *shape: int, **options: Any) -> Schedule:
+    """The schedule itself: look at its ``steps``, `count` it, draw it.
+
+    Args:
+        algorithm: a matrix product's name, or that of a reduction: then the GEMV that uses it.
+        mesh: the cores.
+        *shape: ``M, K, N`` of a matrix product; ``K, N`` of the matrix of a GEMV.
+        **options: for a GEMV ``axis``, ``broadcast`` and the reduction's own (``levels``, ``groups``).
+
+    Raises:
+        MeshError: an unknown name, the wrong number of sizes, an option that the algorithm does not take.
+
+    Examples:
+        >>> s = schedule("meshgemm", Mesh(4), 8, 8, 8)
+        >>> len(s.steps), s.steps[0].label
+        (6, 'align')
+    """
+    if not isinstance(mesh, Mesh):
+        raise TypeError(f"mesh must be a Mesh, not {type(mesh).__name__}")
+    family = algorithms.family_of(algorithm)
+    build = algorithms.find(family, algorithm)
+    sides = "K, N" if family == "reduce" else "M, K, N"
+    if len(shape) != len(sides.split(", ")) or any(n < 0 for n in shape):
+        raise MeshError(f"{algorithm} takes the sizes {sides}, none negative; got {shape}")
+    taken = set(signature(build).parameters) | ({"axis"} if family == "reduce" else set())
+    if unknown := set(options) - taken:
+        raise MeshError(f"{algorithm!r} takes no option {', '.join(sorted(unknown))}")
+    if family == "reduce":
+        return vector.gemv(mesh, *shape, reduce=algorithm, **options)
+    return build(mesh, *shape, **options)
+
+
+def _reduce_options(reduce: str, axis: int, broadcast: bool, levels: Any, groups: Any, device: Any) -> dict[str, Any]:
+    """Keyword arguments for a reduction; the costs of ``device`` go to one that can use them."""
+    options = {"axis": axis, "broadcast": broadcast, "levels": levels, "groups": groups}
+    if device is not None and "alpha" in signature(algorithms.find("reduce", reduce)).parameters:
+        chip = as_device(device)
+        options |= {"alpha": chip.alpha, "beta": chip.beta}
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _axis(axis: int) -> int:
+    if axis not in (0, 1):
+        raise MeshError(f"axis = {axis}: a mesh has axis 0 (y) and axis 1 (x)")
+    return axis
+
+
+def _array(name: str, value: ArrayLike, ndim: int) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype.name not in ACCEPTED:
+        raise TypeError(f"{name} has dtype {array.dtype}; accepted: {', '.join(ACCEPTED)}")
+    if array.ndim != ndim:
+        raise MeshError(f"{name} has {array.ndim} dimensions, {array.shape}; it must have {ndim}")
+    return array
+
+
+def _accumulator(stored: np.dtype, accumulate: DTypeLike | None) -> np.dtype:
+    """The dtype of sums: what was asked for, where it makes sense for what is stored."""
+    wide = np.dtype(np.float64 if stored == np.float64 else np.float32)
+    asked = wide if accumulate is None else np.dtype(accumulate)
+    if asked != wide and not (asked == np.float16 and stored == np.float16):
+        possible = f"{wide}" + (" or float16" if stored == np.float16 else "")
+        raise MeshError(f"accumulate = {asked}: {stored} operands are summed in {possible}")
+    return asked
+
+
+def _execute(plan: Schedule, operands: dict[str, np.ndarray], row: int | slice, accumulate: DTypeLike | None,
+             out: np.ndarray | None, ledger: bool, device: Any, method: str, observe: Observer | None) -> Any:  # fmt: skip
+    """Check, run and hand back; ``row`` picks the result out of its matrix (a vector is row 0)."""
+    stored = np.result_type(*operands.values())
+    sums = _accumulator(stored, accumulate)
+    if method not in ("fused", "lockstep"):
+        raise MeshError(f"method = {method!r}; known: 'fused', 'lockstep'")
+    if observe is not None and method != "lockstep":
+        raise MeshError("observe needs method='lockstep': the fused executor has no steps to look at")
+    assert plan.result is not None
+    shape = plan.result.shape if isinstance(row, slice) else plan.result.shape[1:]
+    if out is not None:
+        if out.shape != shape or out.dtype != stored:
+            raise MeshError(f"out is {out.dtype} {out.shape}; the result is {stored} {shape}")
+        for name, operand in operands.items():
+            if np.shares_memory(out, operand):
+                raise MeshError(f"out overlaps {name}")
+    if device is not None:
+        require(count(plan, stored, sums), device)
+    same = {name: operand.astype(stored, copy=False) for name, operand in operands.items()}
+    whole = fused.run(plan, same, sums) if method == "fused" else lockstep.run(plan, same, sums, observe)
+    result = whole[row].astype(stored, copy=False)
+    if out is not None:
+        out[...] = result
+        result = out
+    return (result, count(plan, stored, sums)) if ledger else result
