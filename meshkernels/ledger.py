@@ -15,8 +15,8 @@ import numpy as np
 
 from meshkernels.errors import ScheduleError
 from meshkernels.mesh import Mesh
-from meshkernels.schedule import Move, RingOrder, Schedule, Tiles
-from meshkernels.traffic import MULTICAST, Traffic
+from meshkernels.schedule import Move, Multiply, RingOrder, Schedule, Tiles
+from meshkernels.traffic import MULTICAST
 
 EAST, WEST, SOUTH, NORTH = range(4)
 
@@ -265,13 +265,17 @@ def walked_macs(schedule: Schedule) -> np.ndarray:
     """Useful multiply-adds ``(rows, cols)``, counted by walking every step of the schedule."""
     macs = np.zeros(schedule.mesh.shape, np.int64)
     for _, step, holds in schedule.walk():
-        if step.multiply is None:
-            continue
-        left, right = (schedule.operands[schedule.buffers[b].operand]  # type: ignore[union-attr]
-                       for b in (step.multiply.left, step.multiply.right))  # fmt: skip
-        down, across = left.useful(0), left.useful(1)
-        wide = right.useful(0 if step.multiply.transposed else 1)
-        for _, a, b in schedule.handles(step.multiply, holds):
-            column = b // right.grid[1] if step.multiply.transposed else b % right.grid[1]
-            macs += down[a // left.grid[1]] * across[a % left.grid[1]] * wide[column]
+        if step.multiply:
+            left_macs, columns = _useful(schedule, step.multiply)
+            for _, a, b in schedule.handles(step.multiply, holds):
+                macs += left_macs[a] * columns[b]
     return macs
+
+
+def _useful(schedule: Schedule, multiply: Multiply) -> tuple[np.ndarray, np.ndarray]:
+    """By block id: useful rows times useful contraction of the left operand, useful columns of the right one."""
+    left = schedule.operands[schedule.buffers[multiply.left].operand]  # type: ignore[union-attr]
+    right = schedule.operands[schedule.buffers[multiply.right].operand]  # type: ignore[union-attr]
+    down, across = right.grid
+    columns = np.repeat(right.useful(0), across) if multiply.transposed else np.tile(right.useful(1), down)
+    return np.outer(left.useful(0), left.useful(1)).ravel(), columns

@@ -46,7 +46,8 @@ class Values:
 
     Attributes:
         shape: ``(h, w)`` elements of one piece.
-        pieces: pieces side by side; a `Move` may send one of them.
+        pieces: pieces side by side; a `Move` may send one of them. They hold one product each, or one
+            product cut across its columns.
         copies: 2 where a second copy receives while the first is sent.
     """
 
@@ -115,7 +116,8 @@ class Multiply:
         left, right: the `Tiles` buffers.
         into: the `Values` buffer.
         times: which times of the schedule's `RingOrder` this step computes, in order, into piece 0. None:
-            each core multiplies its one left tile by each right tile that it holds; the d-th goes into piece d.
+            each core multiplies its one left tile by each right tile that it holds; the d-th goes into piece
+            d (where there is one right tile and several pieces, the product is cut over them).
         transposed: multiply by ``right.T``.
         accumulate: add to ``into``; False starts from zero.
     """
@@ -196,8 +198,8 @@ class Schedule:
         result: how the result is cut, or None for an all-reduce.
         buffers: what every core keeps in its memory.
         steps: what happens, in order.
-        collect: ``(blocks,)`` where each block of the result lies at the end: a flat index into
-            ``(pieces, rows, cols)`` of the buffer ``output``.
+        collect: ``(blocks, parts)`` where each block of the result lies at the end, in how many parts side by
+            side: flat indices into ``(pieces, rows, cols)`` of the buffer ``output``.
         output: the `Values` buffer that holds the result at the end.
         order: in which order the terms of one result element are added, where that has a compact form.
     """
@@ -237,8 +239,8 @@ class Schedule:
         }
         for i, step in enumerate(self.steps):
             yield i, step, holds
-            arrived = [(move, _arrivals(self, move, holds)) for move in step.moves if move.buffer in holds]
-            for move, (into, slots, ids) in arrived:
+            arrived = [_arrivals(self, move, holds) for move in step.moves if move.buffer in holds]
+            for into, slots, ids in arrived:
                 holds[into][..., slots] = ids
 
     def handles(self, multiply: Multiply, holds: dict[str, np.ndarray]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -267,14 +269,15 @@ class Schedule:
         """Which part of the contraction each held block belongs to; -1 for an empty place."""
         tiles = self.buffers[buffer]
         assert isinstance(tiles, Tiles)
-        across = self.operands[tiles.operand].grid[1]
-        return np.where(ids < 0, -1, ids % across if axis == 1 else ids // across)
+        down, across = self.operands[tiles.operand].grid
+        part = np.arange(down * across) % across if axis == 1 else np.arange(down * across) // across
+        return np.append(part, -1).astype(np.int32)[ids]  # id -1, an empty place, finds the last entry
 
 
 def collect_rows(mesh: Mesh, pieces: int = 1) -> np.ndarray:
     """`Schedule.collect` of a matrix cut like the mesh, ``pieces`` column blocks on a core side by side."""
     places = np.arange(pieces * mesh.cores).reshape(pieces, *mesh.shape)
-    return places.transpose(1, 2, 0).ravel()
+    return places.transpose(1, 2, 0).reshape(-1, 1)
 
 
 def _pick(ids: np.ndarray, chosen: np.ndarray) -> np.ndarray:

@@ -226,7 +226,8 @@ def _accumulator(stored: np.dtype, accumulate: DTypeLike | None) -> np.dtype:
 
 
 def _execute(plan: Schedule, operands: dict[str, np.ndarray], row: int | slice, accumulate: DTypeLike | None,
-             out: np.ndarray | None, ledger: bool, device: Any, method: str, observe: Observer | None) -> Any:  # fmt: skip
+             out: np.ndarray | None, ledger: bool, device: Any, method: str,
+             observe: Observer | None) -> Any:  # fmt: skip
     """Check, run and hand back; ``row`` picks the result out of its matrix (a vector is row 0)."""
     stored = np.result_type(*operands.values())
     sums = _accumulator(stored, accumulate)

@@ -14,7 +14,7 @@ import numpy as np
 
 from meshkernels.algorithms import find
 from meshkernels.mesh import Mesh, Tiling, ceil_div
-from meshkernels.schedule import Multiply, Reduction, Schedule, SplitSum, Step, Tiles, Values, place
+from meshkernels.schedule import Multiply, Reduction, Schedule, SplitSum, Step, Tiles, place
 
 
 def gemv(mesh: Mesh, K: int, N: int, *, axis: int = 0, reduce: str = "ktree", **options) -> Schedule:
@@ -28,13 +28,12 @@ def gemv(mesh: Mesh, K: int, N: int, *, axis: int = 0, reduce: str = "ktree", **
     """
     size, lines = mesh.length(axis), mesh.lines(axis)
     reduction: Reduction = find("reduce", reduce)(mesh, axis, ceil_div(N, lines), **options)
-    pieces = reduction.values.pieces
-    x, W, y = Tiling((1, K), (1, size)), Tiling((K, N), (size, lines * pieces)), Tiling((1, N), (1, lines * pieces))
+    x, W, y = Tiling((1, K), (1, size)), Tiling((K, N), (size, lines)), Tiling((1, N), (1, lines))
     here, line = np.indices(mesh.shape)[:: 1 if axis == 0 else -1, ..., None]  # place on the line; which line
     return Schedule(
         reduce, mesh, {"x": x, "W": W}, y,
         {"x": Tiles("x", 1, place(mesh, x, 0 * here, here)),
-         "W": Tiles("W", pieces, place(mesh, W, here, line * pieces + np.arange(pieces))),
+         "W": Tiles("W", 1, place(mesh, W, here, line)),
          "y": reduction.values},
         (Step("multiply", Multiply("x", "W", "y", accumulate=False)), *reduction.steps),
         collect=_on_root(mesh, axis, reduction), output="y", order=SplitSum(axis),
@@ -51,7 +50,6 @@ def allreduce(mesh: Mesh, width: int, *, axis: int = 0, reduce: str = "ktree", *
 
 
 def _on_root(mesh: Mesh, axis: int, reduction: Reduction) -> np.ndarray:
-    """`Schedule.collect` of a vector: the pieces of every line in order, on its root."""
-    pieces = reduction.values.pieces
-    places = np.arange(pieces * mesh.cores).reshape(pieces, *mesh.shape)
-    return places.take(reduction.root or 0, axis=1 + axis).T.ravel()
+    """`Schedule.collect` of a vector: ``(lines, pieces)``, the pieces of every line on its root."""
+    core = np.arange(mesh.cores).reshape(mesh.shape).take([reduction.root or 0], axis=axis).reshape(-1, 1)
+    return core + mesh.cores * np.arange(reduction.values.pieces)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from meshkernels.execute import kernels, lockstep
+from meshkernels.mesh import Tiling
 from meshkernels.schedule import ChainSum, RingOrder, Schedule, SplitSum, Values
 
 
@@ -39,15 +40,14 @@ def _split_sum(schedule: Schedule, order: SplitSum, x: np.ndarray, W: np.ndarray
     buffer = schedule.buffers[schedule.output]
     assert isinstance(buffer, Values)
     partials = kernels.gemv_partials(x, kernels.pack_gemv(W, size), accumulate=options["accumulate"])  # (P, N)
-    if buffer.pieces == 1 and not half:
+    if buffer.pieces == 1 and not half:  # nothing but whole vectors: add them where they are
         for traffic in (move.traffic[0] for step in schedule.steps for move in step.moves if move.combine):
             kernels.tree_add(partials, traffic.target, traffic.source, "add")
-        root = np.unravel_index(schedule.collect[0], schedule.mesh.shape)[order.axis]
+        root = np.unravel_index(schedule.collect[0, 0], schedule.mesh.shape)[order.axis]
         return partials[root : root + 1]
-    padded = np.zeros((size, lines * buffer.pieces * buffer.shape[1]), partials.dtype)
-    padded[:, : partials.shape[1]] = partials
-    on_cores = padded.reshape(size, lines, buffer.pieces, 1, buffer.shape[1]).transpose(2, 0, 1, 3, 4)
-    values = {schedule.output: on_cores.swapaxes(1, 1 + order.axis)}
+    tiles = Tiling(partials.shape, (size, lines)).cut(partials).reshape(size, lines, 1, -1)
+    pieces = lockstep.spread(tiles, buffer.pieces, buffer.shape[1])  # (pieces, P, lines, 1, w)
+    values = {schedule.output: pieces.swapaxes(1, 1 + order.axis)}
     for step in schedule.steps:
         for move in step.moves:
             if move.traffic[0].kind != "multicast":  # the result is collected where that begins

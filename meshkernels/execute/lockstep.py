@@ -71,23 +71,35 @@ def combine(schedule: Schedule, vectors: np.ndarray, accumulate: np.dtype) -> np
     half = accumulate == np.float16
     buffer = schedule.buffers[schedule.output]
     assert isinstance(buffer, Values)
-    padded = np.zeros((*schedule.mesh.shape, buffer.pieces * buffer.shape[1]), np.float32 if half else accumulate)
-    padded[..., : vectors.shape[2]] = vectors
-    pieces = padded.reshape(*schedule.mesh.shape, buffer.pieces, *buffer.shape)
-    values = {schedule.output: np.ascontiguousarray(np.moveaxis(pieces, 2, 0))}
+    vectors = vectors.astype(np.float32 if half else accumulate)[:, :, None]
+    values = {schedule.output: spread(vectors, buffer.pieces, buffer.shape[1])}
     for step in schedule.steps:
         for move in step.moves:
             move_values(schedule, move, values, half)
-    out = values[schedule.output]
-    lines = out.reshape(-1, *out.shape[3:])[schedule.collect].reshape(-1, padded.shape[2])
-    return lines[:, : vectors.shape[2]]
+    return _gathered(schedule, values)[:, 0, : vectors.shape[3]]
 
 
 def collect(schedule: Schedule, values: dict[str, np.ndarray]) -> np.ndarray:
     """The whole result, from the cores that hold its blocks."""
     assert schedule.result is not None
+    return schedule.result.join(_gathered(schedule, values)[..., : schedule.result.tile[1]])
+
+
+def _gathered(schedule: Schedule, values: dict[str, np.ndarray]) -> np.ndarray:
+    """``(blocks, h, parts * w)``: each block of the result, its parts side by side."""
     out = values[schedule.output]
-    return schedule.result.join(out.reshape(-1, *out.shape[3:])[schedule.collect])
+    h, w = out.shape[3:]
+    parts = out.reshape(-1, h, w)[schedule.collect]  # (blocks, parts, h, w)
+    return parts.swapaxes(1, 2).reshape(len(parts), h, -1)
+
+
+def spread(tiles: np.ndarray, pieces: int, width: int) -> np.ndarray:
+    """Cut tiles ``(..., h, w)`` into zero-padded pieces ``(pieces, ..., h, width)``."""
+    if pieces == 1 and tiles.shape[-1] == width:
+        return tiles[None]
+    padded = np.zeros((*tiles.shape[:-1], pieces * width), tiles.dtype)
+    padded[..., : tiles.shape[-1]] = tiles
+    return np.moveaxis(padded.reshape(*tiles.shape[:-1], pieces, width), -2, 0)
 
 
 def _read_only(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -104,12 +116,16 @@ def _compute(schedule: Schedule, multiply: Multiply, holds: dict[str, np.ndarray
         into[...] = 0
     left = tiles[schedule.buffers[multiply.left].operand]  # type: ignore[union-attr]
     right = tiles[schedule.buffers[multiply.right].operand]  # type: ignore[union-attr]
+    width = right.shape[1 if multiply.transposed else 2]
+    whole = into.shape[4] == width  # each product is one piece; else one product is cut over all pieces
     for piece, ha, hb in schedule.handles(multiply, holds):
-        sums = into[piece].reshape(-1, *into.shape[3:])  # (cores, h, w), a view
+        sums = into[piece] if whole else np.zeros((*into.shape[1:4], width), into.dtype)
         kernels.tile_products(
-            left, right, ha.ravel(), hb.ravel(), sums,
+            left, right, ha.ravel(), hb.ravel(), sums.reshape(-1, *sums.shape[2:]),
             transposed=multiply.transposed, accumulate="float16" if half else None,
         )  # fmt: skip
+        if not whole:
+            into[...] = spread(sums, len(into), into.shape[4])
 
 
 def move_values(schedule: Schedule, move: Move, values: dict[str, np.ndarray], half: bool = False) -> None:
