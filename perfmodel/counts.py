@@ -1,0 +1,288 @@
+"""What a schedule does, counted: steps, hops, stages, words, colours and bytes per core.
+
+These are derived here from the algorithms' definitions, in closed form or by enumerating one line of cores;
+nothing is executed. Conventions (``word`` = one matrix element):
+
+* ``hops``, ``stages``: sums over steps of the longest path and of the longest chain of software touches.
+* ``words``: elements sent, a multicast counted once; ``word_hops``: elements times the links they cross.
+* ``colours``: most distinct flows that touch one router over the whole schedule.
+* tiles are padded to whole blocks, so every core moves and stores the same.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from perfmodel.errors import ModelError, unknown
+
+#: element size of the published kernels: fp16
+ELEMENT_BYTES = 2
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Exact counts of one operator on one mesh.
+
+    Attributes:
+        steps: communication/compute rounds, one after the other.
+        hops, stages: longest path and longest chain of software touches, summed over the steps.
+        words, word_hops: elements sent, and elements x links crossed.
+        colours: routing paths needed at the busiest router.
+        bytes_per_core: operand and result buffers of one core.
+        macs_per_core: multiply-accumulates of one core, padding included.
+    """
+
+    steps: int
+    hops: int
+    stages: int
+    words: int
+    word_hops: int
+    colours: int
+    bytes_per_core: int
+    macs_per_core: int = 0
+
+
+def cdiv(a: int, b: int) -> int:
+    """ceil(a / b).
+
+    >>> cdiv(7, 3)
+    3
+    """
+    return -(-a // b)
+
+
+def check_sizes(**sizes: int) -> None:
+    """Every size must be a positive whole number."""
+    for name, value in sizes.items():
+        if isinstance(value, bool) or int(value) != value or value < 1:
+            raise ModelError(f"{name} = {value!r} must be a whole number of at least 1")
+
+
+# ---------------------------------------------------------------------------------------------- one line of cores
+
+def interleaved(n: int) -> np.ndarray:
+    """Ring position of each core of a line: pi(p) = p/2 if p is even, n - (p+1)/2 if odd.
+
+    >>> interleaved(5).tolist()
+    [0, 4, 1, 3, 2]
+    """
+    p = np.arange(n)
+    return np.where(p % 2 == 0, p // 2, n - (p + 1) // 2)
+
+
+def natural(n: int) -> np.ndarray:
+    """Ring position of each core when the ring is the line itself, closed by a wrap."""
+    return np.arange(n)
+
+
+def shift_hops(n: int, ring: str) -> int:
+    """Longest message of one ring shift: 2 hops if interleaved, the wrap of n-1 if natural.
+
+    >>> shift_hops(720, "interleaved"), shift_hops(720, "natural"), shift_hops(1, "natural")
+    (2, 719, 0)
+    """
+    return min(2, n - 1) if ring == "interleaved" else n - 1
+
+
+def ring_flows(n: int) -> np.ndarray:
+    """Flows of a one-directional ring that touch each router of the line, both kinds of ring alike.
+
+    A router sends one and receives one; between the ends one more passes through: interleaved, the flow
+    of its two neighbours; natural, the wrap.
+
+    >>> ring_flows(5).tolist()
+    [2, 3, 3, 3, 2]
+    """
+    if n == 1:
+        return np.zeros(1, int)
+    flows = np.full(n, 3)
+    flows[[0, -1]] = 2
+    return flows
+
+
+def touching(n: int, spans: list[tuple[int, int]]) -> int:
+    """Most of the given spans (first core, last core) that meet in one core of a line of n.
+
+    >>> touching(4, [(0, 1), (1, 2), (1, 3)])
+    3
+    """
+    delta = np.zeros(n + 1, int)
+    for a, b in spans:
+        delta[min(a, b)] += 1
+        delta[max(a, b) + 1] -= 1
+    return int(delta.cumsum().max())
+
+
+# ---------------------------------------------------------------------------------------------- GEMM
+
+def tiles(M: int, K: int, N: int, rows: int, cols: int) -> tuple[int, int, int, int, int, int]:
+    """(mt, kb, nt, L, p, q): tile sizes and the logical lcm(rows, cols) grid.
+
+    A tiles are mt x (q kb), B tiles (p kb) x nt, with L = lcm, p = L / rows, q = L / cols.
+
+    >>> tiles(10, 10, 10, 2, 3)
+    (5, 2, 4, 6, 3, 2)
+    """
+    check_sizes(M=M, K=K, N=N, rows=rows, cols=cols)
+    L = math.lcm(rows, cols)
+    return cdiv(M, rows), cdiv(K, L), cdiv(N, cols), L, L // rows, L // cols
+
+
+def gemm(algorithm: str, M: int, K: int, N: int, rows: int, cols: int | None = None, *,
+         form: str = "relay", element_bytes: int = ELEMENT_BYTES) -> Counts:
+    """Counts of C[M,N] = A[M,K] B[K,N] on rows x cols cores.
+
+    Args:
+        algorithm: meshgemm, cannon, summa, allgather, or gemm_t (C = A B^T, with B of N x K).
+        form: of summa and allgather: "multicast" (a route of its own per root) or "relay" (neighbour to
+            neighbour).
+
+    >>> gemm("meshgemm", 8, 8, 8, 4, 4).hops, gemm("cannon", 8, 8, 8, 4, 4).hops
+    (10, 15)
+    """
+    cols = rows if cols is None else cols
+    if algorithm in ("summa", "allgather") and form not in ("multicast", "relay"):
+        raise unknown("form", form, ["multicast", "relay"])
+    if algorithm == "meshgemm":
+        return _compute_shift(M, K, N, rows, cols, "interleaved", element_bytes)
+    if algorithm == "cannon":
+        return _compute_shift(M, K, N, rows, cols, "natural", element_bytes)
+    if algorithm == "summa":
+        return _summa(M, K, N, rows, cols, form, element_bytes)
+    if algorithm == "allgather":
+        return _allgather(M, K, N, rows, cols, form, element_bytes)
+    if algorithm == "gemm_t":
+        return _gemm_t(M, K, N, rows, cols, element_bytes)
+    raise unknown("algorithm", algorithm, ["meshgemm", "cannon", "summa", "allgather", "gemm_t"])
+
+
+def _compute_shift(M: int, K: int, N: int, rows: int, cols: int, ring: str, element_bytes: int) -> Counts:
+    """Cannon's algorithm on a ring per axis: align, then L computations with a shift between them."""
+    mt, kb, nt, L, p, q = tiles(M, K, N, rows, cols)
+    a_tile, b_tile = mt * q * kb, p * kb * nt
+    order = interleaved if ring == "interleaved" else natural
+    lines = [
+        _Axis(cols, order(rows), p, q, a_tile, shift_hops(cols, ring)),
+        _Axis(rows, order(cols), q, p, b_tile, shift_hops(rows, ring)),
+    ]
+    rounds = max(line.rounds for line in lines)
+    hops = sum(max(line.hops for line in lines if line.rounds > r) for r in range(rounds))
+    hops += (L - 1) * max(line.hops for line in lines)
+    return Counts(
+        steps=rounds + L, hops=hops, stages=0,
+        words=sum(line.messages * line.tile for line in lines),
+        word_hops=sum(line.message_hops * line.tile for line in lines),
+        colours=_ring_colours(lines[0], lines[1]),
+        bytes_per_core=element_bytes * (2 * a_tile + 2 * b_tile + mt * nt),
+        macs_per_core=L * mt * kb * nt,
+    )
+
+
+class _Axis:
+    """All lines of one axis: line i rotates its tiles by floor(order_i * mine / other), then shifts along.
+
+    Each line has ``n`` cores; ``mine`` blocks lie between two neighbouring lines and ``other`` blocks in a tile.
+    """
+
+    def __init__(self, n: int, order: np.ndarray, mine: int, other: int, tile: int, hops: int) -> None:
+        self.n, self.tile, self.hops = n, tile, hops
+        turn = (order * mine // other) % n
+        self.align = np.minimum(turn, n - turn)
+        # the shorter way round; a tie goes forward, the way of the main loop
+        self.reverse = (turn > 0) & (turn < n - turn)
+        # transitions t = 0..L-2 with t = order * mine (mod other): n in a full turn, less the one left out
+        self.shifts = n - ((order * mine + 1) % other == 0)
+        self.rounds = int(self.align.max())
+
+    @property
+    def messages(self) -> int:
+        """Tiles sent, over all lines: every shift moves the n tiles of a line."""
+        return 0 if self.n == 1 else int((self.align + self.shifts).sum()) * self.n
+
+    @property
+    def message_hops(self) -> int:
+        """Links crossed by those tiles: 2(n-1) for a whole shift of either ring."""
+        return int((self.align + self.shifts).sum()) * 2 * (self.n - 1)
+
+    def directions(self) -> np.ndarray:
+        """Rings (forward, backward) that each line uses; a ring of two is its own reverse."""
+        forward = (self.shifts > 0) | ((self.align > 0) & ~self.reverse)
+        return forward.astype(int) + (self.reverse if self.n > 2 else 0)
+
+
+def _ring_colours(x: _Axis, y: _Axis) -> int:
+    """Most flows at one router: (rings of its row) x (flows at its column), and the same the other way."""
+    per_row = set(zip(x.directions().tolist(), ring_flows(y.n).tolist()))
+    per_col = set(zip(y.directions().tolist(), ring_flows(x.n).tolist()))
+    return max(dx * fx + dy * fy for dx, fy in per_row for dy, fx in per_col)
+
+
+def _reach(n: int) -> np.ndarray:
+    """Distance from each core of a line to the farther end."""
+    root = np.arange(n)
+    return np.maximum(root, n - 1 - root)
+
+
+def _broadcast_colours(n: int, form: str) -> int:
+    """Multicast: one flow per root along the whole line; relay: to and from both neighbours."""
+    if n == 1:
+        return 0
+    return n if form == "multicast" else min(4, 2 * (n - 1))
+
+
+def _messages(n: int, form: str) -> int:
+    """Messages of one broadcast along a line of n: one, or one per neighbour relayed to."""
+    return 0 if n == 1 else (1 if form == "multicast" else n - 1)
+
+
+def _summa(M: int, K: int, N: int, rows: int, cols: int, form: str, element_bytes: int) -> Counts:
+    """L broadcasts of an A block along its rows and a B block along its columns, one panel ahead."""
+    mt, kb, nt, L, p, q = tiles(M, K, N, rows, cols)
+    block = np.arange(L)
+    hops = int(np.maximum(_reach(cols)[block // q], _reach(rows)[block // p]).sum())
+    a_panel, b_panel = mt * kb, kb * nt
+    return Counts(
+        steps=L + 1, hops=hops, stages=hops if form == "relay" else 0,
+        words=L * (rows * a_panel * _messages(cols, form) + cols * b_panel * _messages(rows, form)),
+        word_hops=L * (rows * a_panel * (cols - 1) + cols * b_panel * (rows - 1)),
+        colours=_broadcast_colours(cols, form) + _broadcast_colours(rows, form),
+        bytes_per_core=element_bytes * ((q + 2) * a_panel + (p + 2) * b_panel + mt * nt),
+        macs_per_core=L * mt * kb * nt,
+    )
+
+
+def _allgather(M: int, K: int, N: int, rows: int, cols: int, form: str, element_bytes: int) -> Counts:
+    """Every block broadcast along its line in one step, then one local product."""
+    mt, kb, nt, L, p, q = tiles(M, K, N, rows, cols)
+    hops = max(cols - 1, rows - 1)
+    a_all, b_all = mt * L * kb, L * kb * nt
+    return Counts(
+        steps=2, hops=hops, stages=hops if form == "relay" else 0,
+        words=rows * a_all * _messages(cols, form) + cols * b_all * _messages(rows, form),
+        word_hops=rows * a_all * (cols - 1) + cols * b_all * (rows - 1),
+        colours=_broadcast_colours(cols, form) + _broadcast_colours(rows, form),
+        bytes_per_core=element_bytes * (a_all // cols + b_all // rows + a_all + b_all + mt * nt),
+        macs_per_core=L * mt * kb * nt,
+    )
+
+
+def _gemm_t(M: int, K: int, N: int, rows: int, cols: int, element_bytes: int) -> Counts:
+    """C = A B^T: B tiles turn along y; after each product the row's partial sums stream to their owner."""
+    check_sizes(M=M, K=K, N=N, rows=rows, cols=cols)
+    mt, et, nt = cdiv(M, rows), cdiv(K, cols), cdiv(N, rows)
+    a_tile, b_tile, c_part = mt * et, nt * et, mt * nt
+    shift, reach = shift_hops(rows, "interleaved"), cols - 1
+    shifts = (rows - 1) * cols
+    spans = [(x, x + 1) for x in range(cols - 1)] + [(x + 1, x) for x in range(cols - 1)]
+    colours = (touching(cols, spans) if spans else 0) + int(ring_flows(rows).max())
+    return Counts(
+        steps=rows, hops=(rows - 1) * max(shift, reach) + reach, stages=rows * reach,
+        words=shifts * rows * b_tile + rows * rows * reach * c_part,
+        word_hops=shifts * 2 * (rows - 1) * b_tile + rows * rows * reach * c_part,
+        colours=colours,
+        bytes_per_core=element_bytes * (a_tile + 2 * b_tile + 2 * c_part),
+        macs_per_core=rows * mt * et * nt,
+    )

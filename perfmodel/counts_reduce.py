@@ -1,0 +1,112 @@
+"""Counts of reductions along one line of cores, and of the GEMV built on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from perfmodel.counts import ELEMENT_BYTES, Counts, cdiv, check_sizes, ring_flows, shift_hops, touching
+from perfmodel.errors import ModelError, unknown
+
+REDUCES = ["ktree", "chain", "pipeline", "ring"]
+
+
+def allreduce(algorithm: str, cores: int, words: int, *, groups: int | Sequence[int] | None = None,
+              element_bytes: int = ELEMENT_BYTES) -> Counts:
+    """Counts of summing one vector per core over a line, the sum ending up on all.
+
+    Args:
+        algorithm: ktree, chain (a tree of one level), pipeline (to the far end and back) or ring.
+        words: elements of the vector.
+        groups: of ktree: number of groups of each level but the last, e.g. 8, or (64, 8).
+
+    >>> allreduce("ktree", 720, 1, groups=24).hops, allreduce("ktree", 720, 1, groups=24).stages
+    (750, 27)
+    """
+    check_sizes(cores=cores, words=words)
+    if algorithm == "ktree":
+        if groups is None:
+            raise ModelError("ktree needs the number of groups")
+        levels = (groups,) if isinstance(groups, int) else tuple(groups)
+        return _tree(cores, words, levels, element_bytes)
+    if algorithm == "chain":
+        return _tree(cores, words, (), element_bytes)
+    if algorithm == "pipeline":
+        return _pipeline(cores, words, element_bytes)
+    if algorithm == "ring":
+        return _ring(cores, words, element_bytes)
+    raise unknown("reduce", algorithm, REDUCES)
+
+
+def split(members: Sequence[int], groups: int) -> list[list[int]]:
+    """Balanced contiguous groups, the first ones larger by at most one.
+
+    >>> split(range(5), 2)
+    [[0, 1, 2], [3, 4]]
+    """
+    base, extra = divmod(len(members), groups)
+    starts = [i * base + min(i, extra) for i in range(groups + 1)]
+    return [list(members[a:b]) for a, b in zip(starts, starts[1:])]
+
+
+def _tree(cores: int, words: int, levels: tuple[int, ...], element_bytes: int) -> Counts:
+    """Group members stream to the member in the middle, level by level; the last root multicasts."""
+    members: list[int] = list(range(cores))
+    hops = stages = sent = crossed = 0
+    spans: list[tuple[int, int]] = []
+    for groups in (*levels, 1):
+        if not 1 <= groups <= len(members):
+            raise ModelError(f"groups = {groups} must lie between 1 and {len(members)}, the members of that level")
+        parts = split(members, groups)
+        roots = [part[len(part) // 2] for part in parts]
+        hops += max(max(root - part[0], part[-1] - root) for part, root in zip(parts, roots))
+        stages += max(len(part) // 2 for part in parts)
+        sent += len(members) - groups
+        crossed += sum(part[-1] - part[0] for part in parts)
+        spans += [(a, b) for part in parts for a, b in zip(part, part[1:])]
+        members = roots
+    root = members[0]
+    if cores > 1:
+        spans.append((0, cores - 1))
+    return Counts(
+        steps=len(levels) + 2, hops=hops + max(root, cores - 1 - root), stages=stages,
+        words=(sent + (cores > 1)) * words, word_hops=(crossed + cores - 1) * words,
+        colours=touching(cores, spans), bytes_per_core=2 * words * element_bytes,
+    )
+
+
+def _pipeline(cores: int, words: int, element_bytes: int) -> Counts:
+    """Streamed core by core to the last one, which multicasts the sum back."""
+    far = cores - 1
+    spans = [(x, x + 1) for x in range(far)] + ([(0, far)] if far else [])
+    return Counts(
+        steps=2, hops=2 * far, stages=far, words=(far + (far > 0)) * words, word_hops=2 * far * words,
+        colours=touching(cores, spans), bytes_per_core=2 * words * element_bytes,
+    )
+
+
+def _ring(cores: int, words: int, element_bytes: int) -> Counts:
+    """Reduce-scatter and all-gather of ceil(words / cores) chunks round the interleaved ring."""
+    turns, chunk = 2 * (cores - 1), cdiv(words, cores)
+    return Counts(
+        steps=turns, hops=turns * shift_hops(cores, "interleaved"), stages=cores - 1,
+        words=turns * cores * chunk, word_hops=turns * 2 * (cores - 1) * chunk,
+        colours=int(ring_flows(cores).max()), bytes_per_core=2 * words * element_bytes,
+    )
+
+
+def gemv(M: int, N: int, rows: int, cols: int | None = None, *, reduce: str = "ktree",
+         groups: int | Sequence[int] | None = None, element_bytes: int = ELEMENT_BYTES) -> Counts:
+    """Counts of y[N] = x[M] W[M,N]: local products, then an all-reduce down every column of cores.
+
+    >>> gemv(80, 80, 80, groups=8).stages
+    9
+    """
+    cols = rows if cols is None else cols
+    check_sizes(M=M, N=N, rows=rows, cols=cols)
+    mt, nt = cdiv(M, rows), cdiv(N, cols)
+    line = allreduce(reduce, rows, nt, groups=groups, element_bytes=element_bytes)
+    return Counts(
+        steps=1 + line.steps, hops=line.hops, stages=line.stages,
+        words=cols * line.words, word_hops=cols * line.word_hops, colours=line.colours,
+        bytes_per_core=element_bytes * (mt + mt * nt + 2 * nt), macs_per_core=mt * nt,
+    )
