@@ -74,8 +74,12 @@ def interleaved(n: int) -> np.ndarray:
 
 
 def natural(n: int) -> np.ndarray:
-    """Ring position of each core when the ring is the line itself, closed by a wrap."""
-    return np.arange(n)
+    """Ring position of each core when tiles pass to the lower neighbour and wrap from core 0 to the last.
+
+    >>> natural(5).tolist()
+    [0, 4, 3, 2, 1]
+    """
+    return -np.arange(n) % n
 
 
 def shift_hops(n: int, ring: str) -> int:
@@ -118,6 +122,11 @@ def touching(n: int, spans: list[tuple[int, int]]) -> int:
 
 # ---------------------------------------------------------------------------------------------- GEMM
 
+#: matrix products that can be counted and predicted
+GEMMS = ["meshgemm", "cannon", "summa", "summa_relay", "allgather", "allgather_relay", "gemm_t"]
+#: ring on which the compute-shift algorithms move their tiles
+RINGS = {"meshgemm": "interleaved", "cannon": "natural"}
+
 def tiles(M: int, K: int, N: int, rows: int, cols: int) -> tuple[int, int, int, int, int, int]:
     """(mt, kb, nt, L, p, q): tile sizes and the logical lcm(rows, cols) grid.
 
@@ -132,31 +141,26 @@ def tiles(M: int, K: int, N: int, rows: int, cols: int) -> tuple[int, int, int, 
 
 
 def gemm(algorithm: str, M: int, K: int, N: int, rows: int, cols: int | None = None, *,
-         form: str = "relay", element_bytes: int = ELEMENT_BYTES) -> Counts:
+         element_bytes: int = ELEMENT_BYTES) -> Counts:
     """Counts of C[M,N] = A[M,K] B[K,N] on rows x cols cores.
 
     Args:
-        algorithm: meshgemm, cannon, summa, allgather, or gemm_t (C = A B^T, with B of N x K).
-        form: of summa and allgather: "multicast" (a route of its own per root) or "relay" (neighbour to
-            neighbour).
+        algorithm: one of `GEMMS`; ``gemm_t`` is C = A B^T with B of N x K. ``summa`` and ``allgather`` give every
+            root a route of its own; their ``_relay`` forms hand blocks on from neighbour to neighbour.
 
     >>> gemm("meshgemm", 8, 8, 8, 4, 4).hops, gemm("cannon", 8, 8, 8, 4, 4).hops
     (10, 15)
     """
     cols = rows if cols is None else cols
-    if algorithm in ("summa", "allgather") and form not in ("multicast", "relay"):
-        raise unknown("form", form, ["multicast", "relay"])
-    if algorithm == "meshgemm":
-        return _compute_shift(M, K, N, rows, cols, "interleaved", element_bytes)
-    if algorithm == "cannon":
-        return _compute_shift(M, K, N, rows, cols, "natural", element_bytes)
-    if algorithm == "summa":
-        return _summa(M, K, N, rows, cols, form, element_bytes)
-    if algorithm == "allgather":
-        return _allgather(M, K, N, rows, cols, form, element_bytes)
     if algorithm == "gemm_t":
         return _gemm_t(M, K, N, rows, cols, element_bytes)
-    raise unknown("algorithm", algorithm, ["meshgemm", "cannon", "summa", "allgather", "gemm_t"])
+    base, _, form = algorithm.partition("_")
+    if algorithm not in GEMMS:
+        raise unknown("algorithm", algorithm, GEMMS)
+    if base in RINGS:
+        return _compute_shift(M, K, N, rows, cols, RINGS[base], element_bytes)
+    broadcast = _summa if base == "summa" else _allgather
+    return broadcast(M, K, N, rows, cols, form == "relay", element_bytes)
 
 
 def _compute_shift(M: int, K: int, N: int, rows: int, cols: int, ring: str, element_bytes: int) -> Counts:
@@ -191,8 +195,8 @@ class _Axis:
         self.n, self.tile, self.hops = n, tile, hops
         turn = (order * mine // other) % n
         self.align = np.minimum(turn, n - turn)
-        # the shorter way round; a tie goes forward, the way of the main loop
-        self.reverse = (turn > 0) & (turn < n - turn)
+        # the shorter way round; backwards, against the main loop, if both are as long
+        self.reverse = (turn > 0) & (turn <= n - turn)
         # transitions t = 0..L-2 with t = order * mine (mod other): n in a full turn, less the one left out
         self.shifts = n - ((order * mine + 1) % other == 0)
         self.rounds = int(self.align.max())
@@ -226,63 +230,63 @@ def _reach(n: int) -> np.ndarray:
     return np.maximum(root, n - 1 - root)
 
 
-def _broadcast_colours(n: int, form: str) -> int:
+def _broadcast_colours(n: int, relay: bool) -> int:
     """Multicast: one flow per root along the whole line; relay: to and from both neighbours."""
     if n == 1:
         return 0
-    return n if form == "multicast" else min(4, 2 * (n - 1))
+    return min(4, 2 * (n - 1)) if relay else n
 
 
-def _messages(n: int, form: str) -> int:
+def _messages(n: int, relay: bool) -> int:
     """Messages of one broadcast along a line of n: one, or one per neighbour relayed to."""
-    return 0 if n == 1 else (1 if form == "multicast" else n - 1)
+    return n - 1 if relay else min(1, n - 1)
 
 
-def _summa(M: int, K: int, N: int, rows: int, cols: int, form: str, element_bytes: int) -> Counts:
+def _summa(M: int, K: int, N: int, rows: int, cols: int, relay: bool, element_bytes: int) -> Counts:
     """L broadcasts of an A block along its rows and a B block along its columns, one panel ahead."""
     mt, kb, nt, L, p, q = tiles(M, K, N, rows, cols)
     block = np.arange(L)
     hops = int(np.maximum(_reach(cols)[block // q], _reach(rows)[block // p]).sum())
     a_panel, b_panel = mt * kb, kb * nt
     return Counts(
-        steps=L + 1, hops=hops, stages=hops if form == "relay" else 0,
-        words=L * (rows * a_panel * _messages(cols, form) + cols * b_panel * _messages(rows, form)),
+        steps=L + 1, hops=hops, stages=hops if relay else 0,
+        words=L * (rows * a_panel * _messages(cols, relay) + cols * b_panel * _messages(rows, relay)),
         word_hops=L * (rows * a_panel * (cols - 1) + cols * b_panel * (rows - 1)),
-        colours=_broadcast_colours(cols, form) + _broadcast_colours(rows, form),
+        colours=_broadcast_colours(cols, relay) + _broadcast_colours(rows, relay),
         bytes_per_core=element_bytes * ((q + 2) * a_panel + (p + 2) * b_panel + mt * nt),
         macs_per_core=L * mt * kb * nt,
     )
 
 
-def _allgather(M: int, K: int, N: int, rows: int, cols: int, form: str, element_bytes: int) -> Counts:
+def _allgather(M: int, K: int, N: int, rows: int, cols: int, relay: bool, element_bytes: int) -> Counts:
     """Every block broadcast along its line in one step, then one local product."""
-    mt, kb, nt, L, p, q = tiles(M, K, N, rows, cols)
+    mt, kb, nt, L, _, _ = tiles(M, K, N, rows, cols)
     hops = max(cols - 1, rows - 1)
     a_all, b_all = mt * L * kb, L * kb * nt
     return Counts(
-        steps=2, hops=hops, stages=hops if form == "relay" else 0,
-        words=rows * a_all * _messages(cols, form) + cols * b_all * _messages(rows, form),
+        steps=2, hops=hops, stages=hops if relay else 0,
+        words=rows * a_all * _messages(cols, relay) + cols * b_all * _messages(rows, relay),
         word_hops=rows * a_all * (cols - 1) + cols * b_all * (rows - 1),
-        colours=_broadcast_colours(cols, form) + _broadcast_colours(rows, form),
+        colours=_broadcast_colours(cols, relay) + _broadcast_colours(rows, relay),
         bytes_per_core=element_bytes * (a_all // cols + b_all // rows + a_all + b_all + mt * nt),
         macs_per_core=L * mt * kb * nt,
     )
 
 
 def _gemm_t(M: int, K: int, N: int, rows: int, cols: int, element_bytes: int) -> Counts:
-    """C = A B^T: B tiles turn along y; after each product the row's partial sums stream to their owner."""
-    check_sizes(M=M, K=K, N=N, rows=rows, cols=cols)
-    mt, et, nt = cdiv(M, rows), cdiv(K, cols), cdiv(N, rows)
-    a_tile, b_tile, c_part = mt * et, nt * et, mt * nt
-    shift, reach = shift_hops(rows, "interleaved"), cols - 1
-    shifts = (rows - 1) * cols
-    spans = [(x, x + 1) for x in range(cols - 1)] + [(x + 1, x) for x in range(cols - 1)]
-    colours = (touching(cols, spans) if spans else 0) + int(ring_flows(rows).max())
+    """C = A B^T: B tiles turn along y; after each product the row's partial sums stream to their owners.
+
+    N is cut into L = lcm(rows, cols) blocks, p of them in a tile of B and q in a tile of C. In every step each
+    column of cores owns some row's block, so the longest stream always crosses the whole row.
+    """
+    mt, nb, et, L, p, q = tiles(M, N, K, rows, cols)
+    a_tile, b_tile, partial = mt * et, p * nb * et, mt * nb
+    turns, reach = (rows - 1) * cols, cols - 1
     return Counts(
-        steps=rows, hops=(rows - 1) * max(shift, reach) + reach, stages=rows * reach,
-        words=shifts * rows * b_tile + rows * rows * reach * c_part,
-        word_hops=shifts * 2 * (rows - 1) * b_tile + rows * rows * reach * c_part,
-        colours=colours,
-        bytes_per_core=element_bytes * (a_tile + 2 * b_tile + 2 * c_part),
-        macs_per_core=rows * mt * et * nt,
+        steps=rows, hops=(rows - 1) * max(shift_hops(rows, "interleaved"), reach) + reach, stages=rows * reach,
+        words=turns * rows * b_tile + rows * L * reach * partial,
+        word_hops=turns * 2 * (rows - 1) * b_tile + rows * L * reach * partial,
+        colours=_broadcast_colours(cols, True) + int(ring_flows(rows).max()),
+        bytes_per_core=element_bytes * (a_tile + 2 * b_tile + (2 * p + q) * partial),
+        macs_per_core=L * mt * nb * et,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from perfmodel.counts import ELEMENT_BYTES, Counts, cdiv, check_sizes, ring_flows, shift_hops, touching
@@ -45,7 +46,7 @@ def split(members: Sequence[int], groups: int) -> list[list[int]]:
     """
     base, extra = divmod(len(members), groups)
     starts = [i * base + min(i, extra) for i in range(groups + 1)]
-    return [list(members[a:b]) for a, b in zip(starts, starts[1:])]
+    return [list(members[a:b]) for a, b in itertools.pairwise(starts)]
 
 
 def _tree(cores: int, words: int, levels: tuple[int, ...], element_bytes: int) -> Counts:
@@ -62,7 +63,7 @@ def _tree(cores: int, words: int, levels: tuple[int, ...], element_bytes: int) -
         stages += max(len(part) // 2 for part in parts)
         sent += len(members) - groups
         crossed += sum(part[-1] - part[0] for part in parts)
-        spans += [(a, b) for part in parts for a, b in zip(part, part[1:])]
+        spans += [(a, b) for part in parts for a, b in itertools.pairwise(part)]
         members = roots
     root = members[0]
     if cores > 1:
@@ -90,7 +91,7 @@ def _ring(cores: int, words: int, element_bytes: int) -> Counts:
     return Counts(
         steps=turns, hops=turns * shift_hops(cores, "interleaved"), stages=cores - 1,
         words=turns * cores * chunk, word_hops=turns * 2 * (cores - 1) * chunk,
-        colours=int(ring_flows(cores).max()), bytes_per_core=2 * words * element_bytes,
+        colours=int(ring_flows(cores).max()), bytes_per_core=2 * cores * chunk * element_bytes,
     )
 
 
@@ -108,5 +109,5 @@ def gemv(M: int, N: int, rows: int, cols: int | None = None, *, reduce: str = "k
     return Counts(
         steps=1 + line.steps, hops=line.hops, stages=line.stages,
         words=cols * line.words, word_hops=cols * line.word_hops, colours=line.colours,
-        bytes_per_core=element_bytes * (mt + mt * nt + 2 * nt), macs_per_core=mt * nt,
+        bytes_per_core=element_bytes * (mt + mt * nt) + line.bytes_per_core, macs_per_core=mt * nt,
     )
