@@ -1,0 +1,162 @@
+"""The local arithmetic of attention and norms, every sum in the order in which the mesh adds.
+
+A sum over a dimension that is cut over P cores is P chains of fused multiply-adds, one per core, combined by
+the additions ``partial[dst[i]] += partial[src[i]]`` of the reduction's schedule. With ``half`` every result is
+rounded to float16 (kept in float32 arrays), as a core with 16-bit registers does.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from meshkernels.execute.kernels import fma, round_half
+
+#: Tokens that the partial scores of one head are computed for at a time: they stay in the first-level cache.
+_RUN = 512
+
+
+@njit(cache=True, nogil=True)
+def square_sums(X, tile, half):
+    """Partial sums of squares ``(parts, L)`` of ``X (L, E)``, E cut into runs of ``tile``."""
+    L, E = X.shape
+    out = np.zeros((-(-E // tile), L), X.dtype)
+    for i in range(L):
+        for part in range(out.shape[0]):
+            total = X.dtype.type(0)
+            for e in range(part * tile, min(part * tile + tile, E)):
+                total = fma(X[i, e], X[i, e], total)
+                if half:
+                    total = round_half(total)
+            out[part, i] = total
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _combine(partials, n, dst, src, half):
+    """Add up ``partials (P, >= n)`` in place, in the order of the schedule."""
+    for i in range(len(dst)):
+        into, other = partials[dst[i], :n], partials[src[i], :n]
+        for j in range(n):
+            into[j] += other[j]
+        if half:
+            for j in range(n):
+                into[j] = round_half(into[j])
+
+
+@njit(cache=True, nogil=True)
+def scores(q, keys, tokens, width, dst, src, root, scale, half, out):
+    """``out[h, t] = scale * sum_d q[h, d] keys[h // group, d, t]``, d cut into runs of ``width`` along x.
+
+    Args:
+        q: ``(heads, head)``. keys: ``(kv_heads, head, >= tokens)``, the transposed cache.
+        out: ``(heads, >= tokens)``.
+    """
+    heads, head = q.shape
+    group = heads // keys.shape[0]
+    partials = np.empty((head // width, _RUN), q.dtype)
+    for h in range(heads):
+        for t0 in range(0, tokens, _RUN):
+            n = min(_RUN, tokens - t0)
+            for c in range(head // width):
+                acc = partials[c, :n]
+                acc[:] = 0
+                for d in range(c * width, c * width + width):
+                    a, k = q[h, d], keys[h // group, d, t0 : t0 + n]
+                    for t in range(n):
+                        acc[t] = fma(a, k[t], acc[t])
+                    if half:
+                        for t in range(n):
+                            acc[t] = round_half(acc[t])
+            _combine(partials, n, dst, src, half)
+            for t in range(n):
+                out[h, t0 + t] = partials[root, t] * scale
+
+
+@njit(cache=True, nogil=True)
+def mix(p, values, ends, dst, src, root, half, out):
+    """``out[h] = sum_t p[h, t] values[h // group, t] / sum_t p[h, t]``, t cut at ``ends`` (rows,) along y.
+
+    Args:
+        p: ``(heads, >= tokens)`` exponentials, not yet divided by their sum.
+        values: ``(kv_heads, >= tokens, head)``. out: ``(heads, head)``.
+    """
+    heads, head = out.shape
+    group, rows = heads // values.shape[0], len(ends)
+    sums, partials = np.empty((rows, 1), p.dtype), np.empty((rows, head), p.dtype)
+    for h in range(heads):
+        begin = 0
+        for y in range(rows):
+            total = p.dtype.type(0)
+            for t in range(begin, ends[y]):
+                total += p[h, t]
+                if half:
+                    total = round_half(total)
+            sums[y, 0] = total
+            begin = ends[y]
+        _combine(sums, 1, dst, src, half)
+        inverse = p.dtype.type(1) / sums[root, 0]
+        if half:
+            inverse = round_half(inverse)
+        begin = 0
+        for y in range(rows):
+            acc = partials[y]
+            acc[:] = 0
+            for t in range(begin, ends[y]):
+                a, v = p[h, t] * inverse, values[h // group, t]
+                if half:
+                    a = round_half(a)
+                for d in range(head):
+                    acc[d] = fma(a, v[d], acc[d])
+                if half:
+                    for d in range(head):
+                        acc[d] = round_half(acc[d])
+            begin = ends[y]
+        _combine(partials, head, dst, src, half)
+        out[h] = partials[root]
+
+
+@njit(cache=True, nogil=True)
+def mask_scores(S, scale, half):
+    """Scale ``S (heads, L, L)``, hide the future (``-inf``) and subtract each row's maximum, in place."""
+    heads, L, _ = S.shape
+    for h in range(heads):
+        for i in range(L):
+            row = S[h, i]
+            largest = S.dtype.type(-np.inf)
+            for j in range(i + 1):
+                row[j] *= scale
+                if half:
+                    row[j] = round_half(row[j])
+                largest = max(largest, row[j])
+            for j in range(i + 1):
+                row[j] -= largest
+                if half:
+                    row[j] = round_half(row[j])
+            row[i + 1 :] = -np.inf
+
+
+@njit(cache=True, nogil=True)
+def normalise_rows(P, tile, dst, src, root, half):
+    """Divide each row of ``P (heads, L, L)`` by its sum over columns, cut into runs of ``tile`` along x, in place."""
+    heads, L, _ = P.shape
+    sums = np.empty((max(dst.max() + 1 if len(dst) else 1, -(-L // tile)), 1), P.dtype)
+    for h in range(heads):
+        for i in range(L):
+            row = P[h, i]
+            sums[:] = 0
+            for w in range(tile):
+                for c in range(-(-(i + 1) // tile)):
+                    j = c * tile + w
+                    if j <= i:
+                        sums[c, 0] += row[j]
+                        if half:
+                            sums[c, 0] = round_half(sums[c, 0])
+            _combine(sums, 1, dst, src, half)
+            inverse = P.dtype.type(1) / sums[root, 0]
+            if half:
+                inverse = round_half(inverse)
+            for j in range(i + 1):
+                row[j] *= inverse
+                if half:
+                    row[j] = round_half(row[j])

@@ -1,0 +1,159 @@
+"""How a model's dimensions are laid out on one mesh: strips of heads, pairs kept together, fused weights.
+
+Query heads sit with the key/value head they share (head groups). The columns of cores are divided into
+``strips = gcd(cols, kv_heads)`` strips; a strip holds ``kv_heads / strips`` key/value heads with their query heads,
+and every head's features are cut over the strip's columns in whole RoPE pairs:
+
+    column c = strip * strip_cols + j   holds features [j w, (j+1) w) of each of its strip's heads
+
+so that RoPE stays inside a core and one head's scores are summed inside its strip. Weights that meet the same
+input are fused core by core, ``[q | k | v]`` and ``[up | gate]``: one product, one all-reduce. Lengths that do
+not divide are padded with zeros.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import gcd, lcm
+
+import numpy as np
+
+from meshkernels.mesh import Mesh, ceil_div
+from meshkernels.weights import Config
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A model's dimensions on a mesh (all lengths in elements)."""
+
+    config: Config
+    mesh: Mesh
+
+    @property
+    def strips(self) -> int:
+        """Strips of columns; the heads of different strips never meet."""
+        return gcd(self.mesh.cols, self.config.kv_heads)
+
+    @property
+    def strip(self) -> Mesh:
+        """The cores of one strip."""
+        return Mesh(self.mesh.rows, self.mesh.cols // self.strips)
+
+    @property
+    def strip_kv(self) -> int:
+        """Key/value heads in one strip."""
+        return self.config.kv_heads // self.strips
+
+    @property
+    def strip_heads(self) -> int:
+        """Query heads in one strip."""
+        return self.config.heads // self.strips
+
+    @property
+    def width(self) -> int:
+        """Features of one head on one core: whole pairs, and a tile that the lcm grid cuts evenly."""
+        along = self.mesh.lcm // self.mesh.cols
+        unit = lcm(2, along // gcd(along, self.strip_heads))
+        return unit * ceil_div(self.config.head_dim, unit * self.strip.cols)
+
+    @property
+    def head(self) -> int:
+        """Features of one head, padding included."""
+        return self.width * self.strip.cols
+
+    @property
+    def heads(self) -> int:
+        """Features of all query heads, padding included."""
+        return self.head * self.config.heads
+
+    @property
+    def ffn(self) -> int:
+        """Features between up and down, padded to a multiple of both sides of the mesh."""
+        return self.mesh.lcm * ceil_div(self.config.ffn, self.mesh.lcm)
+
+    @property
+    def dim(self) -> int:
+        """Features of the residual stream where the lcm grid cuts it."""
+        return self.mesh.lcm * ceil_div(self.config.dim, self.mesh.lcm)
+
+    @property
+    def qkv(self) -> tuple[int, int, int]:
+        """Features of q, k and v on one core."""
+        return self.strip_heads * self.width, self.strip_kv * self.width, self.strip_kv * self.width
+
+    # ------------------------------------------------------------------------------------ the order of features
+    def _order(self, heads: int) -> np.ndarray:
+        """``(cols, heads / strips, width)`` feature that each place on a column holds; ``heads * head_dim``: none."""
+        strip, j = np.divmod(np.arange(self.mesh.cols), self.strip.cols)
+        per_strip = heads // self.strips
+        head = strip[:, None, None] * per_strip + np.arange(per_strip)[:, None]
+        feature = j[:, None, None] * self.width + np.arange(self.width)
+        nowhere = heads * self.config.head_dim
+        return np.where(feature < self.config.head_dim, head * self.config.head_dim + feature, nowhere)
+
+    @cached_property
+    def q_order(self) -> np.ndarray:
+        """Flat order of the query features along x, ``heads * head_dim`` where there is padding."""
+        return self._order(self.config.heads).reshape(self.mesh.cols, -1)
+
+    @cached_property
+    def kv_order(self) -> np.ndarray:
+        """The same for keys and values."""
+        return self._order(self.config.kv_heads).reshape(self.mesh.cols, -1)
+
+    def fuse_qkv(self, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Weights ``(features, dim)`` of q, k, v -> one ``(dim, cols * sum(qkv))``, column by column of cores."""
+        parts = [_pick_rows(q, self.q_order), _pick_rows(k, self.kv_order), _pick_rows(v, self.kv_order)]
+        return _across(np.concatenate(parts, axis=1))
+
+    def fuse_ffn(self, up: np.ndarray, gate: np.ndarray) -> np.ndarray:
+        """Weights ``(ffn, dim)`` of up and gate -> one ``(dim, 2 * ffn)``, column by column of cores."""
+        order = np.minimum(np.arange(self.ffn), self.config.ffn).reshape(self.mesh.cols, -1)
+        return _across(np.concatenate([_pick_rows(up, order), _pick_rows(gate, order)], axis=1))
+
+    def arrange_out(self, out: np.ndarray) -> np.ndarray:
+        """``W_O (dim, heads * head_dim)`` -> ``(heads, dim)`` with its rows in the order of the attention output."""
+        return np.ascontiguousarray(_pick_rows(out.T, self.q_order).reshape(self.heads, -1))
+
+    def arrange_down(self, down: np.ndarray) -> np.ndarray:
+        """``W_down (dim, ffn)`` -> ``(ffn, dim)``, padded."""
+        return np.pad(down.T, ((0, self.ffn - self.config.ffn), (0, 0)))
+
+    # ------------------------------------------------------------------------------- between columns and heads
+    def split_qkv(self, fused: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """``(..., cols * sum(qkv))`` as it lies on the mesh -> q ``(heads, ..., head)``, k, v ``(kv_heads, ..., head)``."""
+        q, k, _ = self.qkv
+        columns = fused.reshape(*fused.shape[:-1], self.mesh.cols, sum(self.qkv))
+        return (self.to_heads(columns[..., :q]), self.to_heads(columns[..., q : q + k]),
+                self.to_heads(columns[..., q + k :]))
+
+    def to_heads(self, columns: np.ndarray) -> np.ndarray:
+        """``(..., cols, n * width)`` -> ``(strips * n, ..., strip_cols * width)``: one head's features together."""
+        *lead, _, across = columns.shape
+        n = across // self.width
+        cut = columns.reshape(*lead, self.strips, self.strip.cols, n, self.width)
+        front = np.moveaxis(cut, (-4, -2), (0, 1))  # strips, n, ..., strip_cols, width
+        return front.reshape(self.strips * n, *lead, self.head)
+
+    def from_heads(self, heads: np.ndarray) -> np.ndarray:
+        """The inverse of `to_heads` for all query heads: ``(heads, ..., head)`` -> ``(..., cols * n * width)``."""
+        _, *lead, _ = heads.shape
+        cut = heads.reshape(self.strips, self.strip_heads, *lead, self.strip.cols, self.width)
+        return np.ascontiguousarray(np.moveaxis(cut, (0, 1), (-4, -2))).reshape(*lead, self.heads)
+
+    def split_ffn(self, fused: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``(..., 2 * ffn)`` as it lies on the mesh -> up and gate, ``(..., ffn)`` each (views where possible)."""
+        columns = fused.reshape(*fused.shape[:-1], self.mesh.cols, 2, -1)
+        flat = (*fused.shape[:-1], self.ffn)
+        return columns[..., 0, :].reshape(flat), columns[..., 1, :].reshape(flat)
+
+
+def _pick_rows(matrix: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Rows ``order (cols, n)`` of a matrix -> ``(cols, n, width of the matrix)``; the row past the end is zero."""
+    return np.concatenate([matrix, np.zeros((1, matrix.shape[1]), matrix.dtype)])[order]
+
+
+def _across(columns: np.ndarray) -> np.ndarray:
+    """``(cols, n, dim)`` -> ``(dim, cols * n)``, contiguous."""
+    return np.ascontiguousarray(columns.reshape(-1, columns.shape[-1]).T)

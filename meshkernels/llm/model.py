@@ -1,0 +1,156 @@
+"""A LLaMA on a mesh: prefill a prompt, decode token by token, generate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from meshkernels import weights
+from meshkernels.errors import MeshError
+from meshkernels.llm import prepared
+from meshkernels.llm.cache import KVCache
+from meshkernels.llm.execute import Decode, Hook, Prefill
+from meshkernels.llm.layout import Layout
+from meshkernels.llm.placed import Placed, Precision, Source, Table
+from meshkernels.llm.plan import decode_plan, prefill_plan
+from meshkernels.llm.sampling import Sampler
+from meshkernels.mesh import Mesh
+
+
+class Llama:
+    """A model placed on a mesh of cores; one text at a time (batch 1).
+
+    Args:
+        source: the weights.
+        mesh: the cores of decode.
+        prefill_mesh: the cores of prefill; the same where left out. Another grid holds a second copy of the
+            blocks' weights in the host's memory.
+        dtype: "float32", or "float16" as the wafer stores.
+        accumulate: "float32" or "float16" (the wafer's).
+        cache: "shift" or "concat".
+        cache_limit: bytes per core that the KV cache may take; None: no limit.
+
+    Attributes:
+        config: the model's dimensions.
+        layout, prefill_layout: its layout on either mesh.
+        cache: the KV cache.
+        hooks: called after each operation: ``hook(block, operation, values)``; block -1 outside the blocks.
+    """
+
+    def __init__(self, source: Source, mesh: Mesh | int = 8, *, prefill_mesh: Mesh | int | None = None,
+                 dtype: str = "float32", accumulate: str = "float32", cache: str = "shift",
+                 cache_limit: int | None = None):
+        self.source, self.config = source, source.config
+        self.precision = Precision(dtype, accumulate)
+        self.layout = Layout(self.config, _mesh(mesh))
+        self.prefill_layout = self.layout if prefill_mesh is None else Layout(self.config, _mesh(prefill_mesh))
+        self.cache = KVCache(self.layout, cache, cache_limit, self.precision.itemsize)
+        self.hooks: list[Hook] = []
+        table = Table(source, self.precision)
+        placed = Placed(source, self.layout, table, self.precision)
+        same = self.prefill_layout == self.layout
+        self._prefill_placed = placed if same else Placed(source, self.prefill_layout, table, self.precision)
+        self._table = table
+        self._prefill_head = prepared.Gemv(table.head, self.prefill_layout.mesh, 1, accumulate)
+        head = prepared.Gemv(table.head, self.layout.mesh, 0, accumulate)
+        self._decode = Decode(decode_plan(self.layout, 1), placed, head, self.cache)
+
+    def prefill(self, tokens: Sequence[int], *, every: bool = False) -> np.ndarray:
+        """Start a new text with a prompt, and hand its keys and values over to decode.
+
+        Args:
+            tokens: token ids, at least one.
+            every: the logits of every position, not only of the last.
+
+        Returns:
+            Logits ``(vocab,)``, or ``(L, vocab)`` with ``every``.
+
+        Raises:
+            MeshError: an empty prompt, one longer than the model's context, an id outside the vocabulary.
+            CacheOverflow: the prompt's keys and values do not fit on a core.
+        """
+        ids = self._checked(tokens)
+        if len(ids) == 0:
+            raise MeshError("the prompt is empty: there is nothing to continue")
+        if len(ids) > self.config.context:
+            raise MeshError(f"the prompt has {len(ids)} tokens, the model's context {self.config.context}")
+        phase = Prefill(prefill_plan(self.prefill_layout, len(ids)), self._prefill_placed, self._prefill_head)
+        phase.start(ids)
+        values = phase.run(self._hook)
+        self.cache.hand_over(*(self._rehead(heads) for heads in (phase.keys, phase.kept)))
+        if not every:
+            return values["logits"][0]
+        return prepared.gemm(values["N"], self._table.head, self.prefill_layout.mesh, self.precision.accumulate)
+
+    def decode(self, token: int) -> np.ndarray:
+        """Append one token to the text; returns the logits ``(vocab,)`` of what follows it.
+
+        Raises:
+            MeshError: an id outside the vocabulary, or a text that is as long as the context already.
+            CacheOverflow: a core has no room for the token's key and value.
+        """
+        ids = self._checked([token])
+        if len(self.cache) >= self.config.context:
+            raise MeshError(f"the text has {len(self.cache)} tokens, the model's context {self.config.context}")
+        self._decode.start(int(ids[0]))
+        return self._decode.run(self._hook)["logits"][0]
+
+    def generate(self, tokens: Sequence[int], new: int = 40, *, temperature: float = 0.0, top_p: float = 1.0,
+                 seed: int | None = None, stop: Iterable[int] = ()) -> Iterator[int]:
+        """Continue a prompt, one token id at a time.
+
+        Args:
+            tokens: the prompt's ids.
+            new: at most so many tokens.
+            temperature: 0 takes the most likely token; larger values draw from a flatter distribution.
+            top_p: draw from the fewest tokens whose probabilities reach this sum.
+            seed: of the draws.
+            stop: ids that end the text; the one that does is yielded too.
+        """
+        sampler, ends = Sampler(temperature, top_p, seed), frozenset(stop)
+        logits = self.prefill(tokens)
+        for count in range(new):
+            token = sampler(logits)
+            yield token
+            if token in ends or count == new - 1:
+                return
+            logits = self.decode(token)
+
+    def reset(self) -> None:
+        """Forget the text."""
+        self.cache.clear()
+
+    def _checked(self, tokens: Sequence[int]) -> np.ndarray:
+        ids = np.asarray(tokens, np.int64)
+        wrong = ids[(ids < 0) | (ids >= self.config.vocab)]
+        if len(wrong):
+            raise MeshError(f"token id {wrong[0]} is outside the vocabulary of {self.config.vocab}")
+        return ids
+
+    def _hook(self, *event) -> None:
+        for hook in self.hooks:
+            hook(*event)
+
+    def _rehead(self, heads: list[np.ndarray]) -> list[np.ndarray]:
+        """Heads ``(kv_heads, L, head)`` padded for prefill's mesh -> padded for decode's."""
+        wanted, d = self.layout.head, self.config.head_dim
+        if wanted == self.prefill_layout.head:
+            return heads
+        return [np.pad(h[..., :d], ((0, 0), (0, 0), (0, wanted - d))) for h in heads]
+
+
+def load(path: str | Path | None = None, mesh: Mesh | int = 8, **options) -> Llama:
+    """A LLaMA from a GGUF file on a mesh; SmolLM2-135M-Instruct (fetched once) where no path is given.
+
+    Args:
+        path: the file.
+        mesh: the cores of decode: a `Mesh`, or the side of a square one.
+        **options: those of `Llama`.
+    """
+    return Llama(weights.load(path), mesh, **options)
+
+
+def _mesh(mesh: Mesh | int) -> Mesh:
+    return mesh if isinstance(mesh, Mesh) else Mesh(mesh)

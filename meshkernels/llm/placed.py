@@ -1,0 +1,143 @@
+"""A model's weights, placed once for a layout, in the precision that they are used in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from meshkernels.errors import MeshError
+from meshkernels.llm import prepared
+from meshkernels.llm.layout import Layout
+from meshkernels.weights import Config
+
+DTYPES = ("float32", "float16")
+
+
+class Source(Protocol):
+    """Where weights come from: a `meshkernels.weights.Checkpoint`, or anything that looks like one."""
+
+    config: Config
+
+    @property
+    def names(self) -> list[str]: ...
+
+    def tensor(self, name: str) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How numbers are stored and summed.
+
+    Attributes:
+        dtype: "float32", or "float16" as on the wafer (values rounded to float16, kept in float32 arrays).
+        accumulate: dtype of sums: "float32", or "float16": rounded after every multiply-add.
+    """
+
+    dtype: str = "float32"
+    accumulate: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES or self.accumulate not in DTYPES:
+            raise MeshError(f"dtype {self.dtype!r}, accumulate {self.accumulate!r}; known: {', '.join(DTYPES)}")
+        if self.half and self.dtype != "float16":
+            raise MeshError("accumulate='float16' needs dtype='float16': float32 values are summed in float32")
+
+    @property
+    def half(self) -> bool:
+        """Whether sums are rounded to float16 after every addition."""
+        return self.accumulate == "float16"
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a stored element on the wafer."""
+        return np.dtype(self.dtype).itemsize
+
+    def store(self, array: np.ndarray) -> np.ndarray:
+        """Round to what can be stored."""
+        return array if self.dtype == "float32" else array.astype(np.float16).astype(np.float32)
+
+
+class Table:
+    """The embedding, which is the LM head too where they are tied: ``(dim, vocab)``, stored once."""
+
+    def __init__(self, source: Source, precision: Precision):
+        self.embedding = _columns(source, "token_embd.weight", precision)
+        tied = "output.weight" not in source.names
+        self.head = self.embedding if tied else _columns(source, "output.weight", precision)
+
+
+def _columns(source: Source, name: str, precision: Precision) -> np.ndarray:
+    return precision.store(np.ascontiguousarray(source.tensor(name).T))
+
+
+class Placed:
+    """All weights of the blocks, arranged for one layout.
+
+    Args:
+        source: the weights.
+        layout: where they go.
+        table: the embedding and LM head, shared between layouts.
+        precision: storage and sums.
+    """
+
+    def __init__(self, source: Source, layout: Layout, table: Table, precision: Precision):
+        self.config, self.layout, self.table, self.precision = source.config, layout, table, precision
+        self._gains: dict[tuple[int, str], np.ndarray] = {(-1, "w_out"): self._vector(source, "output_norm.weight")}
+        self._weights: dict[tuple[str, int], np.ndarray] = {}
+        self._products: dict[tuple[str, str, int], Any] = {}
+        for block in range(self.config.blocks):
+            self._place(source, block)
+        factors = source.tensor("rope_freqs.weight") if "rope_freqs.weight" in source.names else 1.0
+        self._frequencies = frequencies(self.config) / factors
+
+    def _place(self, source: Source, block: int) -> None:
+        def get(name: str) -> np.ndarray:
+            return source.tensor(f"blk.{block}.{name}.weight")
+
+        self._gains[block, "w_attn"] = self._vector(source, f"blk.{block}.attn_norm.weight")
+        self._gains[block, "w_ffn"] = self._vector(source, f"blk.{block}.ffn_norm.weight")
+        arranged = {
+            "qkv": self.layout.fuse_qkv(get("attn_q"), get("attn_k"), get("attn_v")),
+            "out": self.layout.arrange_out(get("attn_output")),
+            "upgate": self.layout.fuse_ffn(get("ffn_up"), get("ffn_gate")),
+            "down": self.layout.arrange_down(get("ffn_down")),
+        }
+        for name, weight in arranged.items():
+            self._weights[name, block] = self.precision.store(weight)
+
+    def _vector(self, source: Source, name: str) -> np.ndarray:
+        return self.precision.store(np.array(source.tensor(name), np.float32))
+
+    def gain(self, block: int, name: str) -> np.ndarray:
+        """Weights ``(dim,)`` of a norm; block -1 for the last one."""
+        return self._gains[block, name]
+
+    def embedding(self, tokens: np.ndarray) -> np.ndarray:
+        """``(L, dim)`` rows of the table."""
+        return np.ascontiguousarray(self.table.embedding[:, tokens].T)
+
+    def gemv(self, name: str, block: int) -> prepared.Gemv:
+        """The decode product with one weight: along x for ``out`` and ``down``, along y for the others."""
+        key = ("gemv", name, block)
+        if key not in self._products:
+            axis = 1 if name in ("out", "down") else 0
+            self._products[key] = prepared.Gemv(
+                self._weights[name, block], self.layout.mesh, axis, self.precision.accumulate)
+        return self._products[key]
+
+    def gemm(self, name: str, block: int) -> prepared.Gemm:
+        """The prefill product with one weight."""
+        return prepared.Gemm(self._weights[name, block], self.layout.mesh, self.precision.accumulate)
+
+    def rope(self, position: int, tokens: int) -> tuple[np.ndarray, np.ndarray]:
+        """Cosines and sines ``(tokens, head / 2)`` from ``position`` on; padding is not turned."""
+        angles = np.zeros((tokens, self.layout.head // 2))
+        angles[:, : self.config.head_dim // 2] = np.arange(position, position + tokens)[:, None] * self._frequencies
+        return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def frequencies(config: Config) -> np.ndarray:
+    """RoPE's angle per position ``base^(-2 i / head_dim) / scale`` for each pair i (radians)."""
+    return config.rope_base ** (-2 * np.arange(config.head_dim // 2) / config.head_dim) / config.rope_scale

@@ -1,0 +1,94 @@
+"""Products and reductions prepared once, so that a token costs arithmetic and not set-up.
+
+Each takes its schedule from the library's verbs' own builders, keeps the order of additions that the schedule
+states, and calls the same kernels as the fused executor.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from meshkernels.algorithms import gemv as vector
+from meshkernels.execute import kernels
+from meshkernels.mesh import Mesh
+from meshkernels.schedule import ChainSum, RingOrder
+from meshkernels.verbs import schedule
+
+
+@lru_cache(maxsize=256)
+def tree(mesh: Mesh, axis: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """The additions of a K-tree along ``axis``: ``(dst, src, root)``, to be done in order."""
+    plan = vector.allreduce(mesh, 1, axis=axis)
+    reduces = [move.traffic[0] for step in plan.steps for move in step.moves if move.combine]
+    dst, src = (np.concatenate([getattr(t, end) for t in reduces]) for end in ("target", "source"))
+    return dst, src, int(reduces[-1].roots[0])
+
+
+class AllReduce:
+    """Sum vectors over the lines of an axis, prepared."""
+
+    def __init__(self, mesh: Mesh, axis: int, half: bool = False):
+        self.dst, self.src, self.root = tree(mesh, axis)
+        self.half = half
+
+    def __call__(self, partials: np.ndarray) -> np.ndarray:
+        """``(P, n)`` partial sums -> ``(n,)``; ``partials`` is used up."""
+        if not self.half:
+            return kernels.tree_add(partials, self.dst, self.src)[self.root]
+        for into, other in zip(self.dst, self.src):
+            partials[into] = (partials[into] + partials[other]).astype(np.float16)
+        return partials[self.root]
+
+
+class Gemv:
+    """``x W`` for one weight, placed once."""
+
+    def __init__(self, W: np.ndarray, mesh: Mesh, axis: int, accumulate: str | None = None):
+        self.sum = AllReduce(mesh, axis, accumulate == "float16")
+        self.placed = kernels.pack_gemv(W, mesh.length(axis))
+        self.accumulate = accumulate
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """``(1, K)`` -> ``(1, N)``."""
+        return self.sum(kernels.gemv_partials(x[0], self.placed, accumulate=self.accumulate))[None]
+
+
+class Gemm:
+    """``X W`` for one weight, placed once: MeshGEMM."""
+
+    def __init__(self, W: np.ndarray, mesh: Mesh, accumulate: str | None = None):
+        self.W, self.mesh, self.accumulate = W, mesh, accumulate
+
+    def __call__(self, X: np.ndarray) -> np.ndarray:
+        """``(L, K)`` -> ``(L, N)``."""
+        order = ring_order(self.mesh, len(X), *self.W.shape)
+        return kernels.ring_product(X, self.W, order, accumulate=self.accumulate)
+
+
+@lru_cache(maxsize=256)
+def ring_order(mesh: Mesh, M: int, K: int, N: int) -> RingOrder:
+    """In which order MeshGEMM's cores meet the blocks of K."""
+    order = schedule("meshgemm", mesh, M, K, N).order
+    assert isinstance(order, RingOrder)
+    return order
+
+
+@lru_cache(maxsize=256)
+def chain_order(mesh: Mesh, M: int, K: int, N: int) -> np.ndarray:
+    """``(N,)`` the column of cores at which dist-GEMM-T adds up each column of the result."""
+    order = schedule("gemm_t", mesh, M, K, N).order
+    assert isinstance(order, ChainSum)
+    return np.repeat(order.roots, order.col_tile)[:N]
+
+
+def gemm_t(Q: np.ndarray, K: np.ndarray, mesh: Mesh, accumulate: str | None = None) -> np.ndarray:
+    """``Q K^T`` by dist-GEMM-T: ``(M, D), (N, D) -> (M, N)``."""
+    root = chain_order(mesh, len(Q), Q.shape[1], len(K))
+    return kernels.chain_product(Q, K, root, mesh.cols, accumulate=accumulate)
+
+
+def gemm(A: np.ndarray, B: np.ndarray, mesh: Mesh, accumulate: str | None = None) -> np.ndarray:
+    """``A B`` of two activations by MeshGEMM."""
+    return kernels.ring_product(A, B, ring_order(mesh, *A.shape, B.shape[1]), accumulate=accumulate)
