@@ -1,0 +1,128 @@
+"""``python -m meshkernels demo``: one block of a real model on a mesh, by every algorithm, checked and counted.
+
+The weights are those of SmolLM2-135M, the input the normalised embeddings of a real prompt. Four projections of the
+first block run as matrix products for the whole prompt and as matrix-vector products for its last token; the scores
+of one attention head show the product with a transpose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+import meshkernels as mk
+from meshkernels import algorithms, weights
+
+PROMPT = "A wafer-scale chip is a mesh of hundreds of thousands of small cores, and every word has to travel."
+
+#: Printed columns: key of a row, heading, format.
+COLUMNS = (
+    ("algorithm", "algorithm", "{}"), ("op", "operation", "{}"), ("max_abs_err", "max error", "{:.1e}"),
+    ("steps", "steps", "{:,}"), ("critical_hops", "hops", "{:,}"), ("stages", "stages", "{:,}"),
+    ("words", "words moved", "{:,}"), ("peak_bytes_per_core", "bytes/core", "{:,}"), ("colours", "colours", "{:,}"),
+    ("verdict", "PLMR", "{}"), ("host_ms", "host ms", "{:.2f}"),
+)  # fmt: skip
+
+
+def add_arguments(commands: argparse._SubParsersAction) -> None:
+    """Declare the subcommand."""
+    parser = commands.add_parser("demo", help="one block of a real model by every algorithm", description=__doc__)
+    parser.add_argument("--grid", type=int, nargs="+", default=[24], metavar="N",
+                        help="cores a side, or rows and columns (default: 24)")  # fmt: skip
+    parser.add_argument("--device", default="wse2", help="whose limits the verdict uses (default: wse2)")
+    parser.add_argument("--prompt", default=PROMPT)
+    parser.add_argument("--model", help="another GGUF file (default: SmolLM2-135M, fetched once)")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the subcommand; returns the exit code."""
+    if len(options.grid) > 2:
+        raise mk.MeshError(f"--grid takes one or two numbers, not {len(options.grid)}")
+    mesh = mk.Mesh(*options.grid)
+    checkpoint = weights.load(options.model)
+    rows = list(measure(mesh, checkpoint, options.prompt, options.device))
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    print(f"block 0 of {checkpoint.path.name} on {mesh.rows} x {mesh.cols} cores, float32, {options.prompt!r}")
+    print(table(rows))
+    print(f"PLMR: which of Parallelism, Latency, Memory, Routing fail on {options.device}, by these counts.")
+    return 0
+
+
+def projections(checkpoint: weights.Checkpoint, prompt: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Input ``(tokens, in)`` and weight ``(in, out)`` of four projections of block 0, by name."""
+    ids = checkpoint.tokenizer.encode(prompt)
+    tensor = checkpoint.tensor
+    W = {name: tensor(f"blk.0.{name}.weight").T for name in ("attn_q", "attn_k", "ffn_up", "ffn_gate", "ffn_down")}
+
+    def normed(X: np.ndarray, gain: np.ndarray) -> np.ndarray:
+        return X / np.sqrt((X**2).mean(axis=1, keepdims=True) + checkpoint.config.norm_eps) * gain
+
+    embedded = checkpoint.rows("token_embd.weight", np.array(ids))
+    X = normed(embedded, tensor("blk.0.attn_norm.weight"))
+    Y = normed(embedded, tensor("blk.0.ffn_norm.weight"))
+    gate = Y @ W["ffn_gate"]
+    hidden = gate / (1 + np.exp(-gate)) * (Y @ W["ffn_up"])
+    inputs = {"attn_q": X, "attn_k": X, "ffn_up": Y, "ffn_down": hidden}
+    return {name: (X.astype(np.float32), W[name]) for name, X in inputs.items()}
+
+
+def measure(mesh: mk.Mesh, checkpoint: weights.Checkpoint, prompt: str, device: str) -> Iterator[dict]:
+    """One row per algorithm and projection: error against NumPy in float64, counts, verdict, host time."""
+    products = projections(checkpoint, prompt)
+    for name, (X, W) in products.items():
+        exact = X.astype(np.float64) @ W.astype(np.float64)
+        for algorithm in algorithms.known("gemm"):
+            def call(algorithm=algorithm, X=X, W=W, **more):
+                return mk.gemm(X, W, mesh, algorithm=algorithm, **more)
+
+            yield _row(f"{name} {X.shape[0]}x{W.shape[0]}x{W.shape[1]}", call, exact, device)
+        for algorithm in algorithms.known("reduce"):
+            def call(algorithm=algorithm, X=X, W=W, **more):
+                return mk.gemv(X[-1], W, mesh, reduce=algorithm, **more)
+
+            yield _row(f"{name} 1x{W.shape[0]}x{W.shape[1]}", call, exact[-1], device)
+    Q, K = (X @ W for X, W in (products["attn_q"], products["attn_k"]))
+    head = checkpoint.config.head_dim
+    Q, K = Q[:, :head], K[:, :head]
+
+    def scores(**more):
+        return mk.gemm_t(Q, K, mesh, **more)
+
+    yield _row(f"QK^T {len(Q)}x{head}x{len(K)}", scores, Q.astype(np.float64) @ K.T.astype(np.float64), device)
+
+
+def _row(op: str, call, exact: np.ndarray, device: str) -> dict:
+    result, ledger = call(ledger=True)  # also compiles what is not compiled yet
+    begin = time.perf_counter()
+    call()
+    host = time.perf_counter() - begin
+    judged = mk.compliance(ledger, device)
+    return {
+        "algorithm": ledger.schedule.name, "op": op, "max_abs_err": float(np.abs(result - exact).max()),
+        **{key: ledger.summary()[key] for key in
+           ("steps", "critical_hops", "hops_per_step", "stages", "words", "peak_bytes_per_core", "colours")},
+        "compliant": judged.compliant, "verdict": "ok" if judged.compliant else f"fails {judged.fails}",
+        "device": device, "host_ms": host * 1e3,
+    }  # fmt: skip
+
+
+def table(rows: list[dict]) -> str:
+    """The rows as aligned text, a line between operations."""
+    cells = [[form.format(row[key]) for key, _, form in COLUMNS] for row in rows]
+    head = [heading for _, heading, _ in COLUMNS]
+    wide = [max(map(len, column)) for column in zip(head, *cells)]
+    lines, last = [], None
+    for op, line in zip([None, *(row["op"] for row in rows)], [head, *cells]):
+        if op != last:
+            lines.append("-" * (sum(wide) + 2 * (len(wide) - 1)))
+        last = op
+        lines.append("  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(line, wide))))
+    return "\n".join(lines)
