@@ -1,8 +1,8 @@
 """The KV cache: which row of cores holds which entry, and the two ways to append one.
 
-``shift``   a row passes its oldest entry to the row above unless that row already holds more; all rows at once,
-            neighbours only; the new entry goes to the last row. Occupancies never differ by more than one,
-            and going down the rows one meets the entries from the oldest to the newest.
+``shift``   the new entry goes to the last row; a row that gains one passes its oldest on to the row above, unless
+            that row already holds more: level rows all shift at once, neighbours only. Occupancies never
+            differ by more than one, and down the rows one meets the entries from the oldest to the newest.
 ``concat``  every new entry goes to the last row, which is full while the others have room.
 
 Since physical order is logical order, the entries are stored in one piece and a shift moves the *bounds* of the
@@ -44,7 +44,8 @@ def balanced(tokens: int, rows: int) -> np.ndarray:
 def passing(occupancy: np.ndarray) -> np.ndarray:
     """Rows that pass their oldest entry up before the next append by ``shift``: ``(rows,)`` booleans."""
     above = np.concatenate([occupancy[:1] + 1, occupancy[:-1]])  # nothing is above the first row
-    return (occupancy > 0) & (occupancy >= above)
+    willing = (occupancy > 0) & (occupancy >= above)
+    return np.logical_and.accumulate(willing[::-1])[::-1]  # only a row that gains passes one on
 
 
 def capacity(rows: int, per_core: int, policy: str) -> int:

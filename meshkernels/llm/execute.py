@@ -30,7 +30,8 @@ class Phase:
         self.config, self.precision = plan.layout.config, placed.precision
         self.half = placed.precision.half
         self.norm_sum = prepared.AllReduce(self.layout.mesh, axis, self.half)
-        self.norm_tile = plan.placements["X"].tile["E"]
+        stream = plan.placements["X"]
+        self.norm_cut = stream.tile["E"], stream.parts("E")
         self.tokens = np.zeros(0, np.int64)
         self.position = 0
         self._run = {part: [(op, getattr(self, op.kind)) for op in getattr(plan, part)]
@@ -64,7 +65,7 @@ class Phase:
 
     def norm(self, op: Operation, block: int, X: np.ndarray, _: Any) -> tuple[np.ndarray]:
         """``X w / sqrt(mean(X^2) + eps)``."""
-        total = self.norm_sum(kernels.square_sums(X, self.norm_tile, self.half))
+        total = self.norm_sum(kernels.square_sums(X, *self.norm_cut, self.half))
         inverse = 1 / np.sqrt(total / self.config.dim + np.float32(self.config.norm_eps))
         return (self.precision.store(X * inverse[:, None] * self._gain(block, op)),)
 

@@ -7,22 +7,27 @@ rounded to float16 (kept in float32 arrays), as a core with 16-bit registers doe
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
-from meshkernels.execute.kernels import fma, round_half
+from meshkernels.execute import kernels
+
+fma: Any = kernels.fma  # intrinsics: their Python signature is not the one that compiled code calls
+round_half: Any = kernels.round_half
 
 #: Tokens that the partial scores of one head are computed for at a time: they stay in the first-level cache.
 _RUN = 512
 
 
 @njit(cache=True, nogil=True)
-def square_sums(X, tile, half):
-    """Partial sums of squares ``(parts, L)`` of ``X (L, E)``, E cut into runs of ``tile``."""
+def square_sums(X, tile, parts, half):
+    """Partial sums of squares ``(parts, L)`` of ``X (L, E)``, E cut into runs of ``tile`` (the last may be empty)."""
     L, E = X.shape
-    out = np.zeros((-(-E // tile), L), X.dtype)
+    out = np.zeros((parts, L), X.dtype)
     for i in range(L):
-        for part in range(out.shape[0]):
+        for part in range(parts):
             total = X.dtype.type(0)
             for e in range(part * tile, min(part * tile + tile, E)):
                 total = fma(X[i, e], X[i, e], total)
@@ -140,7 +145,7 @@ def mask_scores(S, scale, half):
 def normalise_rows(P, tile, dst, src, root, half):
     """Divide each row of ``P (heads, L, L)`` by its sum over columns, cut into runs of ``tile`` along x, in place."""
     heads, L, _ = P.shape
-    sums = np.empty((max(dst.max() + 1 if len(dst) else 1, -(-L // tile)), 1), P.dtype)
+    sums = np.empty((len(dst) + 1, 1), P.dtype)  # a tree of n additions has n + 1 leaves
     for h in range(heads):
         for i in range(L):
             row = P[h, i]

@@ -122,7 +122,7 @@ class Layout:
 
     # ------------------------------------------------------------------------------- between columns and heads
     def split_qkv(self, fused: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """``(..., cols * sum(qkv))`` as it lies on the mesh -> q ``(heads, ..., head)``, k, v ``(kv_heads, ..., head)``."""
+        """``(..., cols * sum(qkv))`` as it lies on the mesh -> q, k, v: ``(heads or kv_heads, ..., head)``."""
         q, k, _ = self.qkv
         columns = fused.reshape(*fused.shape[:-1], self.mesh.cols, sum(self.qkv))
         return (self.to_heads(columns[..., :q]), self.to_heads(columns[..., q : q + k]),
