@@ -7,6 +7,7 @@
 (True, 2)
 """
 
+from meshkernels.algorithms import register
 from meshkernels.compliance import Compliance, compliance
 from meshkernels.errors import DeviceLimitError, MeshError, ScheduleError
 from meshkernels.ledger import Ledger, count
@@ -17,5 +18,5 @@ from meshkernels.verbs import allreduce, gemm, gemm_t, gemv, schedule
 
 __all__ = [
     "Compliance", "DeviceLimitError", "Ledger", "Mesh", "MeshError", "Ring", "Schedule", "ScheduleError", "Tiling",
-    "allreduce", "compliance", "count", "gemm", "gemm_t", "gemv", "schedule",
+    "allreduce", "compliance", "count", "gemm", "gemm_t", "gemv", "register", "schedule",
 ]

@@ -60,7 +60,7 @@ def gemm(A: ArrayLike, B: ArrayLike, mesh: Mesh, *, algorithm: str = "meshgemm",
     A, B = _array("A", A, 2), _array("B", B, 2)
     if A.shape[1] != B.shape[0]:
         raise MeshError(f"A {A.shape} and B {B.shape} do not match: {A.shape[1]} columns against {B.shape[0]} rows")
-    plan = schedule(algorithm, mesh, *A.shape, B.shape[1])
+    plan = _plan("gemm", algorithm, mesh, *A.shape, B.shape[1])
     return _execute(plan, {"A": A, "B": B}, slice(None), accumulate, out, ledger, device, method, observe)
 
 
@@ -83,7 +83,7 @@ def gemm_t(A: ArrayLike, B: ArrayLike, mesh: Mesh, *, algorithm: str = "gemm_t",
     A, B = _array("A", A, 2), _array("B", B, 2)
     if A.shape[1] != B.shape[1]:
         raise MeshError(f"A {A.shape} and B {B.shape} do not match: {A.shape[1]} columns against {B.shape[1]}")
-    plan = schedule(algorithm, mesh, *A.shape, B.shape[0])
+    plan = _plan("gemm_t", algorithm, mesh, *A.shape, B.shape[0])
     return _execute(plan, {"A": A, "B": B}, slice(None), accumulate, out, ledger, device, method, observe)
 
 
@@ -120,7 +120,7 @@ def gemv(x: ArrayLike, W: ArrayLike, mesh: Mesh, *, reduce: str = "ktree", axis:
     if len(x) != W.shape[0]:
         raise MeshError(f"x ({len(x)},) and W {W.shape} do not match: {len(x)} elements against {W.shape[0]} rows")
     options = _reduce_options(reduce, _axis(axis), broadcast, levels, groups, device)
-    plan = schedule(reduce, mesh, *W.shape, **options)
+    plan = _plan("reduce", reduce, mesh, *W.shape, **options)
     return _execute(plan, {"x": x[None], "W": W}, 0, accumulate, out, ledger, device, method, observe)
 
 
@@ -176,9 +176,13 @@ def schedule(algorithm: str, mesh: Mesh, *shape: int, **options: Any) -> Schedul
         >>> len(s.steps), s.steps[0].label
         (6, 'align')
     """
+    return _plan(algorithms.family_of(algorithm), algorithm, mesh, *shape, **options)
+
+
+def _plan(family: str, algorithm: str, mesh: Mesh, *shape: int, **options: Any) -> Schedule:
+    """`schedule` of an algorithm that must belong to ``family``."""
     if not isinstance(mesh, Mesh):
         raise TypeError(f"mesh must be a Mesh, not {type(mesh).__name__}")
-    family = algorithms.family_of(algorithm)
     build = algorithms.find(family, algorithm)
     sides = "K, N" if family == "reduce" else "M, K, N"
     if len(shape) != len(sides.split(", ")) or any(n < 0 for n in shape):

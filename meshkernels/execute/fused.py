@@ -26,6 +26,9 @@ def run(schedule: Schedule, operands: dict[str, np.ndarray], accumulate: np.dtyp
     multiply = next(step.multiply for step in schedule.steps if step.multiply)
     left = operands[schedule.buffers[multiply.left].operand]  # type: ignore[union-attr]
     right = operands[schedule.buffers[multiply.right].operand]  # type: ignore[union-attr]
+    assert schedule.result is not None
+    if 0 in (*left.shape, *right.shape):  # nothing to add up
+        return np.zeros(schedule.result.shape, options["out_dtype"])
     if isinstance(order, RingOrder):
         return kernels.ring_product(left, right, order, **options)
     if isinstance(order, ChainSum):

@@ -89,8 +89,8 @@ def _gathered(schedule: Schedule, values: dict[str, np.ndarray]) -> np.ndarray:
     """``(blocks, h, parts * w)``: each block of the result, its parts side by side."""
     out = values[schedule.output]
     h, w = out.shape[3:]
-    parts = out.reshape(-1, h, w)[schedule.collect]  # (blocks, parts, h, w)
-    return parts.swapaxes(1, 2).reshape(len(parts), h, -1)
+    parts = out.reshape(len(out) * schedule.mesh.cores, h, w)[schedule.collect]  # (blocks, parts, h, w)
+    return parts.swapaxes(1, 2).reshape(len(parts), h, parts.shape[1] * w)
 
 
 def spread(tiles: np.ndarray, pieces: int, width: int) -> np.ndarray:
@@ -121,7 +121,7 @@ def _compute(schedule: Schedule, multiply: Multiply, holds: dict[str, np.ndarray
     for piece, ha, hb in schedule.handles(multiply, holds):
         sums = into[piece] if whole else np.zeros((*into.shape[1:4], width), into.dtype)
         kernels.tile_products(
-            left, right, ha.ravel(), hb.ravel(), sums.reshape(-1, *sums.shape[2:]),
+            left, right, ha.ravel(), hb.ravel(), sums.reshape(schedule.mesh.cores, *sums.shape[2:]),
             transposed=multiply.transposed, accumulate="float16" if half else None,
         )  # fmt: skip
         if not whole:

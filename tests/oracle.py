@@ -1,0 +1,55 @@
+"""Independent references: straight from the published definitions, sharing no code with the library."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def pi(p: int, P: int) -> int:
+    """Ring position of core p on the interleaved ring (published closed form)."""
+    return p // 2 if p % 2 == 0 else P - (p + 1) // 2
+
+
+def rho(k: int, P: int) -> int:
+    """Core at ring position k of the interleaved ring (published closed form)."""
+    k %= P
+    return 2 * k if 2 * k <= P - 1 else 2 * (P - k) - 1
+
+
+def meshgemm_order(P: int, y: int, x: int) -> list[int]:
+    """K-blocks in the order in which core (y, x) of a square mesh meets them in MeshGEMM."""
+    return [rho(pi(x, P) + pi(y, P) - t, P) for t in range(P)]
+
+
+def cannon_order(P: int, y: int, x: int) -> list[int]:
+    """The same for Cannon on natural rings: A(y, x + y + t)."""
+    return [(x + y + t) % P for t in range(P)]
+
+
+def natural_order(P: int, y: int, x: int) -> list[int]:
+    """The same for SUMMA and all-gather."""
+    return list(range(P))
+
+
+def half_product(A: np.ndarray, B: np.ndarray, P: int, order) -> np.ndarray:
+    """``A @ B`` of float16 as P x P cores compute it, rounded to float16 after every multiply-add.
+
+    The product of two halves is exact in float32, so each update rounds once to float32 and once to float16.
+    """
+    M, K, N = *A.shape, B.shape[1]
+    mt, kb, nt = -(-M // P), -(-K // P), -(-N // P)
+    C = np.zeros((M, N), np.float16)
+    for i in range(M):
+        for j in range(N):
+            acc = np.float16(0)
+            for block in order(P, i // mt, j // nt):
+                for k in range(block * kb, min(block * kb + kb, K)):
+                    acc = np.float16(np.float32(acc) + np.float32(A[i, k]) * np.float32(B[k, j]))
+            C[i, j] = acc
+    return C
+
+
+def dot_bound(A: np.ndarray, B: np.ndarray, K: int) -> np.ndarray:
+    """gamma_K |A| |B|: the standard a-priori bound on the error of a float32 dot product of length K."""
+    u = np.finfo(np.float32).eps / 2
+    return (K * u / (1 - K * u)) * (abs(A).astype(np.float64) @ abs(B).astype(np.float64))

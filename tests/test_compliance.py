@@ -1,0 +1,58 @@
+"""PLMR verdicts and enforced limits."""
+
+import numpy as np
+import pytest
+
+import meshkernels as mk
+import perfmodel
+
+
+def _fails(name, n=4096, P=64, **options):
+    shape = (n, n) if name in ("ktree", "chain", "pipeline", "ring") else (n, n, n)
+    return mk.compliance(mk.schedule(name, mk.Mesh(P), *shape, **options), "wse2").fails
+
+
+def test_the_papers_table():
+    """Which letter each algorithm fails, on a mesh large enough to tell (paper: section 4, table)."""
+    assert _fails("meshgemm") == ""
+    assert _fails("cannon") == "L"
+    assert _fails("summa", n=1024) == "LR" and _fails("summa_relay", n=1024) == "L"
+    assert set(_fails("allgather")) == set("LMR") and set(_fails("allgather_relay")) == set("LM")
+    assert _fails("ktree", n=1024, P=512) == ""
+    assert _fails("chain", n=1024, P=512) == _fails("pipeline", n=1024, P=512) == _fails("ring", n=1024, P=512) == "L"
+
+
+def test_values_and_limits():
+    table = mk.compliance(mk.count(mk.schedule("meshgemm", mk.Mesh(64), 4096, 4096, 4096)), perfmodel.device("wse2"))
+    assert table["M"].measured == 2 * 5 * 64 * 64 and table["M"].limit == 48 * 1024
+    assert table["R"].measured == 12 and table["R"].limit == 24
+    assert table["P"].measured == 1.0 and table.compliant
+    assert "complies" in str(table) and all(letter in str(table) for letter in "PLMR")
+
+
+def test_idle_cores_fail_parallelism():
+    assert "P" in mk.compliance(mk.schedule("meshgemm", mk.Mesh(32), 8, 32, 8), "wse2").fails
+
+
+def test_a_tile_over_the_memory_is_refused():
+    """2 bytes x (two copies of 1024 x 16 and of 16 x 1024, and 1024 x 1024 sums)."""
+    A = np.zeros((4096, 64), np.float16)
+    with pytest.raises(mk.DeviceLimitError, match=r"core \(0, 0\).* needs 2,228,224 bytes.* has 49,152"):
+        mk.gemm(A, np.zeros((64, 4096), np.float16), mk.Mesh(4), device="wse2", accumulate="float16")
+
+
+def test_too_many_colours_are_refused():
+    A = np.zeros((16, 16), np.float32)
+    with pytest.raises(mk.DeviceLimitError, match=r"core \(\d+, \d+\) needs 32 colours; wse2 has 24"):
+        mk.gemm(A, A, mk.Mesh(16), algorithm="summa", device="wse2")
+    mk.gemm(A, A, mk.Mesh(12), algorithm="summa", device="wse2")  # 24 colours: just fits
+
+
+def test_a_grid_over_the_fabric_is_refused():
+    with pytest.raises(mk.DeviceLimitError, match="grid of 2000 x 1 cores does not fit wse2"):
+        mk.gemv(np.ones(4, "f4"), np.ones((4, 4), "f4"), mk.Mesh(2000, 1), device="wse2")
+
+
+def test_a_gpu_is_no_mesh():
+    with pytest.raises(TypeError, match="not a mesh of cores"):
+        mk.compliance(mk.schedule("cannon", mk.Mesh(2), 2, 2, 2), "a100")

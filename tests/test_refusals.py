@@ -1,0 +1,76 @@
+"""Bad input: a clear error that names the value and what would do; inputs unchanged."""
+
+import numpy as np
+import pytest
+
+import meshkernels as mk
+
+A, B, x = np.ones((4, 6), np.float32), np.ones((6, 5), np.float32), np.ones(6, np.float32)
+mesh = mk.Mesh(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        (lambda: mk.gemm(A, A, mesh), mk.MeshError, r"\(4, 6\).*\(4, 6\).*6 columns against 4 rows"),
+        (lambda: mk.gemm_t(A, B, mesh), mk.MeshError, "6 columns against 5"),
+        (lambda: mk.gemv(x[:5], B, mesh), mk.MeshError, "5 elements against 6 rows"),
+        (lambda: mk.gemm(x, B, mesh), mk.MeshError, r"A has 1 dimensions, \(6,\); it must have 2"),
+        (lambda: mk.gemm(A.astype(int), B, mesh), TypeError, "A has dtype int64; accepted: float16, .*float64"),
+        (lambda: mk.gemm(A, B.astype(complex), mesh), TypeError, "B has dtype complex128"),
+        (lambda: mk.gemv(x.astype(object), B, mesh), TypeError, "x has dtype object"),
+        (lambda: mk.gemm(A, B, mesh, algorithm="strassen"), mk.MeshError, "'strassen'; known: .*'meshgemm'"),
+        (lambda: mk.gemm(A, B, mesh, algorithm="ktree"), mk.MeshError, "ktree.*known"),
+        (lambda: mk.gemv(x, B, mesh, reduce="meshgemm"), mk.MeshError, "meshgemm.*known: .*'ktree'"),
+        (lambda: mk.gemv(x, B, mesh, groups=4), mk.MeshError, "groups = 4: 3 cores .* 1 to 3"),
+        (lambda: mk.gemv(x, B, mesh, groups=0), mk.MeshError, "groups = 0"),
+        (lambda: mk.gemv(x, B, mesh, levels=0), mk.MeshError, "levels = 0"),
+        (lambda: mk.gemv(x, B, mesh, levels=3, groups=2), mk.MeshError, "3 levels need 2 group counts, not 1"),
+        (lambda: mk.gemv(x, B, mesh, levels=3, groups=(2, 3)), mk.MeshError, "groups = 3: 2 cores"),
+        (lambda: mk.gemv(x, B, mesh, reduce="chain", levels=2), mk.MeshError, "'chain' takes no option levels"),
+        (lambda: mk.gemv(x, B, mesh, reduce="ring", broadcast=False), mk.MeshError, "ring .* no root"),
+        (lambda: mk.gemv(x, B, mesh, axis=2), mk.MeshError, "axis = 2"),
+        (lambda: mk.gemm(A, B, mesh, accumulate="float16"), mk.MeshError, "accumulate = float16: float32"),
+        (lambda: mk.gemm(A, B, mesh, accumulate="float64"), mk.MeshError, "accumulate = float64"),
+        (lambda: mk.gemm(A, B, mesh, method="magic"), mk.MeshError, "method = 'magic'; known"),
+        (lambda: mk.gemm(A, B, mesh, observe=print), mk.MeshError, "observe needs method='lockstep'"),
+        (lambda: mk.gemm(A, B, mesh, out=np.ones((4, 4), "f4")), mk.MeshError, r"out is float32 \(4, 4\)"),
+        (lambda: mk.gemm(A, B, mesh, out=np.ones((4, 5), "f8")), mk.MeshError, "out is float64"),
+        (lambda: mk.gemm(A, B, (3, 2)), TypeError, "mesh must be a Mesh, not tuple"),
+        (lambda: mk.allreduce(np.ones((2, 2, 1)), mesh), mk.MeshError, r"\(3, 2\)"),
+        (lambda: mk.allreduce(np.ones((3, 2, 1)), mesh, op="mean"), mk.MeshError, "op = 'mean'; known"),
+        (lambda: mk.schedule("meshgemm", mesh, 4, 4), mk.MeshError, "takes the sizes M, K, N"),
+        (lambda: mk.schedule("ktree", mesh, 4, -4), mk.MeshError, "none negative"),
+        (lambda: mk.Mesh(0, 3), mk.MeshError, "rows = 0"),
+        (lambda: mk.Mesh(3, -1), mk.MeshError, "cols = -1"),
+        (lambda: mk.Mesh(2.5), TypeError, "rows must be an integer, not 2.5"),
+        (lambda: mk.gemm(A, B, mesh, device="wse9"), ValueError, "wse9.*wse2"),
+    ],
+)  # fmt: skip
+def test_refused(call, error, says):
+    before = A.copy(), B.copy(), x.copy()
+    with pytest.raises(error, match=f"(?s){says}"):
+        call()
+    assert all(np.array_equal(now, then) for now, then in zip((A, B, x), before))
+
+
+def test_overlapping_output_is_refused():
+    S = np.arange(16.0).reshape(4, 4)
+    before = S.copy()
+    with pytest.raises(mk.MeshError, match="out overlaps A"):
+        mk.gemm(S, np.eye(4), mk.Mesh(2), out=S)
+    with pytest.raises(mk.MeshError, match="out overlaps B"):
+        mk.gemm(np.eye(4), S, mk.Mesh(2), out=S[::-1])
+    assert np.array_equal(S, before)
+
+
+def test_broken_schedule_is_caught():
+    """A core told to multiply tiles that it does not hold is an error, not a wrong number."""
+    from dataclasses import replace
+
+    good = mk.schedule("meshgemm", mk.Mesh(4), 8, 8, 8)
+    unaligned = replace(good, steps=tuple(step for step in good.steps if step.label != "align"))
+    from meshkernels.execute import lockstep
+
+    with pytest.raises(mk.ScheduleError, match=r"core \(\d, \d\) does not hold"):
+        lockstep.run(unaligned, {"A": np.eye(8), "B": np.eye(8)}, np.dtype(np.float64))
