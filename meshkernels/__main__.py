@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
+import perfmodel
 from meshkernels import demo
 from meshkernels.errors import MeshError
+from meshkernels.llm import cli as generate
 from meshkernels.weights import WeightsError
 
 
@@ -15,10 +17,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m meshkernels", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     demo.add_arguments(commands)
+    generate.add_arguments(commands)
     options = parser.parse_args(argv)
     try:
         return options.run(options)
-    except (MeshError, WeightsError, TypeError) as refusal:
+    except (MeshError, WeightsError, perfmodel.ModelError, TypeError) as refusal:
         print(f"meshkernels: {refusal}", file=sys.stderr)
         return 2
 

@@ -16,6 +16,7 @@ import numpy as np
 
 import meshkernels as mk
 from meshkernels import algorithms, weights
+from meshkernels.compliance import as_device
 
 PROMPT = "A wafer-scale chip is a mesh of hundreds of thousands of small cores, and every word has to travel."
 
@@ -45,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
     if len(options.grid) > 2:
         raise mk.MeshError(f"--grid takes one or two numbers, not {len(options.grid)}")
     mesh = mk.Mesh(*options.grid)
+    as_device(options.device)  # refuse an unknown one before anything is fetched
     checkpoint = weights.load(options.model)
     rows = list(measure(mesh, checkpoint, options.prompt, options.device))
     if options.json:

@@ -1,0 +1,36 @@
+"""Stepping through the mesh: what an observer sees is what the algorithm's invariant says."""
+
+import numpy as np
+
+import meshkernels as mk
+from tests import oracle
+
+
+def test_invariant_of_meshgemm_at_every_step():
+    """At time t core (y, x) holds A(y, k) and B(k, x) with k = rho(pi(y) + pi(x) - t)."""
+    P, seen = 5, []
+
+    def look(snapshot):
+        if snapshot.step.multiply is None:
+            return
+        t = len(seen)
+        k = np.array([[oracle.rho(oracle.pi(y, P) + oracle.pi(x, P) - t, P) for x in range(P)] for y in range(P)])
+        y, x = np.indices((P, P))
+        assert np.array_equal(snapshot.holds["A"][..., 0], y * P + k)
+        assert np.array_equal(snapshot.holds["B"][..., 0], k * P + x)
+        seen.append(snapshot.values["C"].copy())
+
+    A, B = np.random.default_rng(0).standard_normal((2, 10, 10))
+    C = mk.gemm(A, B, mk.Mesh(P), method="lockstep", observe=look)
+    assert len(seen) == P
+    assert np.array_equal(seen[-1][0].swapaxes(1, 2).reshape(10, 10), C), "partial sums grow into the result"
+
+
+def test_snapshots_are_read_only():
+    import pytest
+
+    def meddle(snapshot):
+        snapshot.holds["A"][...] = 0
+
+    with pytest.raises(ValueError, match="read-only"):
+        mk.gemm(np.eye(4), np.eye(4), mk.Mesh(2), method="lockstep", observe=meddle)

@@ -1,0 +1,38 @@
+"""Every figure draws and names its axes; ``python -m plots`` writes files."""
+
+import pytest
+
+from plots import style
+from plots.__main__ import figures, main
+
+style.use()
+
+
+def test_unknown_figure(capsys):
+    with pytest.raises(SystemExit):
+        main(["no-such-figure"])
+    assert "no figure no-such-figure; known: " in capsys.readouterr().err
+
+
+def test_every_figure_has_a_caption():
+    assert all(len(caption) > 20 for caption in figures().values())
+
+
+def test_core_figures_are_written(tmp_path, capsys):
+    assert main(["--out", str(tmp_path), "rings", "link_words"]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link_words.png", "rings.png"]
+    assert all(p.stat().st_size > 10_000 for p in tmp_path.iterdir())
+
+
+def test_critical_path_shows_what_was_counted():
+    import matplotlib.pyplot as plt
+
+    from plots import critical_path
+
+    figure = critical_path.draw()
+    left, right = figure.axes
+    by_label = {line.get_label(): list(line.get_ydata()) for ax in (left, right) for line in ax.lines}
+    assert by_label["MeshGEMM"][1:] == [2] * (len(critical_path.SIDES) - 1)
+    assert by_label["Cannon"] == [P - 1 for P in critical_path.SIDES]
+    assert left.get_xlabel() and right.get_ylabel()
+    plt.close(figure)
