@@ -201,7 +201,8 @@ def prefill_plan(layout: Layout, tokens: int) -> Plan:
     p = [_place(mesh, name, {**l, **e}, on_y, by_e) for name in ("X", "N", "Y", "Z", "M", "R")]
     p += [_place(mesh, name, e, x=by_e) for name in ("w_attn", "w_ffn", "w_out")]
     p += [_place(mesh, name, {**l, **heads}, on_y, by_head) for name in ("Q", "O")]
-    p += [_place(mesh, name, {**l, **kv}, on_y, by_kv) for name in ("K", "V", "K cache", "V cache")]
+    p += [_place(mesh, name, {**l, **kv}, on_y, by_kv) for name in ("K", "V")]
+    p += [_place(mesh, name, {"S": L, **kv}, (("S", rows),), by_kv) for name in ("K cache", "V cache")]
     p += [_place(mesh, name, {"H": c.heads, **l, "S": L}, on_y, (strips, ("S", along))) for name in ("S", "P")]
     p += [_place(mesh, name, {**l, **f}, on_y, (("F", cols),)) for name in ("U", "G", "F")]
     from_e: Cuts = (("E", rows),)

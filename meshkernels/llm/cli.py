@@ -1,0 +1,183 @@
+"""``python -m meshkernels generate``: stream text from a LLaMA that runs on a mesh of cores."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+from meshkernels import weights
+from meshkernels.errors import MeshError
+from meshkernels.llm.layout import Layout
+from meshkernels.llm.model import Llama
+from meshkernels.llm.plan import decode_plan
+from meshkernels.llm.sampling import Sampler
+from meshkernels.llm.summary import block_table, fit_to, mesh_summary, text_table
+from meshkernels.mesh import Mesh
+from meshkernels.tokenizer import Tokenizer
+
+#: Exit code of a generation that Ctrl-C ended, as shells have it: 128 + SIGINT.
+INTERRUPTED = 130
+
+
+def grid(text: str) -> Mesh:
+    """``24`` or ``24x16`` (rows x columns) as a mesh."""
+    try:
+        return Mesh(*map(int, text.lower().split("x")))
+    except (TypeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no grid: give a side (24) or rows x columns (24x16)") from error
+
+
+def add_arguments(commands: argparse._SubParsersAction) -> None:
+    """Declare the subcommand."""
+    parser = commands.add_parser("generate", help="text from a real LLaMA on the mesh", description=__doc__)
+    parser.add_argument("prompt", help="the text to continue; taken as it is unless --chat")
+    parser.add_argument("--new", type=int, default=40, metavar="N", help="at most N new tokens (default: 40)")
+    parser.add_argument("--grid", type=grid, default=Mesh(24), metavar="R[xC]", help="cores of both phases (24)")
+    parser.add_argument("--prefill-grid", type=grid, metavar="R[xC]", help="cores of prefill, if others")
+    parser.add_argument("--decode-grid", type=grid, metavar="R[xC]", help="cores of decode, if others")
+    parser.add_argument("--model", metavar="PATH", help="a LLaMA-architecture GGUF (SmolLM2-135M-Instruct)")
+    parser.add_argument("--chat", action="store_true", help="put the prompt into the model's own chat template")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the most likely token (default)")
+    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="draw from the likeliest that sum to P")
+    parser.add_argument("--seed", type=int, help="of the draws")
+    parser.add_argument("--cache", default="shift", help="KV cache: shift (default) or concat")
+    parser.add_argument("--dtype", default="float32", help="float32 (default), or float16 as the wafer stores")
+    parser.add_argument("--accumulate", default="float32", help="float32 (default), or float16 as the wafer sums")
+    parser.add_argument("--device", help="refuse what this device's cores cannot hold, e.g. wse2")
+    parser.add_argument("--ledger", action="store_true", help="print the ledger of one block too")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.set_defaults(run=run)
+
+
+@dataclass
+class Record:
+    """What a generation has so far; printed even when it is interrupted."""
+
+    prompt_ids: list[int]
+    new_ids: list[int] = field(default_factory=list)
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    ended_by: str = "length"
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Decoded tokens per second; the first new token is prefill's."""
+        decoded = len(self.new_ids) - 1
+        return decoded / self.decode_seconds if decoded > 0 and self.decode_seconds > 0 else None
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the subcommand; returns the exit code."""
+    if options.new < 1:
+        raise MeshError(f"--new {options.new}: at least 1 token")
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        print("interrupted before the first token", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(options: argparse.Namespace) -> int:
+    sampler = Sampler(options.temperature, options.top_p, options.seed)  # refuse before anything slow
+    checkpoint = weights.load(options.model)
+    tokenizer = checkpoint.tokenizer
+    text = tokenizer.chat([{"role": "user", "content": options.prompt}]) if options.chat else options.prompt
+    record = Record(tokenizer.encode(text))
+    _check_length(len(record.prompt_ids), options.new, checkpoint.config.context)
+    decode_mesh = options.decode_grid or options.grid
+    prefill_mesh = options.prefill_grid or options.grid
+    limit = fit_to(Layout(checkpoint.config, decode_mesh), options.device) if options.device else None
+    model = Llama(checkpoint, decode_mesh, prefill_mesh=prefill_mesh, dtype=options.dtype,
+                  accumulate=options.accumulate, cache=options.cache, cache_limit=limit)
+    stream = None if options.json else sys.stdout
+    if stream:
+        print(options.prompt, end="", file=stream, flush=True)
+    generate(model, tokenizer, sampler, record, options.new, stream)
+    summary = mesh_summary(model, len(record.prompt_ids), len(record.prompt_ids) + len(record.new_ids))
+    if options.json:
+        print(json.dumps(_as_json(record, tokenizer, summary)))
+    else:
+        print("\n\n" + report(record, summary))
+        if options.ledger:
+            print("\none block, one token:\n" + block_table(decode_plan(model.layout, summary["token"]["tokens"])))
+    return INTERRUPTED if record.ended_by == "interrupt" else 0
+
+
+def _check_length(prompt: int, new: int, context: int) -> None:
+    if prompt == 0:
+        raise MeshError("the prompt is empty: there is nothing to continue")
+    if prompt + new > context:
+        raise MeshError(f"the prompt has {prompt} tokens and {new} are to follow, the model's context is {context}")
+
+
+def generate(model: Llama, tokenizer: Tokenizer, sampler: Sampler, record: Record, new: int,
+             stream: TextIO | None) -> None:
+    """Fill the record token by token, and print text as soon as its bytes are whole characters."""
+    progress = Progress(model.config.blocks) if stream and sys.stderr.isatty() else None
+    shown = ""
+    try:
+        begin = time.perf_counter()
+        if progress:
+            model.hooks.append(progress)
+        logits = model.prefill(record.prompt_ids)
+        if progress:
+            model.hooks.remove(progress)
+            progress.clear()
+        record.prefill_seconds = time.perf_counter() - begin
+        begin = time.perf_counter()
+        while True:
+            record.new_ids.append(sampler(logits))
+            text = tokenizer.decode(record.new_ids, skip_special=True)
+            if stream and not text.endswith("\ufffd"):
+                print(text[len(shown):], end="", file=stream, flush=True)
+                shown = text
+            if record.new_ids[-1] in tokenizer.stop:
+                record.ended_by = "end of text"
+                break
+            if len(record.new_ids) == new:
+                break
+            logits = model.decode(record.new_ids[-1])
+            record.decode_seconds = time.perf_counter() - begin
+    except KeyboardInterrupt:
+        if not record.new_ids:
+            raise
+        record.ended_by = "interrupt"
+
+
+class Progress:
+    """A hook that shows how far prefill is, on one line of the terminal."""
+
+    def __init__(self, blocks: int):
+        self.blocks = blocks
+
+    def __call__(self, block: int, op: Any, values: dict[str, Any]) -> None:
+        if op.name == "residual 2":
+            done = (block + 1) * 30 // self.blocks
+            print(f"\r\033[Kprefill [{'#' * done}{' ' * (30 - done)}] block {block + 1}/{self.blocks}",
+                  end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Leave no trace."""
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _as_json(record: Record, tokenizer: Tokenizer, summary: dict[str, Any]) -> dict[str, Any]:
+    return {"prompt_ids": record.prompt_ids, "new_ids": record.new_ids,
+            "text": tokenizer.decode(record.new_ids, skip_special=True), "ended_by": record.ended_by,
+            "prefill_seconds": record.prefill_seconds, "decode_seconds": record.decode_seconds,
+            "tokens_per_s": record.tokens_per_s, "mesh": summary}
+
+
+def report(record: Record, summary: dict[str, Any]) -> str:
+    """The summary that ends a generation."""
+    prompt, decoded = len(record.prompt_ids), max(len(record.new_ids) - 1, 0)
+    speed = f", {decoded} decoded at {record.tokens_per_s:.1f} tokens/s" if record.tokens_per_s else ""
+    host = (f"host: prompt of {prompt} tokens in {record.prefill_seconds:.2f} s "
+            f"({prompt / record.prefill_seconds:.1f} tokens/s){speed}; ended by {record.ended_by}")
+    mesh = (f"mesh, as float16 on the wafer ({summary['all_reduces_per_block']} all-reduces per block and token):\n"
+            + text_table(summary))
+    return host + "\n" + mesh

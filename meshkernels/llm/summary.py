@@ -1,0 +1,79 @@
+"""What a generation made the mesh do, and what the performance model expects of a wafer: one dictionary."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from meshkernels.compliance import as_device
+from meshkernels.llm import counts
+from meshkernels.llm.handover import Transfer, handover
+from meshkernels.llm.layout import Layout
+from meshkernels.llm.model import Llama
+from meshkernels.llm.plan import Plan, decode_plan, prefill_plan
+
+
+def mesh_summary(model: Llama, prompt: int, context: int) -> dict[str, Any]:
+    """Counts of the prompt, of the last token, and of the hand-over between them, as float16 on the wafer.
+
+    Args:
+        model: the model on its meshes.
+        prompt: tokens of the prompt.
+        context: tokens of the whole text: the token that is counted attends to so many.
+    """
+    itemsize = 2
+    accumulator = 2 if model.precision.half or model.precision.dtype == "float32" else 4
+    first, token = prefill_plan(model.prefill_layout, prompt), decode_plan(model.layout, context)
+    moved = sum(handover(first, token).values(), Transfer())
+    return {
+        "rows": model.layout.mesh.rows, "cols": model.layout.mesh.cols, "bytes_per_element": itemsize,
+        "all_reduces_per_block": token.all_reduces,
+        "prefill": _phase(first, itemsize, accumulator),
+        "hand_over": asdict(moved),
+        "token": _phase(token, itemsize, accumulator),
+    }
+
+
+def _phase(plan: Plan, itemsize: int, accumulator: int) -> dict[str, Any]:
+    work = counts.total(plan, itemsize, accumulator)
+    return {"tokens": plan.tokens, "rows": plan.layout.mesh.rows, "cols": plan.layout.mesh.cols,
+            "steps": work.steps, "critical_hops": work.hops, "stages": work.stages, "words": work.words,
+            "macs": work.macs, "all_reduces": work.all_reduces,
+            "peak_bytes_per_core": counts.peak_bytes(plan, itemsize, accumulator)}
+
+
+def fit_to(layout: Layout, device: str, itemsize: int = 2) -> int:
+    """Bytes per core left for the KV cache on a device.
+
+    Raises:
+        DeviceLimitError: the weights do not fit; says how large a grid would do.
+    """
+    return counts.cache_budget(decode_plan(layout, 1), as_device(device).memory_per_core, itemsize)
+
+
+def block_table(plan: Plan) -> str:
+    """The ledger of one block as text: every operation, what it costs, each collective with axis and length."""
+    rows = [("operation", "steps", "hops", "stages", "words", "collectives (axis: elements per core)")]
+    for line in counts.block(plan):
+        w = line.work
+        collectives = ", ".join(f"{op} {axis}: {words:,}" for op, axis, words in line.collectives)
+        rows.append((line.name, *(f"{n:,}" if n else "" for n in (w.steps, w.hops, w.stages, w.words)), collectives))
+    wide = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(c.rjust(w) if 0 < i < 5 else c.ljust(w) for i, (c, w) in enumerate(zip(row, wide)))
+                     .rstrip() for row in rows)
+
+
+def text_table(summary: dict[str, Any]) -> str:
+    """The mesh's part of the summary as text."""
+    rows = [("", "cores", "steps", "hops", "stages", "words moved", "all-reduces", "bytes/core")]
+    for phase in ("prefill", "token"):
+        p = summary[phase]
+        name = f"prefill of {p['tokens']}" if phase == "prefill" else f"token after {p['tokens'] - 1}"
+        rows.append((name, f"{p['rows']}x{p['cols']}", *(f"{p[key]:,}" for key in (
+            "steps", "critical_hops", "stages", "words", "all_reduces", "peak_bytes_per_core"))))
+        if phase == "prefill":
+            move = summary["hand_over"]
+            rows.append(("hand-over", "", "", f"{move['hops']:,}", "", f"{move['words']:,}", "", ""))
+    wide = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, wide))).rstrip()
+                     for row in rows)
