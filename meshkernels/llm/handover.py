@@ -97,7 +97,7 @@ def _features(plan: Plan, name: str) -> Parts:
     """The part that holds each feature of the attention's output: they lie in the layout's order, with padding."""
     if "C" not in plan.placements[name].dims:
         return {}
-    order, real = plan.layout.q_order.ravel(), plan.layout.config.q_dim
+    order, real = plan.layout.out_order.ravel(), plan.layout.config.q_dim
     place = np.empty(real, np.int64)
     place[order[order < real]] = np.flatnonzero(order < real)
     return {"C": place // plan.placements[name].tile["C"]}

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import gcd, lcm
+from math import gcd
 
 import numpy as np
 
@@ -52,10 +52,8 @@ class Layout:
 
     @property
     def width(self) -> int:
-        """Features of one head on one core: whole pairs, and a tile that the lcm grid cuts evenly."""
-        along = self.mesh.lcm // self.mesh.cols
-        unit = lcm(2, along // gcd(along, self.strip_heads))
-        return unit * ceil_div(self.config.head_dim, unit * self.strip.cols)
+        """Features of one head on one core, in whole pairs."""
+        return 2 * ceil_div(self.config.head_dim, 2 * self.strip.cols)
 
     @property
     def head(self) -> int:
@@ -63,9 +61,15 @@ class Layout:
         return self.width * self.strip.cols
 
     @property
-    def heads(self) -> int:
-        """Features of all query heads, padding included."""
-        return self.head * self.config.heads
+    def out_tile(self) -> int:
+        """Features of the attention's output on one column, padded so that the lcm grid cuts them evenly."""
+        blocks = self.mesh.lcm // self.mesh.cols
+        return blocks * ceil_div(self.strip_heads * self.width, blocks)
+
+    @property
+    def out(self) -> int:
+        """Features of the attention's output, padding included."""
+        return self.mesh.cols * self.out_tile
 
     @property
     def ffn(self) -> int:
@@ -102,6 +106,13 @@ class Layout:
         """The same for keys and values."""
         return self._order(self.config.kv_heads).reshape(self.mesh.cols, -1)
 
+    @cached_property
+    def out_order(self) -> np.ndarray:
+        """``(cols, out_tile)``: the query features once more, padded to the tile of the output projection."""
+        nowhere = self.config.q_dim
+        extra = self.out_tile - self.q_order.shape[1]
+        return np.pad(self.q_order, ((0, 0), (0, extra)), constant_values=nowhere)
+
     def fuse_qkv(self, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Weights ``(features, dim)`` of q, k, v -> one ``(dim, cols * sum(qkv))``, column by column of cores."""
         parts = [_pick_rows(q, self.q_order), _pick_rows(k, self.kv_order), _pick_rows(v, self.kv_order)]
@@ -113,8 +124,8 @@ class Layout:
         return _across(np.concatenate([_pick_rows(up, order), _pick_rows(gate, order)], axis=1))
 
     def arrange_out(self, out: np.ndarray) -> np.ndarray:
-        """``W_O (dim, heads * head_dim)`` -> ``(heads, dim)`` with its rows in the order of the attention output."""
-        return np.ascontiguousarray(_pick_rows(out.T, self.q_order).reshape(self.heads, -1))
+        """``W_O (dim, heads * head_dim)`` -> ``(out, dim)``, its rows in the order of the attention's output."""
+        return np.ascontiguousarray(_pick_rows(out.T, self.out_order).reshape(self.out, -1))
 
     def arrange_down(self, down: np.ndarray) -> np.ndarray:
         """``W_down (dim, ffn)`` -> ``(ffn, dim)``, padded."""
@@ -137,10 +148,14 @@ class Layout:
         return front.reshape(self.strips * n, *lead, self.head)
 
     def from_heads(self, heads: np.ndarray) -> np.ndarray:
-        """The inverse of `to_heads` for all query heads: ``(heads, ..., head)`` -> ``(..., cols * n * width)``."""
+        """The inverse of `to_heads` for all query heads: ``(heads, ..., head)`` -> ``(..., out)``."""
         _, *lead, _ = heads.shape
         cut = heads.reshape(self.strips, self.strip_heads, *lead, self.strip.cols, self.width)
-        return np.ascontiguousarray(np.moveaxis(cut, (0, 1), (-4, -2))).reshape(*lead, self.heads)
+        columns = np.moveaxis(cut, (0, 1), (-4, -2)).reshape(*lead, self.mesh.cols, self.strip_heads * self.width)
+        if self.out_tile > columns.shape[-1]:
+            extra = self.out_tile - columns.shape[-1]
+            columns = np.pad(columns, [(0, 0)] * (columns.ndim - 1) + [(0, extra)])
+        return columns.reshape(*lead, self.out)
 
     def split_ffn(self, fused: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``(..., 2 * ffn)`` as it lies on the mesh -> up and gate, ``(..., ffn)`` each (views where possible)."""

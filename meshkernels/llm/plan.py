@@ -128,7 +128,7 @@ def decode_plan(layout: Layout, tokens: int) -> Plan:
     heads, kv = {"H": c.heads, "D": layout.head}, {"G": c.kv_heads, "D": layout.head}
     attended = {"H": c.heads, "S": tokens}
     e, f, v = {"E": c.dim}, {"F": layout.ffn}, {"V": c.vocab}
-    out_rows = {"C": layout.heads}
+    out_rows = {"C": layout.out}
     p = [_place(mesh, name, e, y=on_y) for name in ("X", "N", "Y", "Z", "M", "R", "w_attn", "w_ffn", "w_out")]
     p += [_place(mesh, "Q", heads, x=by_head), _place(mesh, "O", heads, x=by_head)]
     p += [_place(mesh, name, kv, x=by_kv) for name in ("K", "V")]
@@ -168,7 +168,7 @@ def decode_plan(layout: Layout, tokens: int) -> Plan:
         Operation("softmax", "softmax", ("S",), ("P",), (),
                   summed(0, layout.strip_heads, "max") + summed(0, layout.strip_heads)),
         Operation("mix", "mix", ("P", "V cache"), ("O",), (), summed(0, layout.qkv[0])),
-        gemv("attention out", ("O", "Wo"), ("Y",), layout.heads, c.dim, 1),
+        gemv("attention out", ("O", "Wo"), ("Y",), layout.out, c.dim, 1),
         Operation("residual 1", "add", ("X", "Y"), ("Z",)),
         norm("ffn norm", "Z", "w_ffn", "M"),
         gemv("up, gate", ("M", "Wup", "Wgate"), ("U", "G"), c.dim, 2 * layout.ffn, 0, "upgate"),
@@ -209,7 +209,7 @@ def prefill_plan(layout: Layout, tokens: int) -> Plan:
     p += [_place(mesh, "Wq", {**e, **heads}, from_e, by_head)]
     p += [_place(mesh, name, {**e, **kv}, from_e, by_kv) for name in ("Wk", "Wv")]
     p += [_place(mesh, name, {**e, **f}, from_e, (("F", cols),)) for name in ("Wup", "Wgate")]
-    p += [_place(mesh, "Wo", {"C": layout.heads, **e}, (("C", rows),), by_e),
+    p += [_place(mesh, "Wo", {"C": layout.out, **e}, (("C", rows),), by_e),
           _place(mesh, "Wdown", {**f, **e}, (("F", rows),), by_e),
           _place(mesh, "table", {"V": c.vocab, **e}, (("V", rows),), by_e),
           _place(mesh, "tokens", l), _place(mesh, "last", e, x=by_e),
@@ -235,7 +235,7 @@ def prefill_plan(layout: Layout, tokens: int) -> Plan:
         Operation("softmax", "softmax", ("S",), ("P",), (),
                   tuple(Collective(op, 1, lines, strip, layout.strips) for op in ("max", "add"))),
         Operation("mix", "mix", ("P", "V"), ("O",), per_head("gemm", L, layout.head)),
-        gemm("attention out", ("O", "Wo"), ("Y",), layout.heads, c.dim),
+        gemm("attention out", ("O", "Wo"), ("Y",), layout.out, c.dim),
         Operation("residual 1", "add", ("X", "Y"), ("Z",)),
         norm("ffn norm", "Z", "w_ffn", "M"),
         gemm("up, gate", ("M", "Wup", "Wgate"), ("U", "G"), c.dim, 2 * layout.ffn, "upgate"),
