@@ -234,14 +234,27 @@ class Schedule:
             operand blocks that each core holds, -1 where there is none. The arrays are the walker's own:
             read them, or copy them.
         """
-        holds = {
-            name: _initial(tiles, self.mesh) for name, tiles in self.buffers.items() if isinstance(tiles, Tiles)
-        }
+        holds = {name: _initial(tiles, self.mesh) for name, tiles in self.tiles.items()}
         for i, step in enumerate(self.steps):
             yield i, step, holds
-            arrived = [_arrivals(self, move, holds) for move in step.moves if move.buffer in holds]
-            for into, slots, ids in arrived:
-                holds[into][..., slots] = ids
+            self.carry(step, holds)
+
+    @property
+    def tiles(self) -> dict[str, Tiles]:
+        """The buffers that hold operand tiles."""
+        return {name: held for name, held in self.buffers.items() if isinstance(held, Tiles)}
+
+    def carry(self, step: Step, held: dict[str, np.ndarray]) -> None:
+        """Carry out the moves of tiles of ``step``, all at once, on any per-core state.
+
+        Args:
+            step: one of ``steps``.
+            held: for each buffer of tiles ``(rows, cols, depth, ...)``: block ids, or the tiles' numbers;
+                changed in place.
+        """
+        arrived = [_arrivals(self, move, held) for move in step.moves if move.buffer in held]
+        for into, slots, what in arrived:
+            held[into][:, :, slots] = what
 
     def handles(self, multiply: Multiply, holds: dict[str, np.ndarray]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """The products of one step: ``(piece, left, right)`` with the ids ``(rows, cols)`` of the two blocks.
@@ -291,11 +304,11 @@ def _initial(tiles: Tiles, mesh: Mesh) -> np.ndarray:
 
 
 def _arrivals(schedule: Schedule, move: Move, holds: dict[str, np.ndarray]) -> tuple[str, Any, np.ndarray]:
-    """What ``move`` leaves in its target buffer: ``(buffer, slots, (rows, cols, ...) ids)``."""
+    """What ``move`` leaves in its target buffer: ``(buffer, slots, (rows, cols, ...))``."""
     into = move.into or move.buffer
     slots = slice(None) if move.piece is None else (move.piece if move.slot is None else move.slot)
-    sent = holds[move.buffer] if move.piece is None else holds[move.buffer][..., move.piece]
-    before = np.moveaxis(holds[into][..., slots], move.axis, 0)  # (P, lines, ...)
+    sent = holds[move.buffer] if move.piece is None else holds[move.buffer][:, :, move.piece]
+    before = np.moveaxis(holds[into][:, :, slots], move.axis, 0)  # (P, lines, ...)
     sent = np.moveaxis(sent, move.axis, 0)
     after = before.copy()
     for traffic, lines in move.lines(schedule.mesh):

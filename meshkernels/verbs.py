@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from inspect import signature
 from typing import Any
 
@@ -176,27 +177,39 @@ def schedule(algorithm: str, mesh: Mesh, *shape: int, **options: Any) -> Schedul
         >>> len(s.steps), s.steps[0].label
         (6, 'align')
     """
-    return _plan(algorithms.family_of(algorithm), algorithm, mesh, *shape, **options)
+    if not isinstance(mesh, Mesh):
+        raise TypeError(f"mesh must be a Mesh, not {type(mesh).__name__}")
+    family = algorithms.family_of(algorithm)
+    return _fresh(algorithms.find(family, algorithm), family, algorithm, mesh, shape, tuple(options.items()))
 
 
 def _plan(family: str, algorithm: str, mesh: Mesh, *shape: int, **options: Any) -> Schedule:
-    """`schedule` of an algorithm that must belong to ``family``."""
+    """The schedule of an algorithm that must belong to ``family``, remembered for the next call."""
     if not isinstance(mesh, Mesh):
         raise TypeError(f"mesh must be a Mesh, not {type(mesh).__name__}")
     build = algorithms.find(family, algorithm)
+    return _build(build, family, algorithm, mesh, shape, tuple(sorted(options.items())))
+
+
+def _fresh(build: Callable[..., Schedule], family: str, algorithm: str, mesh: Mesh, shape: tuple[int, ...],
+           options: tuple[tuple[str, Any], ...]) -> Schedule:  # fmt: skip
     sides = "K, N" if family == "reduce" else "M, K, N"
     if len(shape) != len(sides.split(", ")) or any(n < 0 for n in shape):
         raise MeshError(f"{algorithm} takes the sizes {sides}, none negative; got {shape}")
     taken = set(signature(build).parameters) | ({"axis"} if family == "reduce" else set())
-    if unknown := set(options) - taken:
+    if unknown := {name for name, _ in options} - taken:
         raise MeshError(f"{algorithm!r} takes no option {', '.join(sorted(unknown))}")
     if family == "reduce":
-        return vector.gemv(mesh, *shape, reduce=algorithm, **options)
-    return build(mesh, *shape, **options)
+        return vector.gemv(mesh, *shape, reduce=algorithm, **dict(options))
+    return build(mesh, *shape, **dict(options))
+
+
+_build = lru_cache(maxsize=256)(_fresh)
 
 
 def _reduce_options(reduce: str, axis: int, broadcast: bool, levels: Any, groups: Any, device: Any) -> dict[str, Any]:
     """Keyword arguments for a reduction; the costs of ``device`` go to one that can use them."""
+    groups = tuple(groups) if isinstance(groups, Sequence) else groups
     options = {"axis": axis, "broadcast": broadcast, "levels": levels, "groups": groups}
     if device is not None and "alpha" in signature(algorithms.find("reduce", reduce)).parameters:
         chip = as_device(device)

@@ -28,12 +28,12 @@ def gemm_t(mesh: Mesh, M: int, K: int, N: int) -> Schedule:
     q, p = L // mesh.cols, L // mesh.rows
     A, B, C = Tiling((M, K), mesh.shape), Tiling((N, K), (L, mesh.cols)), Tiling((M, N), (mesh.rows, L))
     y, x = np.arange(mesh.rows)[:, None, None], np.arange(mesh.cols)[None, :, None]
-    into_column = tuple(chain(root, mesh.cols) for root in range(mesh.cols))
+    onwards, into_column = (shift(ring),), tuple(chain(root, mesh.cols) for root in range(mesh.cols))
 
     steps = []
     for t in range(mesh.rows):
         k = ring.order[(ring.position - t) % mesh.rows]  # (rows,) the tile of B that each row holds
-        moves = [Move("B", 0, (shift(ring),))] if t < mesh.rows - 1 else []
+        moves = [Move("B", 0, onwards)] if t < mesh.rows - 1 else []
         for d in range(p):
             column, slot = np.divmod(k * p + d, q)  # where the d-th block of that tile belongs in C
             for s in np.unique(slot):

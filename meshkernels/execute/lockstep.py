@@ -1,7 +1,8 @@
 """The mesh-stepping loop: all cores compute, then every tile moves to the neighbour that the schedule names.
 
 Operand tiles move as handles (block ids); numbers that cores computed move as numbers. Arrivals are taken from
-what stood there before the step, as with double buffers.
+what stood there before the step, as with double buffers. ``copy_tiles=True`` moves the tiles' numbers too, as the
+mesh does: the same bits, and in every step a read and a write of both operands in memory.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Snapshot:
 
 
 def run(schedule: Schedule, operands: dict[str, np.ndarray], accumulate: np.dtype,
-        observe: Callable[[Snapshot], object] | None = None) -> np.ndarray:  # fmt: skip
+        observe: Callable[[Snapshot], object] | None = None, copy_tiles: bool = False) -> np.ndarray:  # fmt: skip
     """Execute ``schedule`` step by step.
 
     Args:
@@ -43,6 +44,7 @@ def run(schedule: Schedule, operands: dict[str, np.ndarray], accumulate: np.dtyp
         operands: the whole matrices by operand name, of one dtype.
         accumulate: dtype of sums; float16 rounds after every multiply-add.
         observe: called with a `Snapshot` in every step.
+        copy_tiles: move the numbers of the tiles from core to core, not only their handles.
 
     Returns:
         The result, whole, in the precision that sums are kept in (float32 for float16).
@@ -55,14 +57,19 @@ def run(schedule: Schedule, operands: dict[str, np.ndarray], accumulate: np.dtyp
         for name, held in schedule.buffers.items()
         if isinstance(held, Values)
     }
+    stores = {name: tiles[held.operand] for name, held in schedule.tiles.items()}  # shared: tiles by block id
+    copies: dict[str, np.ndarray] = {}
     for index, step, holds in schedule.walk():
+        if copy_tiles:  # a copy per core: (rows, cols, depth, h, w)
+            copies = copies or {name: stores[name][ids] for name, ids in holds.items()}
         if step.multiply:
-            _compute(schedule, step.multiply, holds, tiles, values[step.multiply.into], half)
+            _compute(schedule, step.multiply, holds, copies or stores, values[step.multiply.into], half)
         if observe:
             observe(Snapshot(index, step, _read_only(holds), _read_only(values)))
         for move in step.moves:
             if move.buffer in values:
                 move_values(schedule, move, values, half)
+        schedule.carry(step, copies)
     return collect(schedule, values)
 
 
@@ -109,23 +116,33 @@ def _read_only(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return views
 
 
-def _compute(schedule: Schedule, multiply: Multiply, holds: dict[str, np.ndarray], tiles: dict[str, np.ndarray],
+def _compute(schedule: Schedule, multiply: Multiply, holds: dict[str, np.ndarray], stores: dict[str, np.ndarray],
              into: np.ndarray, half: bool) -> None:  # fmt: skip
     """One `Multiply` on every core; the only place where lockstep touches arithmetic of tiles."""
     if not multiply.accumulate:
         into[...] = 0
-    left = tiles[schedule.buffers[multiply.left].operand]  # type: ignore[union-attr]
-    right = tiles[schedule.buffers[multiply.right].operand]  # type: ignore[union-attr]
-    width = right.shape[1 if multiply.transposed else 2]
+    width = stores[multiply.right].shape[-2 if multiply.transposed else -1]
     whole = into.shape[4] == width  # each product is one piece; else one product is cut over all pieces
-    for piece, ha, hb in schedule.handles(multiply, holds):
+    for piece, *ids in schedule.handles(multiply, holds):
         sums = into[piece] if whole else np.zeros((*into.shape[1:4], width), into.dtype)
+        (left, ha), (right, hb) = (
+            _located(stores[name], holds[name], wanted) for name, wanted in zip((multiply.left, multiply.right), ids)
+        )
         kernels.tile_products(
-            left, right, ha.ravel(), hb.ravel(), sums.reshape(schedule.mesh.cores, *sums.shape[2:]),
+            left, right, ha, hb, sums.reshape(schedule.mesh.cores, *sums.shape[2:]),
             transposed=multiply.transposed, accumulate="float16" if half else None,
         )  # fmt: skip
         if not whole:
             into[...] = spread(sums, len(into), into.shape[4])
+
+
+def _located(store: np.ndarray, held: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tiles ``(n, h, w)`` and the place among them of the block that each core wants, ``(cores,)``."""
+    if store.ndim == 3:  # by block id
+        return store, wanted.ravel()
+    slot = (held == wanted[..., None]).argmax(axis=2)  # the core's own copies
+    flat = store.reshape(-1, *store.shape[3:])
+    return flat, np.arange(slot.size) * held.shape[2] + slot.ravel()
 
 
 def move_values(schedule: Schedule, move: Move, values: dict[str, np.ndarray], half: bool = False) -> None:
