@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 
-.PHONY: demo test bench figures lint clean
+.PHONY: demo test bench figures oldest lint clean
 
 demo: $(VENV)/installed
 	$(PY) -m meshkernels demo
@@ -17,6 +17,13 @@ bench: $(VENV)/installed-test
 
 figures: $(VENV)/installed
 	$(PY) -m plots
+
+# The lower bounds of the dependencies are real: the suite on exactly these versions.
+oldest:
+	$(PYTHON) -m venv .venv-oldest
+	sed -nE 's/^ *"([A-Za-z0-9_.-]+)>=([0-9.]+)",?$$/\1==\2/p' pyproject.toml > .venv-oldest/constraints.txt
+	.venv-oldest/bin/python -m pip install --quiet --editable '.[test]' --constraint .venv-oldest/constraints.txt
+	.venv-oldest/bin/python -m pytest
 
 lint: $(VENV)/installed-lint
 	$(PY) -m ruff check .
@@ -38,4 +45,4 @@ $(VENV)/installed-lint: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 clean:
-	rm -rf $(VENV) figures .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest figures .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -44,7 +44,7 @@ def _links(ax, ledger: mk.Ledger, top: float) -> LineCollection:
     y, x = np.mgrid[: rows - 1, :cols]
     down = np.stack([np.stack([x, y], -1), np.stack([x, y + 1], -1)], 2).reshape(-1, 2, 2)
     load_y = np.maximum(words[SOUTH][:-1], words[NORTH][1:]).ravel()
-    lines = LineCollection(np.concatenate([across, down]), array=np.concatenate([load_x, load_y]), cmap="viridis",
+    lines = LineCollection(list(np.concatenate([across, down])), array=np.concatenate([load_x, load_y]), cmap="viridis",
                            linewidths=5, norm=plt.Normalize(0, top))  # fmt: skip
     ax.add_collection(lines)
     y, x = np.mgrid[:rows, :cols]

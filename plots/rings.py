@@ -30,7 +30,7 @@ def draw(size: int = 8) -> Figure:
 def _arcs(ax, ring: mk.Ring) -> list[float]:
     """Draw one ring: edges to higher cores above the line, to lower ones below; returns the arcs' heights."""
     heights = [0.28 * float(hops) ** 0.9 for hops in ring.hops]
-    for core, (to, hops, height) in enumerate(zip(ring.send, ring.hops, heights)):
+    for core, (to, hops, height) in enumerate(zip(ring.send.tolist(), ring.hops.tolist(), heights)):
         side = 1 if to > core else -1
         colour = COLOURS["vermilion"] if hops > 2 else COLOURS["blue"] if side > 0 else COLOURS["green"]
         inset = 0.14 * side

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import matplotlib as mpl
+from cycler import cycler
 
 #: Okabe & Ito (2008), the palette that survives the common colour deficiencies.
 COLOURS = {
@@ -18,5 +19,5 @@ def use() -> None:
         "figure.dpi": 110, "savefig.dpi": 150, "savefig.bbox": "tight", "font.size": 10,
         "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
         "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
-        "axes.prop_cycle": mpl.cycler(color=list(COLOURS.values())[:6]), "legend.frameon": False,
+        "axes.prop_cycle": cycler(color=list(COLOURS.values())[:6]), "legend.frameon": False,
     })
