@@ -1,9 +1,20 @@
 """perfmodel: counts, measured constants and predictions for matrix kernels on mesh-connected many-core chips."""
 
+from perfmodel.capacity import Capacity, capacity
 from perfmodel.device import Device, Gpu, Host, Quantity, device, devices
+from perfmodel.energy import energy, energy_ratio
 from perfmodel.errors import DataError, DoesNotFit, ModelError, UnknownName
+from perfmodel.fitting import Fit, fit
+from perfmodel.llm import decode, generate, prefill
+from perfmodel.measurements import Measurements, measurements
+from perfmodel.model import Model, model, models
+from perfmodel.operators import allreduce, gemm, gemv, reduce
+from perfmodel.prediction import Prediction
+from perfmodel.tune import Choice, best_gemv, best_grid, best_groups
 
 __all__ = [
-    "DataError", "Device", "DoesNotFit", "Gpu", "Host", "ModelError", "Quantity", "UnknownName",
-    "device", "devices",
+    "Capacity", "Choice", "DataError", "Device", "DoesNotFit", "Fit", "Gpu", "Host", "Measurements", "Model",
+    "ModelError", "Prediction", "Quantity", "UnknownName", "allreduce", "best_gemv", "best_grid", "best_groups",
+    "capacity", "decode", "device", "devices", "energy", "energy_ratio", "fit", "gemm", "gemv", "generate",
+    "measurements", "model", "models", "prefill", "reduce",
 ]

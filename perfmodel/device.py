@@ -7,9 +7,9 @@ A file holds ``name``, ``title``, ``kind`` and one table per quantity::
     unit = "byte"
     source = "WSE-2 datasheet: 48 KB of SRAM per core"
 
-``estimated = true`` marks a value without a published source; ``clock_hz`` belongs to a value that was measured
-in cycles and is therefore tied to a clock. Three kinds exist: ``mesh`` (:class:`Device`), ``gpu`` (:class:`Gpu`) and
-``host`` (:class:`Host`, an ordinary machine).
+``estimated = true`` marks a value without a published source; ``clock_hz`` belongs to a value that was
+measured in cycles and is therefore tied to a clock. Three kinds exist: ``mesh`` (:class:`Device`), ``gpu``
+(:class:`Gpu`) and ``host`` (:class:`Host`, an ordinary machine).
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class Device(Described):
         link_words_per_cycle: fabric words per cycle, per link and direction.
         macs_per_cycle: fp16 multiply-accumulates per core and cycle at peak.
         memory_bytes_per_cycle: bytes a core can read from its memory per cycle.
+        die_rows, die_cols: cores between two die boundaries, north-south and east-west.
     """
 
     cores: int
@@ -91,6 +92,8 @@ class Device(Described):
     link_words_per_cycle: float
     macs_per_cycle: float
     memory_bytes_per_cycle: float
+    die_rows: float
+    die_cols: float
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,8 @@ _RULES: dict[str, tuple[str, float, float]] = {
     "link_words_per_cycle": ("word/cycle", 1e-3, 1e3),
     "macs_per_cycle": ("mac/cycle", 0.01, 1e6),
     "memory_bytes_per_cycle": ("byte/cycle", 0.01, 1e6),
+    "die_rows": ("core", 1, 1e5),
+    "die_cols": ("core", 1, 1e5),
     "memory_bytes": ("byte", 1e6, 1e14),
     "memory_bandwidth": ("byte/s", 1e6, 1e15),
     "gpus_per_node": ("gpu", 1, 1024),

@@ -1,0 +1,135 @@
+"""``python -m perfmodel calibrate``: fit every kernel to the packaged measurements, in order, into one file.
+
+Later fits build on earlier ones (the WSE-2 borrows what its six rows cannot identify), so the file is rewritten after
+each and is reproducible from the measurements alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from perfmodel import parameters
+from perfmodel.device import device
+from perfmodel.fitting import Fit, fit
+from perfmodel.measurements import measurements, tables
+
+HEADER = """# Constants of the model, written by `python -m perfmodel calibrate` from the measurements beside it; do not edit.
+# origin: the measurements a constant was fitted to, or where it was carried over from.
+"""
+
+#: (owner, kernel) -> measurements it is fitted to
+FITTED = {
+    ("wse3", "gemm"): "wse3_meshgemm", ("wse3", "gemv"): "wse3_meshgemv", ("wse2", "gemm"): "wse2_prefill",
+    ("wse2", "decode"): "wse2_decode", ("t10", "prefill"): "t10_prefill", ("t10", "decode"): "t10_decode",
+    ("ladder", "prefill"): "ladder_prefill", ("ladder", "decode"): "ladder_decode",
+    ("a100", "prefill"): "a100_prefill", ("a100", "decode"): "a100_decode",
+}
+
+Entry = dict[str, object]
+
+
+def calibrate() -> dict[tuple[str, str], dict[str, Entry]]:
+    """Fit everything anew; returns the tables of `parameters.FILE` without touching it."""
+    done: dict[tuple[str, str], dict[str, Entry]] = {}
+    for key, name in FITTED.items():
+        done[key] = _entries(fit(measurements(name), fixed=_carried(key, done)), done)
+    done["wse2", "gemv"] = _wse2_gemv(done)
+    done["a100", "generate"] = {"served": _served(done)}
+    return done
+
+
+def _carried(key: tuple[str, str], done: dict[tuple[str, str], dict[str, Entry]]) -> dict[str, float] | None:
+    """Constants that a fit takes from the fits before it."""
+    gemm = done.get(("wse3", "gemm"), {})
+    wanted = {("wse3", "gemv"): "beat", ("wse2", "gemm"): "startup"}.get(key)
+    return {wanted: float(gemm[wanted]["value"])} if wanted else None  # type: ignore[arg-type]
+
+
+def _entries(fitted: Fit, done: dict[tuple[str, str], dict[str, Entry]]) -> dict[str, Entry]:
+    """A fit as table entries, with the range of sizes it saw."""
+    name = fitted.measurements.name
+    entries: dict[str, Entry] = {"range": _range(fitted)}
+    for key, value in fitted.params.items():
+        entries[key] = {"value": value, "stderr": fitted.stderr[key], "origin": f"fitted to {name}"}
+    for key, value in fitted.fixed.items():
+        entries[key] = {"value": value, "origin": _ORIGIN[name, key]}
+    return entries
+
+
+_ORIGIN = {
+    ("wse3_meshgemv", "beat"): "carried over from wse3.gemm",
+    ("wse2_prefill", "startup"): "carried over from wse3.gemm; a free fit gives the same",
+    ("wse2_prefill", "vector"): "inside beat: six rows do not tell them apart",
+    ("wse2_prefill", "remainder"): "inside k_loop: six rows do not tell them apart",
+    ("wse2_prefill", "launch"): "below 0.1 % of a layer, not identified",
+    ("wse2_decode", "alpha"): "published: one cycle per hop (HPDC 2024)",
+}
+
+
+def _range(fitted: Fit) -> Entry:
+    """Smallest and largest grid, and tile side where tiles are what was swept."""
+    columns = fitted.measurements.columns
+    found: Entry = {}
+    if "P" in columns:
+        found["grid"] = [int(columns["P"].min()), int(columns["P"].max())]
+    if "tile" in fitted.measurements.labels:
+        sides = [int(v) for label in fitted.measurements.labels["tile"] for v in label.split("x")]
+        found["tile"] = [min(sides), max(sides)]
+    return found
+
+
+def _wse2_gemv(done: dict[tuple[str, str], dict[str, Entry]]) -> dict[str, Entry]:
+    """Nothing is fitted: latencies published in HPDC'24, beats of WSE-2 prefill, the rest of the WSE-3 kernel."""
+    wse2, wse3 = device("wse2"), done["wse3", "gemv"]
+    same = "carried over from wse3.gemv"
+    entries: dict[str, Entry] = {"range": {}}
+    for key in ("launch", "row", "stream"):
+        entries[key] = {"value": wse3[key]["value"], "origin": same}
+    entries["beat"] = {"value": done["wse2", "gemm"]["beat"]["value"], "origin": "carried over from wse2.gemm"}
+    entries["alpha"] = {"value": wse2.alpha, "origin": wse2.quantity("alpha").source}
+    entries["beta"] = {"value": wse2.beta, "origin": wse2.quantity("beta").source}
+    entries["die"] = {"value": 0.0, "origin": "no measurement shows it on this wafer"}
+    return entries
+
+
+def _served(done: dict[tuple[str, str], dict[str, Entry]]) -> Entry:
+    """How much slower than in table 4 the A100s of table 2 decode: the median over its requests.
+
+    Three of four workloads are served at half the steady rate of table 4, on every number of GPUs; the fourth
+    (4096 tokens in and out) at that rate. The paper does not say why.
+    """
+    steady = {(r["model"], r["system"]): 1 / r["value"] for r in tables(4) if r["system"].startswith("a100")}
+    prompt = {(r["model"], r["system"]): r["input_tokens"] / r["value"] for r in tables(3)
+              if r["system"].startswith("a100")}
+    ratios = []
+    for row in tables(2):
+        key = (row["model"], row["system"])
+        if key in steady:
+            whole = row["output_tokens"] / row["value"]
+            first = prompt[key] * row["input_tokens"] / 4096
+            ratios.append((whole - first) / row["output_tokens"] / steady[key])
+    spread = float(np.std(ratios, ddof=1) / np.sqrt(len(ratios)))
+    return {"value": float(np.median(ratios)), "stderr": spread, "origin": "median over the A100 rows of table 2"}
+
+
+def write(path: Path = parameters.FILE) -> None:
+    """Calibrate and write the file."""
+    lines = [HEADER]
+    for (owner, name), entries in calibrate().items():
+        for key, entry in entries.items():
+            lines.append(f"[{owner}.{name}.{key}]")
+            lines += [f"{field} = {_toml(value)}" for field, value in entry.items()]
+            lines.append("")
+    path.write_text("\n".join(lines), encoding="utf-8")
+    parameters.kernels.cache_clear()
+
+
+def _toml(value: object) -> str:
+    """A number to eight digits, a string, or a list, as TOML."""
+    if isinstance(value, float):
+        return f"{value:.8g}" if value != int(value) else f"{value:.1f}"
+    return str(value) if isinstance(value, list) else f'"{value}"'
+
+

@@ -1,0 +1,269 @@
+"""The forms of the model: cycles of each kernel as a few constants times counted work.
+
+Every function takes the constants ``c`` (name -> cycles) and returns exposed cycles by kind:
+
+* ``compute``: the local product; * ``transfer``: words on links; * ``alpha``: hops; * ``beta``: software stages;
+* ``overhead``: start-ups of steps and launches.
+
+What hides behind something longer is not in the sum. All arguments broadcast as NumPy arrays, so a million
+points are one call. The same functions predict and are fitted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from perfmodel import counts
+from perfmodel.device import Device
+
+Constants = Mapping[str, float]
+Terms = dict[str, Any]
+
+#: fp16 elements that one 64-bit memory access holds
+BEAT = 4
+
+
+def ceil_div(a: Any, b: Any) -> Any:
+    """ceil(a / b), elementwise."""
+    return -(-a // b)
+
+
+def beats(m: Any, n: Any) -> Any:
+    """64-bit words that n consecutive columns of m fp16 elements touch, column j starting at element m j.
+
+    A column of 3 elements that starts at element 3 of a word lies in two: alignment costs a beat.
+
+    >>> int(beats(3, 4)), int(beats(8, 1)), int(beats(1, 5))
+    (6, 2, 5)
+    """
+    m, n = np.asarray(m), np.asarray(n)
+    total = np.zeros(np.broadcast(m, n).shape, dtype=np.int64)
+    for j in range(BEAT):  # columns j, j + 4, j + 8 ... start at the same place in a word
+        total = total + ceil_div(n - j, BEAT) * ceil_div(m * j % BEAT + m, BEAT)
+    return total
+
+
+def local_product(c: Constants, m: Any, k: Any, n: Any) -> Any:
+    """Cycles of C += A B on tiles m x k and k x n, columns of C in the inner loop.
+
+    k_loop per pass over k, unrolled by four (``remainder`` for each pass beyond), ``vector`` to start each of the
+    k n multiply-accumulate vectors, ``beat`` per 64-bit word of the columns of C they run over.
+    """
+    return k * c["k_loop"] + k % 4 * c["remainder"] + k * n * c["vector"] + k * beats(m, n) * c["beat"]
+
+
+def schedule(algorithm: str, rows: Any, cols: Any) -> tuple[Any, Any, Any, Any]:
+    """(alignment rounds, main steps, mean hops, mean stages of a main step) of a GEMM algorithm.
+
+    Closed forms for square grids; a rectangular grid is looked at line by line.
+
+    >>> [int(v) for v in schedule("meshgemm", 720, 720)]
+    [360, 720, 2, 0]
+    """
+    rows, cols = np.broadcast_arrays(np.asarray(rows), np.asarray(cols))
+    if not np.array_equal(rows, cols):
+        one = np.vectorize(_rectangular, otypes=[float] * 4, excluded=[0])
+        return one(algorithm, rows, cols)
+    base, _, relay = algorithm.partition("_")
+    if base in counts.RINGS:
+        hops = np.minimum(rows - 1, 2) if base == "meshgemm" else rows - 1
+        return rows // 2, rows, hops, 0 * rows
+    # the farthest core of a broadcast from root r is max(r, P-1-r) away: (3P-2)/4 in the mean over r
+    reach = (3 * rows - 2 - rows % 2 / rows) / 4 if base == "summa" else rows - 1
+    return 0 * rows, rows, reach, reach * bool(relay)
+
+
+def _rectangular(algorithm: str, rows: int, cols: int) -> tuple[float, float, float, float]:
+    """`schedule` of one rectangular grid, from the exact counts of a problem of one element per block."""
+    L = int(np.lcm(rows, cols))
+    counted = counts.gemm(algorithm, int(rows), L, int(cols), int(rows), int(cols))
+    if algorithm in counts.RINGS:
+        hops = max(counts.shift_hops(int(n), counts.RINGS[algorithm]) for n in (rows, cols))
+        return counted.steps - L, L, hops, 0
+    steps = 1 if algorithm.startswith("allgather") else L
+    return 0, L, counted.hops / steps, counted.stages / steps
+
+
+def gemm(c: Constants, device: Device, algorithm: str, M: Any, K: Any, N: Any, rows: Any, cols: Any) -> Terms:
+    """C[M,N] = A[M,K] B[K,N] on rows x cols cores.
+
+    Each main step costs ``startup`` plus the longer of the local product and its messages; an alignment round
+    ``startup`` plus the words of an A tile (weights are aligned when they are loaded). ``startup`` was measured on
+    steps of two hops, so only the hops beyond two are added.
+    """
+    if algorithm == "gemm_t":
+        return _gemm_t(c, device, M, K, N, rows, cols)
+    rounds, steps, hops, stages = schedule(algorithm, rows, cols)
+    m, k, n = ceil_div(M, rows), ceil_div(K, steps), ceil_div(N, cols)
+    per_word = device.word_bytes // counts.ELEMENT_BYTES
+    rate = device.link_words_per_cycle
+    a_words = ceil_div(m * ceil_div(steps, cols) * k, per_word) / rate
+    b_words = ceil_div(ceil_div(steps, rows) * k * n, per_word) / rate
+    far, relays = np.maximum(hops - 2, 0) * device.alpha, stages * device.beta
+    if algorithm.startswith("allgather"):
+        transfer = np.maximum(a_words * (cols - 1), b_words * (rows - 1))
+        work = local_product(c, m, steps * k, n)
+        return {"compute": work, "transfer": transfer, "alpha": far, "beta": relays,
+                "overhead": c["launch"] + 2 * c["startup"]}
+    work = local_product(c, m, k, n)
+    if algorithm.startswith("summa"):
+        a_words, b_words = ceil_div(m * k, per_word) / rate, ceil_div(k * n, per_word) / rate
+    words = np.maximum(a_words, b_words)
+    message = words + far + relays
+    exposed = np.maximum(message - work, 0) / np.maximum(message, 1e-9) * steps
+    return {
+        "compute": steps * work,
+        "transfer": exposed * words + rounds * a_words,
+        "alpha": exposed * far + rounds * far,
+        "beta": exposed * relays,
+        "overhead": c["launch"] + c["startup"] * (rounds + steps),
+    }
+
+
+def _gemm_t(c: Constants, device: Device, M: Any, K: Any, N: Any, rows: Any, cols: Any) -> Terms:
+    """C = A B^T: every row streams its partial sums past its cores while the next tile of B arrives.
+
+    The streams of successive steps follow each other, so the way across the row is paid once.
+    """
+    m, k, n = ceil_div(M, rows), ceil_div(K, cols), ceil_div(N, rows)
+    words = ceil_div(m * n, device.word_bytes // counts.ELEMENT_BYTES) / device.link_words_per_cycle
+    return {
+        "compute": rows * local_product(c, m, k, n),
+        "transfer": rows * words,
+        "alpha": (cols - 1) * device.alpha,
+        "beta": (cols - 1) * device.beta,
+        "overhead": c["launch"] + c["startup"] * rows,
+    }
+
+
+def ktree(cores: Any, groups: Any) -> tuple[Any, Any, Any]:
+    """(hops H, stages S, root R) of the two-phase tree on a line; groups differ by one member at most.
+
+    >>> [int(v) for v in ktree(720, 24)]
+    [750, 27, 375]
+    """
+    cores, groups = np.asarray(cores), np.asarray(groups)
+    size, extra = cores // groups, cores % groups
+
+    def member(i: Any) -> Any:
+        """Root of group i: the middle of its size + (i < extra) members."""
+        return i * size + np.minimum(i, extra) + (size + (i < extra)) // 2
+
+    half = (size + (extra > 0)) // 2
+    root = member(groups // 2)
+    second = np.maximum(root - member(0 * groups), member(groups - 1) - root)
+    return half + second + np.maximum(root, cores - 1 - root), half + groups // 2, root
+
+
+def allreduce(algorithm: str, cores: Any, groups: Any) -> tuple[Any, Any, Any]:
+    """(H, S, R) of each all-reduce of a line; R is the core at which the sum is complete."""
+    cores = np.asarray(cores)
+    if algorithm == "ktree":
+        return ktree(cores, groups)
+    if algorithm == "chain":
+        return ktree(cores, 1)
+    if algorithm == "pipeline":
+        return 2 * (cores - 1), cores - 1, cores - 1
+    return 2 * (cores - 1) * np.minimum(cores - 1, 2), cores - 1, cores - 1  # ring
+
+
+def gemv(c: Constants, device: Device, reduce: str, M: Any, N: Any, rows: Any, cols: Any, groups: Any) -> Terms:
+    """y[N] = x[M] W[M,N]: a vector of the tile's n columns for each of its m rows, then the all-reduce.
+
+    A row costs the longer of issuing its vector (``row``) and running it (``beat`` per 64-bit word). The tree costs
+    alpha per hop, beta per stage, ``stream`` per 32-bit word of the vector that streams through it, and ``die`` for
+    every die boundary that its longest arm crosses, there and back.
+    """
+    m, n = ceil_div(M, rows), ceil_div(N, cols)
+    hops, stages, root = allreduce(reduce, rows, groups)
+    words = ceil_div(n, device.word_bytes // counts.ELEMENT_BYTES)
+    boundaries = (np.asarray(root) + 1) // device.die_rows  # the program sits one row inside the fabric
+    return {
+        "compute": m * np.maximum(c["row"], ceil_div(n, BEAT) * c["beat"]),
+        "transfer": words * c["stream"],
+        "alpha": hops * c["alpha"] + 2 * boundaries * c["die"],
+        "beta": stages * c["beta"],
+        "overhead": c["launch"] + 0 * hops,
+    }
+
+
+def add(*parts: Terms) -> Terms:
+    """Sum of terms, kind by kind."""
+    kinds = ("compute", "transfer", "alpha", "beta", "overhead")
+    return {kind: sum(part[kind] for part in parts) for kind in kinds}
+
+
+def total(terms: Terms) -> Any:
+    """Cycles: the exposed parts added up."""
+    return sum(terms.values())
+
+
+def prefill_products(dim: Any, ffn: Any, tokens: Any) -> list[tuple[str, Any, Any, Any]]:
+    """(algorithm, M, K, N) of the nine products of one layer: Q, K, V, scores, output, O, up, gate, down.
+
+    As the published kernels have it: one head of full width, no causal mask, alignment at Q, scores x V, O, up and
+    down (K, V and gate find their operand aligned).
+    """
+    square, up = (tokens, dim, dim), (tokens, dim, ffn)
+    return [
+        ("meshgemm", *square), ("aligned", *square), ("aligned", *square),
+        ("gemm_t", tokens, dim, tokens), ("meshgemm", tokens, tokens, dim), ("meshgemm", *square),
+        ("meshgemm", *up), ("aligned", *up), ("meshgemm", tokens, ffn, dim),
+    ]
+
+
+def prefill(c: Constants, device: Device, dim: Any, ffn: Any, tokens: Any, grid: Any) -> Terms:
+    """One layer of prefill: the nine products on a square grid. Norms, RoPE and softmax are below 1 %."""
+    parts = []
+    for algorithm, M, K, N in prefill_products(dim, ffn, tokens):
+        if algorithm == "aligned":
+            whole = gemm(c, device, "meshgemm", M, K, N, grid, grid)
+            m, k = ceil_div(M, grid), ceil_div(K, grid)
+            per_word = device.word_bytes // counts.ELEMENT_BYTES
+            words = ceil_div(m * k, per_word) / device.link_words_per_cycle
+            parts.append({**whole, "transfer": whole["transfer"] - grid // 2 * words,
+                          "overhead": whole["overhead"] - grid // 2 * c["startup"]})
+        else:
+            parts.append(gemm(c, device, algorithm, M, K, N, grid, grid))
+    return add(*parts)
+
+
+def decode_rows(dim: Any, ffn: Any, context: Any, grid: Any) -> Any:
+    """Vector instructions per core, layer and token: one per row of every weight and cache tile.
+
+    Q, K, V: 3 d; scores: d; values: s; O: d; up and gate: 2 d; down: f, of tiles d = dim / P, s, f.
+    """
+    d, s, f = ceil_div(dim, grid), ceil_div(context, grid), ceil_div(ffn, grid)
+    return 7 * d + s + f
+
+
+#: all-reduces of one layer in decode: norm, QKV, scores, maximum, sum, values, O, norm, up and gate, down
+ALLREDUCES = 10
+
+
+def decode(c: Constants, dim: Any, ffn: Any, context: Any, grid: Any, groups: Any) -> Terms:
+    """One layer and token of decode: ten two-phase all-reduces and the local GEMVs."""
+    hops, stages, _ = ktree(grid, groups)
+    return {
+        "compute": c["row"] * decode_rows(dim, ffn, context, grid),
+        "transfer": 0 * hops,
+        "alpha": ALLREDUCES * c["alpha"] * hops,
+        "beta": ALLREDUCES * c["beta"] * stages,
+        "overhead": 0 * hops,
+    }
+
+
+def default_groups(grid: Any) -> Any:
+    """Groups of the two-phase tree in the published launch files: the largest divisor of P up to sqrt(P).
+
+    >>> [int(default_groups(p)) for p in (240, 360, 420, 660, 720)]
+    [15, 18, 20, 22, 24]
+    """
+    def one(p: int) -> int:
+        return max(g for g in range(1, math.isqrt(p) + 1) if p % g == 0)
+
+    return np.vectorize(one, otypes=[np.int64])(grid)

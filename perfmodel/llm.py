@@ -1,0 +1,140 @@
+"""Predicted time of LLM inference: prefill, decode, and a whole request.
+
+One layer is predicted and multiplied by the number of layers, as the published method does; embedding, head,
+sampling and the hand-over between layers are not in it. Sizes are padded to whole tiles; the kernels have one
+head of full width and attend to the whole context.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from perfmodel import bounds, forms, parameters, systems
+from perfmodel.device import Device
+from perfmodel.model import Model
+from perfmodel.operators import mesh
+from perfmodel.prediction import Prediction, check_grid, check_memory, range_notes, sizes
+
+
+def prefill(chip: Device, model: Model, *, tokens: Any, grid: Any, system: str = "waferllm") -> Prediction:
+    """Predict the prefill of a prompt.
+
+    Args:
+        chip: a mesh device; of ``system="a100xN"`` only its clock is used, to state cycles.
+        model: from `perfmodel.model`.
+        tokens: length of the prompt.
+        grid: cores a side; ignored by a100 systems.
+
+    Raises:
+        DoesNotFit: the grid exceeds the device, or one layer exceeds the cores' memory.
+
+    >>> import perfmodel as pm
+    >>> p = prefill(pm.device("wse2"), pm.model("llama3-8b"), tokens=4096, grid=480)
+    >>> bool(abs(p.tokens_per_s / 20320.6 - 1) < 0.06)
+    True
+    """
+    if systems.check(system) != "waferllm":
+        return _of_system(chip, model, system, "prefill", tokens, grid)
+    tokens, grid = sizes(tokens=tokens, grid=grid)
+    check_grid(mesh(chip), grid, grid)
+    check_memory(chip, layer_bytes(model, tokens, grid), f"one layer of {model.name} on {np.min(grid)}^2 cores")
+    constants = parameters.on(chip, "gemm")
+    terms = forms.prefill(constants.values, chip, model.dim, model.ffn, tokens, grid)
+    limits = bounds.add(*(bounds.gemm(chip, M, K, N, grid, grid)
+                          for _, M, K, N in forms.prefill_products(model.dim, model.ffn, tokens)))
+    return _whole(chip, model, terms, limits, tokens, range_notes(constants, grid=grid),
+                  f"prefill of {np.max(tokens)} tokens by {model.name} on {np.max(grid)}^2 cores of {chip.name}")
+
+
+def decode(chip: Device, model: Model, *, context: Any, grid: Any, groups: Any = None,
+           system: str = "waferllm") -> Prediction:
+    """Predict one token of decode with ``context`` tokens in the cache.
+
+    Args:
+        groups: groups of the two-phase tree; default: as in the published launch files.
+
+    >>> import perfmodel as pm
+    >>> p = decode(pm.device("wse2"), pm.model("llama3-8b"), context=4096, grid=420)
+    >>> bool(abs(p.tokens_per_s / 2699.9 - 1) < 0.06)
+    True
+    """
+    if systems.check(system) != "waferllm":
+        return _of_system(chip, model, system, "decode", context, grid)
+    context, grid = sizes(context=context, grid=grid)
+    check_grid(mesh(chip), grid, grid)
+    check_memory(chip, layer_bytes(model, 0, grid), f"one layer of {model.name} on {np.min(grid)}^2 cores")
+    groups = forms.default_groups(grid)[()] if groups is None else sizes(groups=groups)[0]
+    constants = parameters.on(chip, "decode")
+    terms = forms.decode(constants.values, model.dim, model.ffn, context, grid, groups)
+    macs = 4.0 * model.dim**2 + 2 * context * model.dim + 3 * model.dim * model.ffn
+    limits = bounds.add({"compute": macs / (grid * grid * chip.macs_per_cycle)},
+                        bounds.scale(forms.ALLREDUCES, bounds.allreduce(chip, 1, grid)))
+    return _whole(chip, model, terms, limits, 1, range_notes(constants, grid=grid),
+                  f"decode at {np.max(context)} tokens by {model.name} on {np.max(grid)}^2 cores of {chip.name}")
+
+
+def generate(chip: Device, model: Model, *, prompt: int, new: int, prefill_grid: Any = None, decode_grid: Any = None,
+             system: str = "waferllm") -> Prediction:
+    """Predict a whole request: the prefill of the prompt, then ``new`` tokens, each with the context it finds.
+
+    T10 and Ladder decode on the grid of their prefill, since only WaferLLM re-places weights between the phases.
+    ``tokens_per_s`` is new tokens over the whole time, as published.
+    """
+    prompt, new = (int(v) for v in sizes(prompt=prompt, new=new))
+    contexts = prompt + np.arange(new)
+    notes: tuple[str, ...] = ()
+    if system in ("t10", "ladder") and decode_grid not in (None, prefill_grid):
+        decode_grid = prefill_grid
+        notes = (f"{system} does not re-place weights: it decodes on {prefill_grid}^2 cores",)
+    first = prefill(chip, model, tokens=prompt, grid=prefill_grid, system=system)
+    rest = decode(chip, model, context=contexts, grid=decode_grid, system=system)
+    slower = 1.0
+    if systems.gpus(system):
+        slower = parameters.kernel("a100", "generate").values["served"]
+        notes += (f"decode is served {slower:.2f} times slower than steadily, as in table 2",)
+    terms = {kind: _sum(first.terms.get(kind, 0.0)) + slower * _sum(rest.terms.get(kind, 0.0), new)
+             for kind in {**first.terms, **rest.terms}}
+    limits = {kind: _sum(first.bounds[kind]) + _sum(rest.bounds[kind], new) for kind in first.bounds}
+    cycles = sum(terms.values())
+    seconds = cycles / chip.clock_hz
+    return Prediction(cycles, seconds, terms, limits, tuple(dict.fromkeys(first.notes + rest.notes + notes)),
+                      new / seconds, f"{new} tokens after a prompt of {prompt} by {model.name}, {system}")
+
+
+def _sum(value: Any, count: int = 1) -> float:
+    """Sum of a column of ``count`` values; a scalar counts as often."""
+    return float(np.sum(np.broadcast_to(value, count)))
+
+
+def layer_bytes(model: Model, tokens: Any, grid: Any) -> Any:
+    """fp16 weights of one layer on a core, and a prompt's activations: 4 d^2 + 3 d f + 4 s d + 2 s f + s^2."""
+    d, f, s = -(-model.dim // grid), -(-model.ffn // grid), -(-tokens // grid)
+    return 2 * (4 * d * d + 3 * d * f + 4 * s * d + 2 * s * f + s * s)
+
+
+def _whole(chip: Device, model: Model, layer: Any, limits: Any, tokens: Any, notes: tuple[str, ...],
+           label: str) -> Prediction:
+    """All layers from one."""
+    terms = {kind: model.layers * value for kind, value in layer.items()}
+    cycles = forms.total(terms)
+    seconds = cycles / chip.clock_hz
+    return Prediction(cycles, seconds, terms, bounds.scale(model.layers, limits), notes, tokens / seconds, label)
+
+
+def _of_system(chip: Device, model: Model, system: str, phase: str, tokens: Any, grid: Any) -> Prediction:
+    """A competitor's time; in cycles of the wafer's clock, so that terms can be compared."""
+    tokens = sizes(tokens=tokens)[0]
+    notes: tuple[str, ...] = ()
+    if not systems.gpus(system):
+        grid = sizes(grid=grid)[0]
+        check_grid(mesh(chip), grid, grid)
+        notes = range_notes(parameters.kernel(system, phase), grid=grid)
+    seconds, terms = systems.seconds(system, phase, model, tokens, grid)
+    cycles = {kind: value * chip.clock_hz for kind, value in terms.items()}
+    floor = cycles.get("compute", 0.0 * seconds)
+    limits = {"compute": floor, "link": 0.0 * floor, "distance": 0.0 * floor}
+    label = f"{phase} at {np.max(tokens)} tokens by {model.name}, {system}"
+    rate = (tokens if phase == "prefill" else 1) / seconds
+    return Prediction(seconds * chip.clock_hz, seconds, cycles, limits, notes, rate, label)

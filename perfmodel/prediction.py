@@ -1,0 +1,122 @@
+"""What every predictor returns: time, its terms, the lower bounds it cannot beat, and notes on its validity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from perfmodel.errors import DoesNotFit, ModelError
+from perfmodel.parameters import Kernel
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A predicted time, for one point or, with array arguments, for many.
+
+    Attributes:
+        cycles, seconds: predicted time.
+        terms: exposed cycles by kind; they add up to ``cycles``.
+        bounds: cycles below which no schedule can go: compute, link, distance.
+        notes: what the reader must know: extrapolation, constants from a data sheet.
+        tokens_per_s: throughput, where the operator has one.
+        label: what was predicted, for messages.
+    """
+
+    cycles: Any
+    seconds: Any
+    terms: Mapping[str, Any]
+    bounds: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    tokens_per_s: Any = None
+    label: str = ""
+
+    @property
+    def bound(self) -> str:
+        """The term that costs most (of the first point, for arrays)."""
+        return max(self.terms, key=lambda kind: np.ravel(self.terms[kind])[0])
+
+    @property
+    def lower_bound(self) -> Any:
+        """The largest of the bounds, in cycles."""
+        return np.maximum.reduce([np.asarray(value, float) for value in self.bounds.values()])[()]
+
+    @property
+    def ratio(self) -> Any:
+        """Predicted cycles over the lower bound; at least one."""
+        return self.cycles / self.lower_bound
+
+    @property
+    def efficiency(self) -> Any:
+        """Compute bound over predicted cycles: the share of the used cores' peak rate that is reached."""
+        return self.bounds["compute"] / self.cycles
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings, for JSON."""
+        found: dict[str, Any] = {"what": self.label, "cycles": self.cycles, "seconds": self.seconds}
+        if self.tokens_per_s is not None:
+            found["tokens_per_s"] = self.tokens_per_s
+        found |= {
+            "terms": dict(self.terms), "bound": self.bound, "efficiency": self.efficiency,
+            "lower_bound": self.lower_bound, "bounds": dict(self.bounds), "ratio_to_bound": self.ratio,
+            "notes": list(self.notes),
+        }
+        return {key: _plain(value) for key, value in found.items()}
+
+
+def _plain(value: Any) -> Any:
+    """NumPy numbers and arrays as Python's."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return np.asarray(value).tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def sizes(**values: Any) -> list[Any]:
+    """The values as integer scalars or arrays; each must be a whole number of at least 1."""
+    checked = []
+    for name, value in values.items():
+        array = np.asarray(value)
+        if array.dtype == bool or array.dtype.kind not in "iuf" or array.size == 0:
+            raise ModelError(f"{name} = {value!r} must be a whole number of at least 1")
+        wrong = (array < 1) | (array != np.floor(array))
+        if wrong.any():
+            raise ModelError(f"{name} = {np.ravel(array)[np.argmax(wrong)]} must be a whole number of at least 1")
+        checked.append(array.astype(np.int64)[()])
+    return checked
+
+
+def sides(grid: Any) -> tuple[Any, Any]:
+    """(rows, cols) of a grid: one side (a number, or an array of squares), or a pair (rows, cols)."""
+    if isinstance(grid, tuple) and len(grid) == 2:
+        rows, cols = sizes(rows=grid[0], cols=grid[1])
+        return rows, cols
+    (side,) = sizes(grid=grid)
+    return side, side
+
+
+def check_grid(chip: Any, rows: Any, cols: Any) -> None:
+    """The grid must fit the fabric, in either orientation of a rectangle."""
+    rows, cols = int(np.max(rows)), int(np.max(cols))
+    if rows > chip.rows or cols > chip.cols:
+        raise DoesNotFit(f"a grid of {rows} x {cols} cores is larger than the {chip.rows} x {chip.cols} of {chip.name}")
+
+
+def check_memory(chip: Any, bytes_per_core: Any, what: str) -> None:
+    """The buffers of one core must fit its memory."""
+    most = float(np.max(bytes_per_core))
+    if most > chip.memory_per_core:
+        raise DoesNotFit(f"{what} needs {most:.0f} bytes per core; {chip.name} has {chip.memory_per_core}")
+
+
+def range_notes(kernel: Kernel, **values: Any) -> tuple[str, ...]:
+    """A note for every size outside the range that the constants were fitted on."""
+    notes = list(kernel.notes)
+    for name, value in values.items():
+        if name in kernel.fitted_range:
+            low, high = kernel.fitted_range[name]
+            if np.min(value) < low or np.max(value) > high:
+                notes.append(f"extrapolated: {name} {np.min(value)} to {np.max(value)} lies outside {low:g} to "
+                             f"{high:g}, the range fitted ({kernel.device}.{kernel.name})")
+    return tuple(notes)

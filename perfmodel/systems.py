@@ -1,0 +1,128 @@
+"""The competitors, each from its own mechanism, on the same footing as the mesh kernels.
+
+* **T10** plans compute-shift for a crossbar. On a mesh its logical neighbours lie O(P) apart and every core on the
+  way relays in software: weights rotate through all cores (``word`` each), each of the P steps of a product ends
+  with a relay past P cores (``relay``). In decode ten pipelined all-reduces pass P cores each.
+* **Ladder** sees one shared memory. Every operand element is a remote load (``word``), and every step ends with an
+  access across the mesh (``barrier`` per core passed).
+* **A100 x N**: a roofline with tensor parallelism: flops at a share of peak in prefill, weights at a share of
+  memory bandwidth in decode, two all-reduces per layer.
+
+T10 and Ladder have no re-placement between the phases, so they decode on the grid of their prefill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from perfmodel.device import Gpu, device
+from perfmodel.errors import unknown
+from perfmodel.forms import ALLREDUCES, Terms, prefill_products
+from perfmodel.model import Model
+from perfmodel.parameters import kernel
+
+#: what can be asked for as ``system``
+SYSTEMS = ["waferllm", "t10", "ladder", "a100x1", "a100x8", "a100x16"]
+
+Constants = Mapping[str, float]
+Columns = Mapping[str, Any]
+
+
+def check(system: str) -> str:
+    """The system's name, or an error that lists the known ones."""
+    if system not in SYSTEMS:
+        raise unknown("system", system, SYSTEMS)
+    return system
+
+
+def gpus(system: str) -> int:
+    """GPUs of an A100 system, 0 for a wafer.
+
+    >>> gpus("a100x16"), gpus("t10")
+    (16, 0)
+    """
+    return int(system.removeprefix("a100x")) if system.startswith("a100x") else 0
+
+
+def operands(dim: Any, ffn: Any, tokens: Any) -> tuple[Any, Any]:
+    """Elements of the left and of the right operands of the nine products of a layer."""
+    products = prefill_products(dim, ffn, tokens)
+    left = sum(M * K for _, M, K, _ in products)
+    right = sum(K * N for _, _, K, N in products)
+    return left, right
+
+
+PRODUCTS = 9
+
+
+def t10_prefill(c: Constants, x: Columns) -> Terms:
+    """Cycles per layer: right operands rotate; every step of every product relays past the mesh's side."""
+    right = operands(x["dim"], x["ffn"], x["tokens"])[1]
+    return {"transfer": c["word"] * right, "beta": c["relay"] * PRODUCTS * x["P"] ** 2}
+
+
+def t10_decode(c: Constants, x: Columns) -> Terms:
+    """Cycles per layer and token: ten pipelined all-reduces along the mesh's side."""
+    return {"beta": c["relay"] * ALLREDUCES * x["P"]}
+
+
+def ladder_prefill(c: Constants, x: Columns) -> Terms:
+    """Cycles per layer: both operands are loaded remotely; every step of every product waits for the mesh."""
+    return {"transfer": c["word"] * sum(operands(x["dim"], x["ffn"], x["tokens"])),
+            "beta": c["barrier"] * PRODUCTS * x["P"] ** 2}
+
+
+def ladder_decode(c: Constants, x: Columns) -> Terms:
+    """Cycles per layer and token: a tile's weights and cache are loaded across P cores, one after the other."""
+    tile = (4 * x["dim"] ** 2 + 3 * x["dim"] * x["ffn"] + 2 * x["tokens"] * x["dim"]) / x["P"] ** 2
+    return {"transfer": c["word"] * tile * x["P"], "beta": c["barrier"] * ALLREDUCES * x["P"]}
+
+
+def _by_gpus(c: Constants, name: str, count: Any) -> Any:
+    """The constant of x1, x8 or x16, elementwise; none for a collective of one GPU."""
+    one = c.get(f"{name}_x1", 0.0)
+    return (count == 1) * one + (count == 8) * c[f"{name}_x8"] + (count == 16) * c[f"{name}_x16"]
+
+
+def a100_prefill(c: Constants, x: Columns) -> Terms:
+    """Seconds of a prefill: matrix flops and causal attention, and two ring all-reduces of the activations a layer."""
+    chip: Gpu = device("a100")
+    flops = 2 * x["weights"] * x["tokens"] + 2 * x["layers"] * x["tokens"] ** 2 * x["dim"]
+    moved = 2 * (1 - 1 / x["gpus"]) * 2 * x["tokens"] * x["dim"]  # bytes of one all-reduce, fp16
+    return {
+        "compute": flops / (x["gpus"] * chip.peak_flops * c["compute_efficiency"]),
+        "transfer": 2 * x["layers"] * moved / (chip.link_bandwidth * c["fabric_efficiency"]),
+        "beta": 2 * x["layers"] * _by_gpus(c, "collective", x["gpus"]),
+    }
+
+
+def a100_decode(c: Constants, x: Columns) -> Terms:
+    """Seconds per token: weights, head and cache read once, and the launches and collectives of every layer."""
+    chip: Gpu = device("a100")
+    cache = 2 * x["layers"] * x["kv_dim"] * x["tokens"]
+    moved = 2 * (x["weights"] + x["vocab"] * x["dim"] + cache)  # fp16
+    return {
+        "compute": moved / (x["gpus"] * chip.memory_bandwidth * c["memory_efficiency"]),
+        "beta": x["layers"] * _by_gpus(c, "layer", x["gpus"]),
+    }
+
+
+#: form of each phase of each competitor; cycles per layer on the wafer, seconds in all on GPUs
+FORMS = {
+    "t10_prefill": t10_prefill, "t10_decode": t10_decode,
+    "ladder_prefill": ladder_prefill, "ladder_decode": ladder_decode,
+    "a100_prefill": a100_prefill, "a100_decode": a100_decode,
+}
+
+
+def seconds(system: str, phase: str, model: Model, tokens: Any, grid: Any) -> tuple[Any, Terms]:
+    """(seconds, terms in seconds) of a phase: a whole prefill, or one token of decode, over all layers."""
+    owner = "a100" if gpus(system) else system
+    x = {"dim": model.dim, "ffn": model.ffn, "tokens": tokens, "layers": model.layers, "vocab": model.vocab,
+         "kv_dim": model.kv_dim, "weights": model.layer_weights * model.layers, "P": grid, "gpus": gpus(system)}
+    terms = FORMS[f"{owner}_{phase}"](kernel(owner, phase).values, x)
+    if not gpus(system):
+        scale = model.layers / device("wse2").clock_hz
+        terms = {kind: value * scale for kind, value in terms.items()}
+    return sum(terms.values()), terms
