@@ -96,7 +96,12 @@ def _run(options: argparse.Namespace) -> int:
     stream = None if options.json else sys.stdout
     if stream:
         print(options.prompt, end="", file=stream, flush=True)
-    generate(model, tokenizer, sampler, record, options.new, stream)
+    try:
+        generate(model, tokenizer, sampler, record, options.new, stream)
+    except MeshError:
+        if stream:
+            print(file=stream)  # the refusal gets a line of its own
+        raise
     summary = mesh_summary(model, len(record.prompt_ids), len(record.prompt_ids) + len(record.new_ids))
     if options.json:
         print(json.dumps(_as_json(record, tokenizer, summary)))

@@ -42,7 +42,7 @@ def tiny(heads: int = 4, kv_heads: int = 2, head_dim: int = 6, *, dim: int = 22,
          vocab: int = 53, context: int = 64) -> Config:
     """Dimensions that divide nothing."""
     return Config(blocks=blocks, dim=dim, ffn=ffn, heads=heads, kv_heads=kv_heads, head_dim=head_dim, vocab=vocab,
-                  context=context)
+                  context=context, norm_eps=float(np.float32(1e-5)))  # as a file stores it
 
 
 class NumpyLlama:

@@ -1,17 +1,12 @@
 """Tiny seeded models on every grid and head layout against a plain NumPy forward pass in float64."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from llama_reference import NumpyLlama, Synthetic, tiny
 
 from meshkernels import Mesh
 from meshkernels.errors import MeshError
 from meshkernels.llm import Llama
-
-sys.path.insert(0, str(Path(__file__).parent))
-from reference import NumpyLlama, Synthetic, tiny
 
 GRIDS = [(1, 1), (2, 3), (5, 5), (8, 4), (24, 24)]
 HEADS = {"MHA": (3, 3), "GQA": (6, 2), "MQA": (4, 1), "three strips": (6, 3)}

@@ -1,0 +1,116 @@
+"""``python -m meshkernels generate``: what it prints, what it refuses, and how it stops."""
+
+import json
+
+import pytest
+from gguf_files import write
+from llama_reference import NumpyLlama, Synthetic, tiny
+
+from meshkernels import weights
+from meshkernels.__main__ import main
+from meshkernels.llm import Llama
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("model") / "small.gguf"
+    write(path, Synthetic(tiny(6, 3, dim=32, vocab=300, context=80), seed=1))
+    return str(path)
+
+
+def generate(*arguments: str) -> int:
+    return main(["generate", *arguments])
+
+
+def test_json_is_one_object_with_the_greedy_tokens_of_numpy(small, capsys):
+    assert generate("abc é", "--model", small, "--grid", "3x4", "--new", "8", "--json") == 0
+    out = json.loads(capsys.readouterr().out)
+    checkpoint = weights.load(small)
+    assert out["prompt_ids"] == checkpoint.tokenizer.encode("abc é")
+    reference, text = NumpyLlama(checkpoint), list(out["prompt_ids"])
+    for token in out["new_ids"]:
+        reference.reset()
+        assert token == reference.forward(text).argmax()
+        text.append(token)
+    assert out["text"] == checkpoint.tokenizer.decode(out["new_ids"], skip_special=True)
+    assert out["prefill_seconds"] > 0 and out["tokens_per_s"] > 0
+    mesh = out["mesh"]
+    assert (mesh["rows"], mesh["cols"], mesh["all_reduces_per_block"]) == (3, 4, 10)
+    for phase in ("prefill", "token"):
+        assert all(mesh[phase][key] > 0 for key in (
+            "steps", "critical_hops", "words", "peak_bytes_per_core", "all_reduces"))
+    assert mesh["token"]["tokens"] == len(text) and mesh["hand_over"]["words"] > 0
+
+
+def test_text_streams_and_ends_with_the_summary(small, capsys):
+    assert generate("abc", "--model", small, "--grid", "3", "--prefill-grid", "2x3", "--new", "4", "--ledger") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("abc")
+    for part in ("tokens/s", "prefill of 1", "2x3", "hand-over", "all-reduces", "bytes/core", "add y: 1"):
+        assert part in out
+
+
+def test_sampling_is_repeatable(small, capsys):
+    texts = []
+    for _ in range(2):
+        generate("abc", "--model", small, "--grid", "2", "--temperature", "1", "--top-p", "0.9", "--seed", "3",
+                 "--json")
+        texts.append(json.loads(capsys.readouterr().out)["new_ids"])
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("",), "the prompt is empty"),
+    (("a" * 81,), "context is 80"),
+    (("abc", "--new", "90"), "context is 80"),
+    (("abc", "--new", "0"), "--new 0"),
+    (("abc", "--top-p", "0"), "top_p = 0.0"),
+    (("abc", "--temperature", "-1"), "temperature = -1.0"),
+    (("abc", "--cache", "ring"), "shift, concat"),
+    (("abc", "--dtype", "int8"), "float32, float16"),
+    (("abc", "--chat"), "no chat template"),
+    (("abc" * 20, "--device", "wse2", "--grid", "1"), "the limit is "),
+])  # fmt: skip
+def test_refusals_are_one_line_and_not_zero(small, capsys, arguments, message):
+    assert generate(*arguments, "--model", small) != 0
+    captured = capsys.readouterr()
+    assert message in captured.err and captured.err.count("\n") == 1 and "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize("grid", ["0", "3x", "2x2x2", "many"])
+def test_impossible_grids(small, capsys, grid):
+    with pytest.raises(SystemExit) as stop:
+        generate("abc", "--model", small, "--grid", grid)
+    assert stop.value.code != 0 and "no grid" in capsys.readouterr().err
+
+
+def test_interrupt_prints_what_there_is(small, capsys, monkeypatch):
+    decode, calls = Llama.decode, []
+
+    def interrupted(self, token):
+        calls.append(token)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return decode(self, token)
+
+    monkeypatch.setattr(Llama, "decode", interrupted)
+    assert generate("abc", "--model", small, "--grid", "2", "--new", "30", "--json") == 130
+    out = json.loads(capsys.readouterr().out)
+    assert out["ended_by"] == "interrupt" and len(out["new_ids"]) == 4
+
+
+def test_interrupt_before_the_first_token(small, capsys, monkeypatch):
+    def interrupted(self, tokens):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Llama, "prefill", interrupted)
+    assert generate("abc", "--model", small, "--grid", "2") == 130
+    assert "interrupted before the first token" in capsys.readouterr().err
+
+
+def test_cache_overflow_during_generation_names_core_bytes_and_limit(small, capsys, monkeypatch):
+    from meshkernels.llm import cli
+
+    monkeypatch.setattr(cli, "fit_to", lambda *_: 700)
+    assert generate("abc", "--model", small, "--grid", "1", "--device", "wse2", "--new", "40") != 0
+    assert "core (0, 0) would hold" in capsys.readouterr().err
