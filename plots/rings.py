@@ -43,7 +43,7 @@ def _arcs(ax, ring: mk.Ring) -> list[float]:
     cores = np.arange(len(ring))
     ax.plot(cores, 0 * cores, "-", color="#BBBBBB", lw=6, zorder=0, solid_capstyle="butt")
     ax.plot(cores, 0 * cores, "o", ms=23, mfc="white", mec=COLOURS["black"], mew=1.4, zorder=3)
-    for core in cores:
+    for core in range(len(ring)):
         ax.text(core, 0, str(core), ha="center", va="center", zorder=4)
     ax.text(len(ring) - 0.4, 0, "ring order\n" + " ".join(map(str, ring.order)), va="center", fontsize=9)
     ax.set_xlim(-0.5, len(ring) + 1.1)
