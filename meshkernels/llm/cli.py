@@ -15,7 +15,7 @@ from meshkernels.llm.layout import Layout
 from meshkernels.llm.model import Llama
 from meshkernels.llm.plan import decode_plan
 from meshkernels.llm.sampling import Sampler
-from meshkernels.llm.summary import block_table, fit_to, mesh_summary, text_table
+from meshkernels.llm.summary import block_table, fit_to, mesh_summary, prediction_lines, text_table
 from meshkernels.mesh import Mesh
 from meshkernels.tokenizer import Tokenizer
 
@@ -185,4 +185,4 @@ def report(record: Record, summary: dict[str, Any]) -> str:
             f"({prompt / record.prefill_seconds:.1f} tokens/s){speed}; ended by {record.ended_by}")
     mesh = (f"mesh, as float16 on the wafer ({summary['all_reduces_per_block']} all-reduces per block and token):\n"
             + text_table(summary))
-    return host + "\n" + mesh
+    return "\n".join((host, mesh, prediction_lines(summary)))

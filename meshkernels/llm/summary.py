@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
+import perfmodel
 from meshkernels.compliance import as_device
 from meshkernels.llm import counts
 from meshkernels.llm.handover import Transfer, handover
@@ -31,7 +33,33 @@ def mesh_summary(model: Llama, prompt: int, context: int) -> dict[str, Any]:
         "prefill": _phase(first, itemsize, accumulator),
         "hand_over": asdict(moved),
         "token": _phase(token, itemsize, accumulator),
+        "predicted": {name: predict(model, prompt, context, name) for name in ("wse2", "wse3")},
     }
+
+
+def predict(model: Llama, prompt: int, context: int, device: str) -> dict[str, Any]:
+    """Tokens per second of both phases on a wafer, by the performance model; notes say how far to trust them.
+
+    A phase that the model cannot predict (it knows square grids that a wafer has) has None and a note why.
+    """
+    c = model.config
+    dims = perfmodel.Model("model", c.dim, c.ffn, c.blocks, c.heads, c.kv_heads, c.head_dim, c.vocab)
+    found: dict[str, Any] = {"prefill_tokens_per_s": None, "tokens_per_s": None, "notes": []}
+    for key, mesh, run in (
+        ("prefill_tokens_per_s", model.prefill_layout.mesh, partial(perfmodel.prefill, tokens=prompt)),
+        ("tokens_per_s", model.layout.mesh, partial(perfmodel.decode, context=context)),
+    ):
+        if mesh.rows != mesh.cols:
+            found["notes"].append(f"no prediction for {mesh.rows} x {mesh.cols}: square grids only")
+            continue
+        try:
+            prediction = run(perfmodel.device(device), dims, grid=mesh.rows)
+        except perfmodel.ModelError as refusal:
+            found["notes"].append(str(refusal))
+            continue
+        found[key] = float(prediction.tokens_per_s)
+        found["notes"] += prediction.notes
+    return found
 
 
 def _phase(plan: Plan, itemsize: int, accumulator: int) -> dict[str, Any]:
@@ -53,7 +81,7 @@ def fit_to(layout: Layout, device: str, itemsize: int = 2) -> int:
 
 def block_table(plan: Plan) -> str:
     """The ledger of one block as text: every operation, what it costs, each collective with axis and length."""
-    rows = [("operation", "steps", "hops", "stages", "words", "collectives (axis: elements per core)")]
+    rows: list[tuple[str, ...]] = [("operation", "steps", "hops", "stages", "words", "collectives (axis: elements per core)")]
     for line in counts.block(plan):
         w = line.work
         collectives = ", ".join(f"{op} {axis}: {words:,}" for op, axis, words in line.collectives)
@@ -65,7 +93,7 @@ def block_table(plan: Plan) -> str:
 
 def text_table(summary: dict[str, Any]) -> str:
     """The mesh's part of the summary as text."""
-    rows = [("", "cores", "steps", "hops", "stages", "words moved", "all-reduces", "bytes/core")]
+    rows: list[tuple[str, ...]] = [("", "cores", "steps", "hops", "stages", "words moved", "all-reduces", "bytes/core")]
     for phase in ("prefill", "token"):
         p = summary[phase]
         name = f"prefill of {p['tokens']}" if phase == "prefill" else f"token after {p['tokens'] - 1}"
@@ -77,3 +105,14 @@ def text_table(summary: dict[str, Any]) -> str:
     wide = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, wide))).rstrip()
                      for row in rows)
+
+
+def prediction_lines(summary: dict[str, Any]) -> str:
+    """The performance model's part of the summary as text."""
+    lines = []
+    for device, found in summary["predicted"].items():
+        speeds = [f"{name} {found[key]:,.0f} tokens/s" for name, key in
+                  (("prefill", "prefill_tokens_per_s"), ("decode", "tokens_per_s")) if found[key] is not None]
+        lines.append(f"predicted on {device}: {', '.join(speeds) or 'nothing'}")
+        lines += [f"  note: {note}" for note in found["notes"]]
+    return "\n".join(lines)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import perfmodel
 from meshkernels import Mesh
 from meshkernels.llm import CacheOverflow, KVCache, Layout
 from meshkernels.llm.cache import balanced, capacity
@@ -65,6 +66,23 @@ def test_capacity_measured_by_filling_equals_the_byte_budget(policy, rows, cols,
     row = 0 if policy == "shift" else rows - 1
     for part in (f"core ({row}, 0)", f"{(limit // per_entry + 1) * per_entry} bytes", f"{limit} bytes"):
         assert part in str(refusal.value)
+
+
+@pytest.mark.parametrize("rows", [1, 2])  # where whole pairs need no padding of a head
+def test_measured_capacity_is_the_performance_models(rows):
+    """perfmodel spreads fractions of an entry over the rows, as the published table does; a core holds whole ones."""
+    chip = perfmodel.device("wse2")
+    model = perfmodel.Model("tiny", CONFIG.dim, CONFIG.ffn, CONFIG.blocks, CONFIG.heads, CONFIG.kv_heads,
+                            CONFIG.head_dim, CONFIG.vocab)
+    for policy in ("shift", "concat"):
+        expected = perfmodel.capacity(chip, model, grid=rows, cache=policy, regions=1)
+        kv = cache(rows, rows, policy, chip.memory_per_core - expected.weight_bytes)
+        with pytest.raises(CacheOverflow):
+            while True:
+                kv.advance()
+        whole = int(expected.per_row)
+        assert len(kv) == (rows * whole if policy == "shift" else expected.tokens)
+        assert 0 <= expected.tokens - len(kv) < rows
 
 
 def test_published_capacity_ratio():
