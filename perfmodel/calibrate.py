@@ -25,6 +25,7 @@ FITTED = {
     ("wse2", "decode"): "wse2_decode", ("t10", "prefill"): "t10_prefill", ("t10", "decode"): "t10_decode",
     ("ladder", "prefill"): "ladder_prefill", ("ladder", "decode"): "ladder_decode",
     ("a100", "prefill"): "a100_prefill", ("a100", "decode"): "a100_decode",
+    ("a100", "gemv"): "a100_gemv",
 }
 
 Entry = dict[str, object]
@@ -42,9 +43,14 @@ def calibrate() -> dict[tuple[str, str], dict[str, Entry]]:
 
 def _carried(key: tuple[str, str], done: dict[tuple[str, str], dict[str, Entry]]) -> dict[str, float] | None:
     """Constants that a fit takes from the fits before it."""
-    gemm = done.get(("wse3", "gemm"), {})
-    wanted = {("wse3", "gemv"): "beat", ("wse2", "gemm"): "startup"}.get(key)
-    return {wanted: float(gemm[wanted]["value"])} if wanted else None  # type: ignore[arg-type]
+    borrowed = {
+        ("wse3", "gemv"): (("wse3", "gemm"), "beat"), ("wse2", "gemm"): (("wse3", "gemm"), "startup"),
+        ("a100", "gemv"): (("a100", "decode"), "memory_efficiency"),
+    }
+    if key not in borrowed:
+        return None
+    lender, name = borrowed[key]
+    return {name: float(done[lender][name]["value"])}  # type: ignore[arg-type]
 
 
 def _entries(fitted: Fit, done: dict[tuple[str, str], dict[str, Entry]]) -> dict[str, Entry]:
@@ -60,6 +66,7 @@ def _entries(fitted: Fit, done: dict[tuple[str, str], dict[str, Entry]]) -> dict
 
 _ORIGIN = {
     ("wse3_meshgemv", "beat"): "carried over from wse3.gemm",
+    ("a100_gemv", "memory_efficiency"): "carried over from a100.decode",
     ("wse2_prefill", "startup"): "carried over from wse3.gemm; a free fit gives the same",
     ("wse2_prefill", "vector"): "inside beat: six rows do not tell them apart",
     ("wse2_prefill", "remainder"): "inside k_loop: six rows do not tell them apart",

@@ -84,6 +84,8 @@ KINDS: dict[str, Kind] = {
                                                    "collective_x8": 1e-3, "collective_x16": 1e-3}),
     "a100_decode": Kind(_system("a100_decode"), {"memory_efficiency": 0.8, "layer_x1": 1e-4, "layer_x8": 1e-4,
                                                  "layer_x16": 1e-4}),
+    "a100_gemv": Kind(_system("a100_gemv"), {"collective_x8": 1e-4, "collective_x16": 1e-4},
+                      {"memory_efficiency": lambda: kernel("a100", "decode").values["memory_efficiency"]}),
     "host": Kind(_host, {"overhead": 1e-5, "per_flop": 1e-11, "per_byte": 1e-10}),
 }
 

@@ -175,16 +175,17 @@ def gemv(c: Constants, device: Device, reduce: str, M: Any, N: Any, rows: Any, c
     """y[N] = x[M] W[M,N]: a vector of the tile's n columns for each of its m rows, then the all-reduce.
 
     A row costs the longer of issuing its vector (``row``) and running it (``beat`` per 64-bit word). The tree costs
-    alpha per hop, beta per stage, ``stream`` per 32-bit word of the vector that streams through it, and ``die`` for
-    every die boundary that its longest arm crosses, there and back.
+    alpha per hop, beta per stage, ``stream`` for each 32-bit word after the first that streams through it (one cycle
+    in each of two adds in two phases makes four), and ``die`` for every die boundary that its longest arm crosses, there and back.
     """
     m, n = ceil_div(M, rows), ceil_div(N, cols)
     hops, stages, root = allreduce(reduce, rows, groups)
-    words = ceil_div(n, device.word_bytes // counts.ELEMENT_BYTES)
+    # the published kernel sends whole words: an odd last element is dropped, a single one travels alone
+    words = np.maximum(n // (device.word_bytes // counts.ELEMENT_BYTES), 1)
     boundaries = (np.asarray(root) + 1) // device.die_rows  # the program sits one row inside the fabric
     return {
         "compute": m * np.maximum(c["row"], ceil_div(n, BEAT) * c["beat"]),
-        "transfer": words * c["stream"],
+        "transfer": (words - 1) * c["stream"],
         "alpha": hops * c["alpha"] + 2 * boundaries * c["die"],
         "beta": stages * c["beta"],
         "overhead": c["launch"] + 0 * hops,

@@ -42,9 +42,7 @@ def prefill(chip: Device, model: Model, *, tokens: Any, grid: Any, system: str =
     check_memory(chip, layer_bytes(model, tokens, grid), f"one layer of {model.name} on {np.min(grid)}^2 cores")
     constants = parameters.on(chip, "gemm")
     terms = forms.prefill(constants.values, chip, model.dim, model.ffn, tokens, grid)
-    limits = bounds.add(*(bounds.gemm(chip, M, K, N, grid, grid)
-                          for _, M, K, N in forms.prefill_products(model.dim, model.ffn, tokens)))
-    return _whole(chip, model, terms, limits, tokens, range_notes(constants, grid=grid),
+    return _whole(chip, model, terms, _prefill_bounds(chip, model, tokens, grid), tokens, range_notes(constants, grid=grid),
                   f"prefill of {np.max(tokens)} tokens by {model.name} on {np.max(grid)}^2 cores of {chip.name}")
 
 
@@ -68,10 +66,7 @@ def decode(chip: Device, model: Model, *, context: Any, grid: Any, groups: Any =
     groups = forms.default_groups(grid)[()] if groups is None else sizes(groups=groups)[0]
     constants = parameters.on(chip, "decode")
     terms = forms.decode(constants.values, model.dim, model.ffn, context, grid, groups)
-    macs = 4.0 * model.dim**2 + 2 * context * model.dim + 3 * model.dim * model.ffn
-    limits = bounds.add({"compute": macs / (grid * grid * chip.macs_per_cycle)},
-                        bounds.scale(forms.ALLREDUCES, bounds.allreduce(chip, 1, grid)))
-    return _whole(chip, model, terms, limits, 1, range_notes(constants, grid=grid),
+    return _whole(chip, model, terms, _decode_bounds(chip, model, context, grid), 1, range_notes(constants, grid=grid),
                   f"decode at {np.max(context)} tokens by {model.name} on {np.max(grid)}^2 cores of {chip.name}")
 
 
@@ -114,6 +109,19 @@ def layer_bytes(model: Model, tokens: Any, grid: Any) -> Any:
     return 2 * (4 * d * d + 3 * d * f + 4 * s * d + 2 * s * f + s * s)
 
 
+def _prefill_bounds(chip: Device, model: Model, tokens: Any, grid: Any) -> bounds.Bounds:
+    """Bounds of the nine products of a layer, one after the other."""
+    products = forms.prefill_products(model.dim, model.ffn, tokens)
+    return bounds.add(*(bounds.gemm(chip, M, K, N, grid, grid) for _, M, K, N in products))
+
+
+def _decode_bounds(chip: Device, model: Model, context: Any, grid: Any) -> bounds.Bounds:
+    """Bounds of the products of one token of a layer, and of its ten all-reduces."""
+    macs = 4.0 * model.dim**2 + 2 * context * model.dim + 3 * model.dim * model.ffn
+    return bounds.add({"compute": macs / (grid * grid * chip.macs_per_cycle)},
+                      bounds.scale(forms.ALLREDUCES, bounds.allreduce(chip, 1, grid)))
+
+
 def _whole(chip: Device, model: Model, layer: Any, limits: Any, tokens: Any, notes: tuple[str, ...],
            label: str) -> Prediction:
     """All layers from one."""
@@ -126,15 +134,19 @@ def _whole(chip: Device, model: Model, layer: Any, limits: Any, tokens: Any, not
 def _of_system(chip: Device, model: Model, system: str, phase: str, tokens: Any, grid: Any) -> Prediction:
     """A competitor's time; in cycles of the wafer's clock, so that terms can be compared."""
     tokens = sizes(tokens=tokens)[0]
-    notes: tuple[str, ...] = ()
-    if not systems.gpus(system):
+    label = f"{phase} at {np.max(tokens)} tokens by {model.name}, {system}"
+    owner = "a100" if systems.gpus(system) else system
+    constants = parameters.kernel(owner, phase)
+    if owner != "a100":
         grid = sizes(grid=grid)[0]
         check_grid(mesh(chip), grid, grid)
-        notes = range_notes(parameters.kernel(system, phase), grid=grid)
     seconds, terms = systems.seconds(system, phase, model, tokens, grid)
     cycles = {kind: value * chip.clock_hz for kind, value in terms.items()}
-    floor = cycles.get("compute", 0.0 * seconds)
-    limits = {"compute": floor, "link": 0.0 * floor, "distance": 0.0 * floor}
-    label = f"{phase} at {np.max(tokens)} tokens by {model.name}, {system}"
+    if owner == "a100":  # the roofline itself: the same work at the full peak rate
+        share = "compute_efficiency" if phase == "prefill" else "memory_efficiency"
+        limits = {"compute": cycles["compute"] * constants.values[share]}
+    else:
+        layer = _prefill_bounds if phase == "prefill" else _decode_bounds
+        limits = bounds.scale(model.layers, layer(chip, model, tokens, grid))
     rate = (tokens if phase == "prefill" else 1) / seconds
-    return Prediction(seconds * chip.clock_hz, seconds, cycles, limits, notes, rate, label)
+    return Prediction(seconds * chip.clock_hz, seconds, cycles, limits, range_notes(constants, grid=grid), rate, label)

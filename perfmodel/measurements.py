@@ -34,6 +34,7 @@ TABLES = {
     "t10_prefill": (3, "t10", "prefill_grid"), "t10_decode": (4, "t10", "decode_grid"),
     "ladder_prefill": (3, "ladder", "prefill_grid"), "ladder_decode": (4, "ladder", "decode_grid"),
     "a100_prefill": (3, "a100", ""), "a100_decode": (4, "a100", ""),
+    "a100_gemv": (6, "a100", ""),
 }
 CLOCK = 1.1e9
 
@@ -165,6 +166,8 @@ def _typed(row: dict[str, str]) -> dict[str, Any]:
 def _table(name: str) -> Measurements:
     """Cycles per layer (and token, in decode) behind the throughputs of table 3 or 4."""
     table, system, column = TABLES[name]
+    if table == 6:
+        return _gpu_gemv(name)
     rows = [row for row in tables(table) if row["system"].startswith(system)]
     for row in rows:
         if row["unit"] != "token/s":
@@ -186,6 +189,15 @@ def _table(name: str) -> Measurements:
     columns["P"] = np.array([row[column] for row in rows])
     return Measurements(name, name.removeprefix("wse2_"), "wse2", columns, seconds * CLOCK / columns["layers"],
                         {**labels, "grid": columns["P"]})
+
+
+def _gpu_gemv(name: str) -> Measurements:
+    """Seconds of the GEMVs of table 6 on GPUs."""
+    rows = [row for row in tables(6) if row["metric"] == "gemv_latency" and row["system"].startswith("a100")]
+    side = np.array([int(row["model"].removeprefix("gemv-")) for row in rows])
+    columns = {"weights": side**2, "gpus": np.array([int(row["system"].removeprefix("a100x")) for row in rows])}
+    seconds = np.array([row["value"] for row in rows]) / 1e3
+    return Measurements(name, name, "a100", columns, seconds, {"model": side, "gpus": columns["gpus"]})
 
 
 def _benchmarks(path: Path) -> Measurements:

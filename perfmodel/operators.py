@@ -47,6 +47,10 @@ def gemm(chip: Device, M: Any, K: Any, N: Any, *, grid: Any, algorithm: str = "m
     terms = forms.gemm(constants.values, chip, algorithm, M, K, N, rows, cols)
     tile = np.stack(np.broadcast_arrays(*(-(-v // p) for v, p in ((M, rows), (K, cols), (N, cols)))))
     notes = range_notes(constants, grid=np.stack(np.broadcast_arrays(rows, cols)), tile=tile)
+    broadcast = algorithm.partition("_")[0] in ("summa", "allgather") and not algorithm.endswith("_relay")
+    if broadcast and (routes := int(np.max(rows) + np.max(cols))) > chip.colours:
+        notes += (f"{algorithm} needs {routes} routing paths per core; {chip.name} has {chip.colours}: there only "
+                  f"{algorithm}_relay runs",)
     if algorithm != "meshgemm" and constants.fitted_range:
         notes += (f"{algorithm} was not measured on {chip.name}: its steps have MeshGEMM's constants",)
     return _make(chip, terms, bounds.gemm(chip, M, K, N, rows, cols), notes,

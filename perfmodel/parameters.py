@@ -37,7 +37,7 @@ MEANING = {
     "layer_x1": ("second/layer", "A100: launches of one layer in decode, one GPU"),
     "layer_x8": ("second/layer", "A100: the same with collectives over 8 GPUs"),
     "layer_x16": ("second/layer", "A100: the same over two nodes"),
-    "collective_x8": ("second/collective", "A100: latency of an all-reduce in prefill, 8 GPUs"),
+    "collective_x8": ("second/collective", "A100: latency of an all-reduce of 8 GPUs in prefill, or of a lone GEMV"),
     "collective_x16": ("second/collective", "A100: the same over two nodes"),
     "served": ("1", "A100: decode in the requests of table 2 over the steady decode of table 4"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,8 +46,9 @@ class Prediction:
 
     @property
     def ratio(self) -> Any:
-        """Predicted cycles over the lower bound; at least one."""
-        return self.cycles / self.lower_bound
+        """Predicted cycles over the lower bound; infinite where there is nothing to do."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.divide(self.cycles, self.lower_bound)
 
     @property
     def efficiency(self) -> Any:
@@ -67,10 +69,12 @@ class Prediction:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy numbers and arrays as Python's."""
+    """NumPy numbers and arrays as Python's; what JSON cannot write as None."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    return np.asarray(value).tolist() if isinstance(value, np.ndarray | np.generic) else value
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def sizes(**values: Any) -> list[Any]:
@@ -117,6 +121,7 @@ def range_notes(kernel: Kernel, **values: Any) -> tuple[str, ...]:
         if name in kernel.fitted_range:
             low, high = kernel.fitted_range[name]
             if np.min(value) < low or np.max(value) > high:
-                notes.append(f"extrapolated: {name} {np.min(value)} to {np.max(value)} lies outside {low:g} to "
-                             f"{high:g}, the range fitted ({kernel.device}.{kernel.name})")
+                seen = f"{np.min(value)}" + (f" to {np.max(value)}" if np.max(value) > np.min(value) else "")
+                notes.append(f"extrapolated: {name} {seen} lies outside {low:g} to {high:g}, the range fitted "
+                             f"({kernel.device}.{kernel.name})")
     return tuple(notes)

@@ -108,11 +108,21 @@ def a100_decode(c: Constants, x: Columns) -> Terms:
     }
 
 
+def a100_gemv(c: Constants, x: Columns) -> Terms:
+    """Seconds of one GEMV cut over GPUs: the matrix read once, and one collective, launched on its own."""
+    chip: Gpu = device("a100")
+    return {
+        "compute": 2 * x["weights"] / (x["gpus"] * chip.memory_bandwidth * c["memory_efficiency"]),
+        "beta": _by_gpus(c, "collective", x["gpus"]),
+    }
+
+
 #: form of each phase of each competitor; cycles per layer on the wafer, seconds in all on GPUs
 FORMS = {
     "t10_prefill": t10_prefill, "t10_decode": t10_decode,
     "ladder_prefill": ladder_prefill, "ladder_decode": ladder_decode,
     "a100_prefill": a100_prefill, "a100_decode": a100_decode,
+    "a100_gemv": a100_gemv,
 }
 
 

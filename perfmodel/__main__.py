@@ -1,0 +1,177 @@
+"""``python -m perfmodel``: predict, report, fit, calibrate, devices, models."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perfmodel import llm, operators, render, systems, tune
+from perfmodel.capacity import CACHES, capacity
+from perfmodel.counts import GEMMS
+from perfmodel.counts_reduce import REDUCES
+from perfmodel.device import device, devices
+from perfmodel.errors import ModelError
+from perfmodel.fitting import fit
+from perfmodel.measurements import measurements, names
+from perfmodel.model import model, models
+
+
+def side(text: str) -> int | tuple[int, int]:
+    """``720`` or ``720x360`` as a grid.
+
+    >>> side("720"), side("720x360")
+    (720, (720, 360))
+    """
+    try:
+        numbers = tuple(int(part) for part in text.split("x"))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in (1, 2):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a side (720) nor a grid (720x360)")
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="python -m perfmodel", description="Predict matrix kernels on mesh devices.")
+    commands = top.add_subparsers(dest="command", required=True)
+    _predict(commands.add_parser("predict", help="predicted time of an operator or of LLM inference"))
+    show = commands.add_parser("report", help="predicted against published, row by row, and the errors of each table")
+    show.add_argument("--part", choices=render.PARTS, help="one part only (default: all)")
+    show.add_argument("--json", action="store_true", help="one JSON object")
+    adjust = commands.add_parser("fit", help="fit the constants to a sweep (CSV) or to this machine's benchmarks (JSON)")
+    adjust.add_argument("file", help=f"a .csv or .json file, or one of: {', '.join(names())}")
+    adjust.add_argument("--device", help="device of a CSV sweep")
+    adjust.add_argument("--device-out", type=Path, help="of benchmarks: write the fitted machine as a device file")
+    adjust.add_argument("--json", action="store_true", help="one JSON object")
+    commands.add_parser("calibrate", help="fit every kernel to the packaged measurements again, write the constants")
+    for name, what in (("devices", "the known devices and where their numbers come from"),
+                       ("models", "the known models")):
+        commands.add_parser(name, help=what).add_argument("--json", action="store_true", help="one JSON object")
+    return top
+
+
+def _predict(command: argparse.ArgumentParser) -> None:
+    """The sub-commands of ``predict``."""
+    kinds = command.add_subparsers(dest="what", required=True)
+
+    def add(name: str, what: str, **options: Any) -> None:
+        kind = kinds.add_parser(name, help=what)
+        kind.add_argument("--device", default="wse2", help=f"one of {', '.join(devices())}, or a TOML file")
+        kind.add_argument("--json", action="store_true", help="one JSON object")
+        for option, settings in options.items():
+            kind.add_argument(f"--{option.replace('_', '-')}", **settings)
+
+    whole = {"type": int, "required": True}
+    llm_options = {
+        "model": {"required": True, "help": f"one of {', '.join(models())}, or a JSON file of dimensions"},
+        "system": {"default": "waferllm", "help": f"one of {', '.join(systems.SYSTEMS)}"},
+    }
+    add("gemm", "C = A B", algorithm={"default": "meshgemm", "help": f"one of {', '.join(GEMMS)}"},
+        grid={"type": side, "required": True, "help": "cores a side, or ROWSxCOLS"},
+        shape={"type": int, "nargs": 3, "required": True, "metavar": ("M", "K", "N")})
+    add("gemv", "y = x W", reduce={"default": "ktree", "help": f"one of {', '.join(REDUCES)}"},
+        groups={"type": int, "help": "groups of the two-phase tree"},
+        grid={"type": side, "required": True, "help": "cores a side, or ROWSxCOLS"},
+        shape={"type": int, "nargs": 2, "required": True, "metavar": ("M", "N")})
+    add("prefill", "a prompt", **llm_options, grid={"type": int}, tokens=whole)
+    add("decode", "one token", **llm_options, grid={"type": int}, groups={"type": int}, context=whole)
+    add("generate", "a whole request", **llm_options, prefill_grid={"type": int}, decode_grid={"type": int},
+        prompt=whole, new=whole)
+    add("capacity", "longest context", model=llm_options["model"], grid=whole,
+        cache={"default": "shift", "help": f"one of {', '.join(CACHES)}"}, regions={"type": int})
+    add("best-grid", "the autotuner", model=llm_options["model"],
+        phase={"choices": tune.PHASES, "required": True}, tokens=whole)
+
+
+def predict(options: argparse.Namespace) -> dict[str, Any]:
+    """The prediction that the options ask for, as plain numbers."""
+    chip = device(options.device)
+    if options.what == "gemm":
+        return operators.gemm(chip, *options.shape, grid=options.grid, algorithm=options.algorithm).as_dict()
+    if options.what == "gemv":
+        return operators.gemv(chip, *options.shape, grid=options.grid, reduce=options.reduce,
+                              groups=options.groups).as_dict()
+    size = model(options.model)
+    if options.what == "capacity":
+        return capacity(chip, size, grid=options.grid, cache=options.cache, regions=options.regions).as_dict()
+    if options.what == "best-grid":
+        choice = tune.best_grid(chip, size, phase=options.phase, tokens=options.tokens)
+        return {"grid": choice.value, "cycles": choice.cycles, "seconds": choice.cycles / chip.clock_hz}
+    if not systems.gpus(systems.check(options.system)):
+        needed = ("prefill_grid", "decode_grid") if options.what == "generate" else ("grid",)
+        if missing := [name for name in needed if getattr(options, name) is None]:
+            raise ModelError(f"{options.system} needs --{missing[0].replace('_', '-')}, the cores a side")
+    if options.what == "prefill":
+        return llm.prefill(chip, size, tokens=options.tokens, grid=options.grid, system=options.system).as_dict()
+    if options.what == "decode":
+        return llm.decode(chip, size, context=options.context, grid=options.grid, groups=options.groups,
+                          system=options.system).as_dict()
+    return llm.generate(chip, size, prompt=options.prompt, new=options.new, prefill_grid=options.prefill_grid,
+                        decode_grid=options.decode_grid, system=options.system).as_dict()
+
+
+def fitted(options: argparse.Namespace) -> dict[str, Any]:
+    """A fit of a file: constants, uncertainties, correlations, errors in and out of sample."""
+    data = measurements(options.file, options.device)
+    result = fit(data)
+    found: dict[str, Any] = {
+        "measurements": data.name, "kind": data.kind, "rows": len(data), "params": result.params,
+        "stderr": result.stderr, "fixed": result.fixed, "correlation": result.correlation.round(3).tolist(),
+        "mean_error": float(np.abs(result.residuals).mean()), "worst_error": float(np.abs(result.residuals).max()),
+        "warnings": list(result.warnings),
+    }
+    for by, labels in data.labels.items():
+        if 1 < len(np.unique(labels)) < len(data):
+            try:
+                cv = result.cross_validate(by)
+            except ModelError as error:
+                found["warnings"].append(f"leave one {by} out: {error}")
+            else:
+                found[f"leave_one_{by}_out"] = {"mean_error": cv.mean, "worst_error": cv.worst}
+    if options.device_out is not None:
+        if data.kind != "host":
+            raise ModelError(f"--device-out is for benchmarks of this machine; {data.name} is a {data.kind} sweep")
+        render.write_host(options.device_out, result)
+        found["written"] = str(options.device_out)
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; 2 and a message on bad input."""
+    options = parser().parse_args(argv)
+    try:
+        text = _run(options)
+    except ModelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(text)
+    return 0
+
+
+def _run(options: argparse.Namespace) -> str:
+    """The output of a command."""
+    if options.command == "predict":
+        found = predict(options)
+        return json.dumps(found) if options.json else render.tree(found)
+    if options.command == "report":
+        return json.dumps(render.report_json()) if options.json else render.report(options.part)
+    if options.command == "fit":
+        found = fitted(options)
+        return json.dumps(found) if options.json else render.tree(found)
+    if options.command == "calibrate":
+        from perfmodel import calibrate
+
+        calibrate.write()
+        return render.report("parameters")
+    listed = render.devices_json() if options.command == "devices" else render.models_json()
+    return json.dumps(listed) if options.json else render.tree(listed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""What the paper claims, as numbers that the model can contradict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from perfmodel import counts_reduce, llm, operators, tune
+from perfmodel.device import device
+from perfmodel.model import model
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim: what the paper says, what the model says, and whether they agree."""
+
+    text: str
+    published: str
+    model: str
+    holds: bool
+
+
+def claims() -> list[Claim]:
+    """Every claim, evaluated now."""
+    return [_independent_of_p(), *_against_summa_and_cannon(), _efficiency(), _gemv_speedup(), _levels(), _decode_grid()]
+
+
+def _gemm(algorithm: str, n: int, grid: int, chip: str = "wse2") -> float:
+    return float(operators.gemm(device(chip), n, n, n, grid=grid, algorithm=algorithm).cycles)
+
+
+def _independent_of_p() -> Claim:
+    """Cycles per step at a constant tile of 8^3."""
+    chip = device("wse3")
+    grids = np.array([208, 272, 400, 528, 656, 720])
+    step = operators.gemm(chip, 8 * grids, 8 * grids, 8 * grids, grid=grids).cycles / grids
+    spread = float(step.max() / step.min() - 1)
+    return Claim("MeshGEMM's cost per step does not depend on P (tile 8^3, P 208 to 720)", "constant",
+                 f"varies by {spread:.2%}", spread < 0.01)
+
+
+def _against_summa_and_cannon() -> list[Claim]:
+    """GEMM 2K to 8K on 360^2 to 720^2 cores, and how the three scale at 2K."""
+    ratios = {
+        algorithm: [_gemm(algorithm, n, p) / _gemm("meshgemm", n, p) for n in (2048, 4096, 8192) for p in (360, 540, 720)]
+        for algorithm in ("cannon", "summa_relay")
+    }
+    low, high = min(map(min, ratios.values())), max(map(max, ratios.values()))
+    middle = float(np.median([value for values in ratios.values() for value in values]))
+    growth = {a: _gemm(a, 2048, 720) / _gemm(a, 2048, 360) for a in ("meshgemm", *ratios)}
+    return [
+        Claim("SUMMA and Cannon take 2 to 3 times as long as MeshGEMM (GEMM 2K-8K, 360^2 to 720^2)", "2-3x",
+              f"{low:.2f}x to {high:.1f}x, median {middle:.1f}x", low > 1),
+        Claim("GEMM 2K: SUMMA and Cannon get slower from 360^2 to 720^2", "> 1x",
+              f"SUMMA {growth['summa_relay']:.1f}x, Cannon {growth['cannon']:.1f}x",
+              min(growth["summa_relay"], growth["cannon"]) > 1),
+        Claim("GEMM 2K: MeshGEMM stays flat from 360^2 to 720^2", "1x", f"{growth['meshgemm']:.2f}x",
+              abs(growth["meshgemm"] - 1) < 0.1),
+    ]
+
+
+def _efficiency() -> Claim:
+    """Share of the time spent computing at 720^2, GEMM 4K: the paper's compute efficiency."""
+    share = {}
+    for algorithm in ("meshgemm", "cannon", "summa_relay"):
+        p = operators.gemm(device("wse2"), 4096, 4096, 4096, grid=720, algorithm=algorithm)
+        share[algorithm] = float(p.terms["compute"] / p.cycles)
+    return Claim("Compute efficiency at 720^2 (GEMM 4K): MeshGEMM > 70 %, SUMMA and Cannon < 50 %", "> 70 %, < 50 %",
+                 ", ".join(f"{a} {v:.0%}" for a, v in share.items()),
+                 share["meshgemm"] > 0.7 and max(share["cannon"], share["summa_relay"]) < 0.5)
+
+
+def _gemv_speedup() -> Claim:
+    """K-tree against the vendor's pipeline all-reduce, GEMV 8K and 16K on 720^2."""
+    chip = device("wse2")
+    gains = [float(operators.gemv(chip, n, n, grid=720, reduce="pipeline").cycles
+                   / operators.gemv(chip, n, n, grid=720).cycles) for n in (8192, 16384)]
+    return Claim("GEMV with the K-tree is 4.6 times as fast as with the pipeline (8K, 16K on 720^2)", "4.6x",
+                 f"{gains[0]:.1f}x, {gains[1]:.1f}x", min(gains) > 4 and max(gains) < 8)
+
+
+def _levels() -> Claim:
+    """Reduction cost alpha H + beta S on 720 cores with one, two and three levels."""
+    chip = device("wse2")
+    two = tune.best_groups(chip, 720).value
+    cost = {}
+    for groups in ((), (two,), (80, 9), (90, 10), (72, 8)):
+        counted = counts_reduce.allreduce("ktree", 720, 1, groups=groups)
+        level = len(groups) + 1
+        cost[level] = min(cost.get(level, np.inf), chip.alpha * counted.hops + chip.beta * counted.stages)
+    excess = cost[2] / min(cost.values()) - 1
+    return Claim("K = 2 is best or near-best (720 cores, alpha H + beta S)", "K = 2",
+                 ", ".join(f"K = {k}: {v:.0f}" for k, v in cost.items()) + f"; {excess:.0%} from the best", excess < 0.15)
+
+
+def _decode_grid() -> Claim:
+    """8B decode from 360^2 to 720^2."""
+    rates = [float(llm.decode(device("wse2"), model("llama3-8b"), context=4096, grid=g).tokens_per_s)
+             for g in (360, 480, 600, 720)]
+    return Claim("Decode gets slower with more cores (8B, 360^2 to 720^2)", "falls",
+                 " > ".join(f"{rate:.0f}" for rate in rates) + " token/s", rates == sorted(rates, reverse=True))
+
+

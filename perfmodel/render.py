@@ -1,0 +1,159 @@
+"""Results as text: aligned trees, Markdown tables, device files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from perfmodel import parameters
+from perfmodel.device import device, devices
+from perfmodel.fitting import Fit
+from perfmodel.model import model, models
+
+
+def tree(found: dict[str, Any], indent: int = 0) -> str:
+    """A nested dictionary, one ``key  value`` a line.
+
+    >>> print(tree({"cycles": 12.0, "terms": {"alpha": 0.5}}))
+    cycles  12
+    terms
+      alpha  0.5
+    """
+    width = max((len(key) for key in found), default=0)
+    lines = []
+    for key, value in found.items():
+        pad = " " * indent
+        if isinstance(value, dict):
+            lines += [pad + key] + ([tree(value, indent + 2)] if value else [])
+        elif isinstance(value, list):
+            lines += [f"{pad}{key.ljust(width)}  {item}" for item in value]
+        else:
+            lines.append(f"{pad}{key.ljust(width)}  {number(value)}")
+    return "\n".join(lines)
+
+
+def number(value: Any) -> str:
+    """A number to six digits, whole numbers whole."""
+    return f"{value:.6g}" if isinstance(value, float) and abs(value) < 1e15 else str(value)
+
+
+def markdown(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A Markdown table.
+
+    >>> print(markdown(["a", "b"], [[1, 2]]))
+    | a | b |
+    |---|---|
+    | 1 | 2 |
+    """
+    def line(cells: Iterable[Any]) -> str:
+        return "| " + " | ".join(map(str, cells)) + " |"
+
+    return "\n".join([line(header), "|" + "---|" * len(header), *map(line, rows)])
+
+
+def percent(value: float, signed: bool = False) -> str:
+    """A relative error.
+
+    >>> percent(0.0123), percent(-0.5, signed=True)
+    ('1.2 %', '-50.0 %')
+    """
+    return f"{value:+.1%}".replace("%", " %") if signed else f"{value:.1%}".replace("%", " %")
+
+
+def summary_part() -> str:
+    """Mean and worst error of every table and every fit."""
+    from perfmodel import report
+
+    rows = [[s.experiment, s.regime, s.rows, percent(s.mean), percent(s.worst)]
+            for s in [*report.table_summaries(), *report.fit_summaries()]]
+    return markdown(["experiment", "regime", "rows", "mean error", "worst"], rows)
+
+
+def rows_part() -> str:
+    """Every published row."""
+    from perfmodel import report
+
+    rows = [[r.table, r.label, r.system, number(r.published), number(r.predicted), r.unit, percent(r.error, True),
+             "fitted" if r.fitted else "predicted"] for r in report.rows()]
+    return markdown(["table", "row", "system", "published", "model", "unit", "error", ""], rows)
+
+
+def parameters_part() -> str:
+    """Every constant with its uncertainty and origin."""
+    rows = []
+    for (owner, name), kernel in parameters.kernels().items():
+        for key, p in kernel.parameters.items():
+            error = "" if p.stderr is None else f"± {p.stderr:.2g}"
+            rows.append([f"{owner}.{name}", key, f"{p.value:.4g} {error}".strip(), p.unit, p.origin])
+    return markdown(["kernel", "constant", "value", "unit", "origin"], rows)
+
+
+def claims_part() -> str:
+    """The paper's claims against the model."""
+    from perfmodel.claims import claims
+
+    rows = [[c.text, c.published, c.model, "agrees" if c.holds else "DISAGREES"] for c in claims()]
+    return markdown(["claim", "paper", "model", ""], rows)
+
+
+_PARTS: dict[str, tuple[str, Callable[[], str]]] = {
+    "summary": ("Errors of the model", summary_part),
+    "rows": ("Published and predicted", rows_part),
+    "parameters": ("Constants", parameters_part),
+    "claims": ("Claims of the paper", claims_part),
+}
+PARTS = list(_PARTS)
+
+
+def report(part: str | None = None) -> str:
+    """The report, or one part of it, as Markdown."""
+    if part is not None:
+        return _PARTS[part][1]()
+    return "\n\n".join(f"## {title}\n\n{text()}" for title, text in _PARTS.values())
+
+
+def report_json() -> dict[str, Any]:
+    """The report as plain numbers."""
+    from perfmodel import report as results
+    from perfmodel.claims import claims
+
+    found = results.rows()
+    return {
+        "rows": [{**asdict(row), "error": row.error} for row in found],
+        "summary": [asdict(s) for s in [*results.table_summaries(found), *results.fit_summaries()]],
+        "parameters": {f"{owner}.{name}": {key: asdict(p) for key, p in kernel.parameters.items()}
+                       for (owner, name), kernel in parameters.kernels().items()},
+        "claims": [{**asdict(claim), "holds": bool(claim.holds)} for claim in claims()],
+    }
+
+
+def devices_json() -> dict[str, Any]:
+    """Every device, every quantity with unit and source."""
+    found: dict[str, Any] = {}
+    for name in devices():
+        chip = device(name)
+        found[name] = {"title": chip.title} | {
+            key: f"{number(q.value)} {q.unit}{' (estimated)' if q.estimated else ''}: {q.source}"
+            for key, q in chip.quantities.items()}
+    return found
+
+
+def models_json() -> dict[str, Any]:
+    """Every model's dimensions."""
+    return {name: {key: value for key, value in asdict(model(name)).items() if key != "name"} for name in models()}
+
+
+def write_host(path: Path, fitted: Fit) -> None:
+    """A device file of this machine from a fit of its benchmarks; what was not measured stays an estimate."""
+    host, params = device("host"), {**fitted.fixed, **fitted.params}
+    values = {"overhead": params["overhead"], "peak_flops": 1 / params["per_flop"]}
+    if params["per_byte"] > 0:
+        values["memory_bandwidth"] = 1 / params["per_byte"]
+    lines = [f'name = "{path.stem}"', 'title = "this machine"', 'kind = "host"']
+    for key, quantity in host.quantities.items():
+        source = f"fitted to {fitted.measurements.name}" if key in values else quantity.source
+        lines += ["", f"[{key}]", f"value = {values.get(key, quantity.value)!r}", f'unit = "{quantity.unit}"',
+                  f'source = "{source}"', f"estimated = {str(key not in values).lower()}"]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,176 @@
+"""Predicted against published: every row with its signed error, and what each error is worth out of sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from perfmodel import llm, operators, parameters, systems, tune
+from perfmodel.calibrate import FITTED
+from perfmodel.capacity import capacity
+from perfmodel.device import device
+from perfmodel.energy import energy_ratio
+from perfmodel.fitting import fit
+from perfmodel.measurements import measurements, tables
+from perfmodel.model import model
+
+
+@dataclass(frozen=True)
+class Row:
+    """One published number and its prediction.
+
+    Attributes:
+        table: which table.
+        label: which row.
+        system: whose number.
+        published, predicted: in ``unit``.
+        fitted: whether a constant was fitted to this very row.
+    """
+
+    table: str
+    label: str
+    system: str
+    published: float
+    predicted: float
+    unit: str
+    fitted: bool
+
+    @property
+    def error(self) -> float:
+        """predicted / published - 1."""
+        return self.predicted / self.published - 1
+
+
+def rows() -> list[Row]:
+    """Every published row: tables 2 to 8 and the reduce sweep (the two WSE-3 sweeps are in `sweep_errors`)."""
+    return [*(_table_row(row) for row in tables()), *_reduce_rows()]
+
+
+def _table_row(row: dict[str, Any]) -> Row:
+    """Prediction of one row of the published tables."""
+    predict = {2: _request, 3: _prefill, 4: _decode, 5: _capacity, 6: _gemv, 7: _energy, 8: _energy}[row["table"]]
+    grids = "/".join(str(row[side]) for side in ("prefill_grid", "decode_grid") if row[side])
+    tokens = "+".join(str(row[side]) for side in ("input_tokens", "output_tokens") if row[side])
+    label = " ".join(text for text in (row["model"], grids and f"grid {grids}", tokens and f"{tokens} tokens",
+                                       row["metric"] if row["table"] == 6 else "") if text)
+    gpu = row["system"].startswith("a100")
+    fitted = row["table"] in (3, 4) or (gpu and row["metric"] in ("gemv_latency", "throughput_per_request"))
+    return Row(str(row["table"]), label, row["system"], row["value"], float(predict(row)), row["unit"], fitted)
+
+
+def _request(row: dict[str, Any]) -> float:
+    return llm.generate(device("wse2"), model(row["model"]), prompt=row["input_tokens"], new=row["output_tokens"],
+                        prefill_grid=row["prefill_grid"], decode_grid=row["decode_grid"],
+                        system=row["system"]).tokens_per_s
+
+
+def _prefill(row: dict[str, Any]) -> float:
+    return llm.prefill(device("wse2"), model(row["model"]), tokens=row["input_tokens"], grid=row["prefill_grid"],
+                       system=row["system"]).tokens_per_s
+
+
+def _decode(row: dict[str, Any]) -> float:
+    return llm.decode(device("wse2"), model(row["model"]), context=row["input_tokens"], grid=row["decode_grid"],
+                      system=row["system"]).tokens_per_s
+
+
+def _capacity(row: dict[str, Any]) -> float:
+    grid = row["decode_grid"] or row["prefill_grid"]
+    return capacity(device("wse2"), model(row["model"]), grid=grid, cache=row["system"]).tokens
+
+
+def _gemv(row: dict[str, Any]) -> float:
+    """Latency on the model's best grid, of GPUs from their roofline; energy ratio of the published latencies."""
+    size = int(row["model"].removeprefix("gemv-"))
+    if row["metric"] == "gemv_latency":
+        if row["system"] == "waferllm":
+            return tune.best_gemv(device("wse2"), size, size).cycles / device("wse2").clock_hz * 1e3
+        return _gpu_gemv(size, systems.gpus(row["system"]))
+    peer = _published(row, "gemv_latency", row["system"])
+    own = _published(row, "gemv_latency", "waferllm")
+    return energy_ratio(device("a100"), peer, device("wse2"), own, count=systems.gpus(row["system"]))
+
+
+def _gpu_gemv(size: int, count: int) -> float:
+    """Milliseconds of a GEMV split over GPUs."""
+    constants = parameters.kernel("a100", "gemv").values
+    return 1e3 * sum(systems.a100_gemv(constants, {"weights": size**2, "gpus": count}).values())
+
+
+def _published(row: dict[str, Any], metric: str, system: str) -> float:
+    """The published value of the same table and model."""
+    return next(r["value"] for r in tables(row["table"])
+                if (r["model"], r["metric"], r["system"]) == (row["model"], metric, system))
+
+
+def _energy(row: dict[str, Any]) -> float:
+    """Ratio from published throughputs: prefill on its best grid; decode at the grid of the requests, 360."""
+    table = 3 if row["table"] == 7 else 4
+    own = max(r["value"] for r in tables(table) if (r["model"], r["system"]) == (row["model"], "waferllm"))
+    if table == 4:
+        own = max(own, float(llm.decode(device("wse2"), model(row["model"]), context=4096, grid=360).tokens_per_s))
+    peer = next(r["value"] for r in tables(table) if (r["model"], r["system"]) == (row["model"], row["system"]))
+    return energy_ratio(device("a100"), 1 / peer, device("wse2"), 1 / own, count=systems.gpus(row["system"]))
+
+
+def _reduce_rows() -> list[Row]:
+    """The two-phase reduce, nothing fitted."""
+    data = measurements("wse2_reduce_two_phase")
+    columns = (data.columns[name].tolist() for name in ("P", "B_words", "group_size"))
+    return [
+        Row("reduce", f"{cores} cores, {words} words, groups of {size}", "wse2", measured,
+            float(operators.reduce(device("wse2"), words, cores=cores, group_size=size).cycles), "cycle", False)
+        for cores, words, size, measured in zip(*columns, data.measured.tolist())
+    ]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and worst absolute relative error of one set of rows under one regime."""
+
+    experiment: str
+    regime: str
+    rows: int
+    mean: float
+    worst: float
+
+
+def summarise(experiment: str, regime: str, errors: Iterable[float]) -> Summary:
+    """Mean and worst of signed errors."""
+    absolute = np.abs(np.fromiter(errors, float))
+    return Summary(experiment, regime, len(absolute), float(absolute.mean()), float(absolute.max()))
+
+
+def fit_summaries() -> list[Summary]:
+    """Every fit, in sample and with each of its labels left out."""
+    found = []
+    for name in FITTED.values():
+        data = measurements(name)
+        fitted = fit(data)
+        chosen = data.columns["P"] > 16 if name == "wse3_meshgemv" else np.ones(len(data), bool)
+        label = f"{name}, above 16 cores a side" if name == "wse3_meshgemv" else name
+        found.append(summarise(label, "in sample", fitted.residuals[chosen]))
+        for by in data.labels:
+            if by != "gpus":  # each number of GPUs has a latency of its own
+                found.append(summarise(label, f"leave one {by} out", fitted.cross_validate(by).errors[chosen]))
+    return found
+
+
+def table_summaries(found: list[Row] | None = None) -> list[Summary]:
+    """Mean and worst error per table and kind of system."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows() if found is None else found:
+        group = "WaferLLM" if row.system in ("waferllm", "wse2", "shift", "concat") else "competitors"
+        if "energy" in row.label or row.table in ("7", "8"):
+            group = "energy ratios"
+        groups.setdefault((row.table, group), []).append(row)
+    return [
+        summarise(f"table {table}, {group}" if table.isdigit() else f"two-phase {table}, nothing fitted",
+                  "in sample" if all(row.fitted for row in members) else "predicted", (row.error for row in members))
+        for (table, group), members in sorted(groups.items())
+    ]
+
+
