@@ -47,6 +47,7 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--cache", default="shift", help="KV cache: shift (default) or concat")
     parser.add_argument("--dtype", default="float32", help="float32 (default), or float16 as the wafer stores")
     parser.add_argument("--accumulate", default="float32", help="float32 (default), or float16 as the wafer sums")
+    parser.add_argument("--norms", default="", help="sums of squares in the norms, if others: float32 or float16")
     parser.add_argument("--device", help="refuse what this device's cores cannot hold, e.g. wse2")
     parser.add_argument("--ledger", action="store_true", help="print the ledger of one block too")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -92,7 +93,7 @@ def _run(options: argparse.Namespace) -> int:
     prefill_mesh = options.prefill_grid or options.grid
     limit = fit_to(Layout(checkpoint.config, decode_mesh), options.device) if options.device else None
     model = Llama(checkpoint, decode_mesh, prefill_mesh=prefill_mesh, dtype=options.dtype,
-                  accumulate=options.accumulate, cache=options.cache, cache_limit=limit)
+                  accumulate=options.accumulate, norms=options.norms, cache=options.cache, cache_limit=limit)
     stream = None if options.json else sys.stdout
     if stream:
         print(options.prompt, end="", file=stream, flush=True)

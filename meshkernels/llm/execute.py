@@ -29,7 +29,7 @@ class Phase:
         self.head_weight, self.axis = table, axis
         self.config, self.precision = plan.layout.config, placed.precision
         self.half = placed.precision.half
-        self.norm_sum = prepared.AllReduce(self.layout.mesh, axis, self.half)
+        self.norm_sum = prepared.AllReduce(self.layout.mesh, axis, self.precision.half_norms)
         stream = plan.placements["X"]
         self.norm_cut = stream.tile["E"], stream.parts("E")
         self.tokens = np.zeros(0, np.int64)
@@ -65,7 +65,7 @@ class Phase:
 
     def norm(self, op: Operation, block: int, X: np.ndarray, _: Any) -> tuple[np.ndarray]:
         """``X w / sqrt(mean(X^2) + eps)``."""
-        total = self.norm_sum(kernels.square_sums(X, *self.norm_cut, self.half))
+        total = self.norm_sum(kernels.square_sums(X, *self.norm_cut, self.precision.half_norms))
         inverse = 1 / np.sqrt(total / self.config.dim + np.float32(self.config.norm_eps))
         return (self.precision.store(X * inverse[:, None] * self._gain(block, op)),)
 
@@ -104,11 +104,12 @@ class Phase:
 
     def silu(self, op: Operation, block: int, U: np.ndarray, G: np.ndarray) -> tuple[np.ndarray]:
         """``up * gate * sigmoid(gate)``."""
-        return (self.precision.store(U * (G / (1 + np.exp(-G)))),)
+        with np.errstate(over="ignore"):  # exp(-gate) = inf: the sigmoid is 0, as it should be
+            return (self.precision.store(U * (G / (1 + np.exp(-G)))),)
 
     def head(self, op: Operation, block: int, N: np.ndarray, *_: Any) -> tuple[np.ndarray]:
         """Logits ``(1, vocab)``."""
-        return (self.head_weight(N),)
+        return (self.precision.store(self.head_weight(N)),)
 
     def argmax(self, op: Operation, block: int, logits: np.ndarray) -> tuple[int]:
         """The largest logit's place, the lowest of equals."""
@@ -156,7 +157,7 @@ class Prefill(Phase):
         np.exp(S, out=S)
         S = self.precision.store(S)
         kernels.normalise_rows(S, self.plan.placements["S"].tile["S"], *self.row_sum, self.half)
-        return (S,)
+        return (self.precision.store(S),)
 
     def mix(self, op: Operation, block: int, P: np.ndarray, V: np.ndarray) -> tuple[np.ndarray]:
         """``P V`` for every query head with its group's values."""

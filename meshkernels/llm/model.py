@@ -29,6 +29,7 @@ class Llama:
             blocks' weights in the host's memory.
         dtype: "float32", or "float16" as the wafer stores.
         accumulate: "float32" or "float16" (the wafer's).
+        norms: dtype of the norms' sums of squares, if another: see `Precision`.
         cache: "shift" or "concat".
         cache_limit: bytes per core that the KV cache may take; None: no limit.
 
@@ -40,10 +41,10 @@ class Llama:
     """
 
     def __init__(self, source: Source, mesh: Mesh | int = 8, *, prefill_mesh: Mesh | int | None = None,
-                 dtype: str = "float32", accumulate: str = "float32", cache: str = "shift",
-                 cache_limit: int | None = None):
+                 dtype: str = "float32", accumulate: str = "float32", norms: str = "",
+                 cache: str = "shift", cache_limit: int | None = None):
         self.source, self.config = source, source.config
-        self.precision = Precision(dtype, accumulate)
+        self.precision = Precision(dtype, accumulate, norms)
         self.layout = Layout(self.config, _mesh(mesh))
         self.prefill_layout = self.layout if prefill_mesh is None else Layout(self.config, _mesh(prefill_mesh))
         self.cache = KVCache(self.layout, cache, cache_limit, self.precision.itemsize)

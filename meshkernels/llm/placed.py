@@ -33,21 +33,30 @@ class Precision:
     Attributes:
         dtype: "float32", or "float16" as on the wafer (values rounded to float16, kept in float32 arrays).
         accumulate: dtype of sums: "float32", or "float16": rounded after every multiply-add.
+        norms: dtype of the norms' sums of squares; "" for that of the others. Squares of a residual stream soon
+            exceed 65504, the largest float16, and then the published all-float16 norm gives zero.
     """
 
     dtype: str = "float32"
     accumulate: str = "float32"
+    norms: str = ""
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES or self.accumulate not in DTYPES:
-            raise MeshError(f"dtype {self.dtype!r}, accumulate {self.accumulate!r}; known: {', '.join(DTYPES)}")
-        if self.half and self.dtype != "float16":
-            raise MeshError("accumulate='float16' needs dtype='float16': float32 values are summed in float32")
+        for name, value in (("dtype", self.dtype), ("accumulate", self.accumulate), ("norms", self.norms)):
+            if value not in DTYPES and (name, value) != ("norms", ""):
+                raise MeshError(f"{name} = {value!r}; known: {', '.join(DTYPES)}")
+        if "float16" in (self.accumulate, self.norms) and self.dtype != "float16":
+            raise MeshError("sums in float16 need dtype='float16': float32 values are summed in float32")
 
     @property
     def half(self) -> bool:
         """Whether sums are rounded to float16 after every addition."""
         return self.accumulate == "float16"
+
+    @property
+    def half_norms(self) -> bool:
+        """The same for the norms' sums of squares."""
+        return (self.norms or self.accumulate) == "float16"
 
     @property
     def itemsize(self) -> int:

@@ -121,7 +121,7 @@ def test_bad_input_names_value_and_limit():
         model.decode(1)
     with pytest.raises(MeshError, match="float64"):
         Llama(Synthetic(tiny()), 2, dtype="float64")
-    with pytest.raises(MeshError, match="needs dtype='float16'"):
+    with pytest.raises(MeshError, match="need dtype='float16'"):
         Llama(Synthetic(tiny()), 2, accumulate="float16")
     with pytest.raises(MeshError, match="temperature = -1"):
         next(model.generate([1], 2, temperature=-1))
