@@ -30,58 +30,58 @@ class Layout:
     config: Config
     mesh: Mesh
 
-    @property
+    @cached_property
     def strips(self) -> int:
         """Strips of columns; the heads of different strips never meet."""
         return gcd(self.mesh.cols, self.config.kv_heads)
 
-    @property
+    @cached_property
     def strip(self) -> Mesh:
         """The cores of one strip."""
         return Mesh(self.mesh.rows, self.mesh.cols // self.strips)
 
-    @property
+    @cached_property
     def strip_kv(self) -> int:
         """Key/value heads in one strip."""
         return self.config.kv_heads // self.strips
 
-    @property
+    @cached_property
     def strip_heads(self) -> int:
         """Query heads in one strip."""
         return self.config.heads // self.strips
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Features of one head on one core, in whole pairs."""
         return 2 * ceil_div(self.config.head_dim, 2 * self.strip.cols)
 
-    @property
+    @cached_property
     def head(self) -> int:
         """Features of one head, padding included."""
         return self.width * self.strip.cols
 
-    @property
+    @cached_property
     def out_tile(self) -> int:
         """Features of the attention's output on one column, padded so that the lcm grid cuts them evenly."""
         blocks = self.mesh.lcm // self.mesh.cols
         return blocks * ceil_div(self.strip_heads * self.width, blocks)
 
-    @property
+    @cached_property
     def out(self) -> int:
         """Features of the attention's output, padding included."""
         return self.mesh.cols * self.out_tile
 
-    @property
+    @cached_property
     def ffn(self) -> int:
         """Features between up and down, padded to a multiple of both sides of the mesh."""
         return self.mesh.lcm * ceil_div(self.config.ffn, self.mesh.lcm)
 
-    @property
+    @cached_property
     def dim(self) -> int:
         """Features of the residual stream where the lcm grid cuts it."""
         return self.mesh.lcm * ceil_div(self.config.dim, self.mesh.lcm)
 
-    @property
+    @cached_property
     def qkv(self) -> tuple[int, int, int]:
         """Features of q, k and v on one core."""
         return self.strip_heads * self.width, self.strip_kv * self.width, self.strip_kv * self.width
@@ -144,14 +144,17 @@ class Layout:
         *lead, _, across = columns.shape
         n = across // self.width
         cut = columns.reshape(*lead, self.strips, self.strip.cols, n, self.width)
-        front = np.moveaxis(cut, (-4, -2), (0, 1))  # strips, n, ..., strip_cols, width
+        k = len(lead)
+        front = cut.transpose(k, k + 2, *range(k), k + 1, k + 3)  # strips, n, ..., strip_cols, width
         return front.reshape(self.strips * n, *lead, self.head)
 
     def from_heads(self, heads: np.ndarray) -> np.ndarray:
         """The inverse of `to_heads` for all query heads: ``(heads, ..., head)`` -> ``(..., out)``."""
         _, *lead, _ = heads.shape
         cut = heads.reshape(self.strips, self.strip_heads, *lead, self.strip.cols, self.width)
-        columns = np.moveaxis(cut, (0, 1), (-4, -2)).reshape(*lead, self.mesh.cols, self.strip_heads * self.width)
+        k = 2 + len(lead)
+        back = cut.transpose(*range(2, k), 0, k, 1, k + 1)  # ..., strips, strip_cols, n, width
+        columns = back.reshape(*lead, self.mesh.cols, self.strip_heads * self.width)
         if self.out_tile > columns.shape[-1]:
             extra = self.out_tile - columns.shape[-1]
             columns = np.pad(columns, [(0, 0)] * (columns.ndim - 1) + [(0, extra)])
