@@ -91,7 +91,10 @@ def _run(options: argparse.Namespace) -> int:
     _check_length(len(record.prompt_ids), options.new, checkpoint.config.context)
     decode_mesh = options.decode_grid or options.grid
     prefill_mesh = options.prefill_grid or options.grid
-    limit = fit_to(Layout(checkpoint.config, decode_mesh), options.device) if options.device else None
+    limit = None
+    if options.device:
+        layouts = Layout(checkpoint.config, decode_mesh), Layout(checkpoint.config, prefill_mesh)
+        limit = fit_to(options.device, *layouts, len(record.prompt_ids))
     model = Llama(checkpoint, decode_mesh, prefill_mesh=prefill_mesh, dtype=options.dtype,
                   accumulate=options.accumulate, norms=options.norms, cache=options.cache, cache_limit=limit)
     stream = None if options.json else sys.stdout

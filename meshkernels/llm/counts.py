@@ -133,18 +133,18 @@ def _is_activation(name: str) -> bool:
 
 
 def cache_budget(plan: Plan, limit: int, itemsize: int = 2) -> int:
-    """Bytes per core left for keys and values under a memory limit.
+    """Bytes per core left for keys and values under a memory limit, besides a phase's weights and buffers.
 
     Raises:
-        DeviceLimitError: the weights and buffers alone exceed the limit.
+        DeviceLimitError: those alone exceed the limit.
     """
     kept = peak_bytes(plan, itemsize, itemsize) - resident(plan, itemsize)["cache"]
     if kept >= limit:
         mesh = plan.layout.mesh
         side = int(np.ceil(np.sqrt(mesh.cores * kept / limit)))
         raise DeviceLimitError(
-            f"core (0, 0) of {mesh.rows} x {mesh.cols} would hold {kept} bytes of weights and buffers, the limit is "
-            f"{limit} bytes; about {side} x {side} cores are needed")
+            f"{plan.phase} of {plan.tokens} tokens: core (0, 0) of {mesh.rows} x {mesh.cols} would hold {kept} bytes of "
+            f"weights and buffers, the limit is {limit} bytes; about {side} x {side} cores are needed")
     return limit - kept
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import perfmodel
 from meshkernels.compliance import as_device
+from meshkernels.errors import DeviceLimitError
 from meshkernels.llm import counts
 from meshkernels.llm.handover import Transfer, handover
 from meshkernels.llm.layout import Layout
@@ -70,13 +71,19 @@ def _phase(plan: Plan, itemsize: int, accumulator: int) -> dict[str, Any]:
             "peak_bytes_per_core": counts.peak_bytes(plan, itemsize, accumulator)}
 
 
-def fit_to(layout: Layout, device: str, itemsize: int = 2) -> int:
-    """Bytes per core left for the KV cache on a device.
+def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, itemsize: int = 2) -> int:
+    """Bytes per core left for decode's keys and values on a device.
 
     Raises:
-        DeviceLimitError: the weights do not fit; says how large a grid would do.
+        DeviceLimitError: the weights and buffers of a phase, or the prompt's own keys and values, do not fit.
     """
-    return counts.cache_budget(decode_plan(layout, 1), as_device(device).memory_per_core, itemsize)
+    limit = as_device(device).memory_per_core
+    plan = prefill_plan(prefill_layout, prompt)
+    keys = counts.resident(plan, itemsize)["cache"]
+    if keys > (left := counts.cache_budget(plan, limit, itemsize)):
+        raise DeviceLimitError(f"prefill of {prompt} tokens: their keys and values take {keys} bytes on core (0, 0), "
+                               f"{left} of {limit} bytes are left")
+    return counts.cache_budget(decode_plan(layout, 1), limit, itemsize)
 
 
 def block_table(plan: Plan) -> str:

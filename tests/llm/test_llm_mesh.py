@@ -1,0 +1,99 @@
+"""The prepared products, reductions and attention kernels give the bits that the stepping mesh gives."""
+
+import numpy as np
+import pytest
+
+import meshkernels as mk
+from meshkernels.llm import kernels, prepared
+
+GRIDS = [(1, 1), (2, 3), (5, 5), (8, 4), (24, 24)]
+DRAW = np.random.default_rng(0).standard_normal
+
+
+def array(*shape: int) -> np.ndarray:
+    return DRAW(shape).astype(np.float32)
+
+
+def half(*shape: int) -> np.ndarray:
+    """float16 values in a float32 array, as the model keeps them."""
+    return array(*shape).astype(np.float16).astype(np.float32)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_gemv(grid, axis):
+    mesh, x, W = mk.Mesh(*grid), array(37), array(37, 51)
+    expected = mk.gemv(x, W, mesh, axis=axis, method="lockstep")
+    assert np.array_equal(prepared.Gemv(W, mesh, axis)(x[None])[0], expected)
+
+
+@pytest.mark.parametrize("grid", GRIDS[:4], ids=str)
+def test_gemv_in_float16(grid):
+    mesh, x, W = mk.Mesh(*grid), half(37), half(37, 51)
+    expected = mk.gemv(x.astype(np.float16), W.astype(np.float16), mesh, accumulate="float16", method="lockstep")
+    assert np.array_equal(prepared.Gemv(W, mesh, 0, "float16")(x[None])[0], expected)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_gemm_and_gemm_t(grid):
+    mesh, X, W, K = mk.Mesh(*grid), array(13, 22), array(22, 31), array(17, 22)
+    assert np.array_equal(prepared.Gemm(W, mesh)(X), mk.gemm(X, W, mesh, method="lockstep"))
+    assert np.array_equal(prepared.gemm(X, W, mesh), mk.gemm(X, W, mesh, method="lockstep"))
+    assert np.array_equal(prepared.gemm_t(X, K, mesh), mk.gemm_t(X, K, mesh, method="lockstep"))
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_allreduce(grid, axis):
+    mesh, partials = mk.Mesh(*grid), array(grid[axis], 9)
+    values = np.expand_dims(partials, 1 - axis).repeat(grid[1 - axis], 1 - axis)
+    expected = mk.allreduce(values, mesh, axis=axis)
+    assert np.array_equal(prepared.AllReduce(mesh, axis)(partials.copy()), expected[0])
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8, 24])
+def test_square_sums_are_a_gemv_with_itself(rows):
+    mesh, x = mk.Mesh(rows, 1), array(1, 100)
+    expected = mk.gemv(x[0], np.ascontiguousarray(x.T), mesh, method="lockstep")
+    sums = kernels.square_sums(x, -(-100 // rows), rows, False)
+    assert np.array_equal(prepared.AllReduce(mesh, 0)(sums), expected)
+
+
+@pytest.mark.parametrize("cols", [1, 2, 3, 8])
+@pytest.mark.parametrize("tokens", [1, 9, 600])
+def test_scores_are_gemvs_along_x(cols, tokens):
+    mesh, width = mk.Mesh(2, cols), 4
+    q, keys = array(4, cols * width), array(2, cols * width, tokens)  # two query heads share a key head
+    found = np.empty((4, tokens), np.float32)
+    kernels.scores(q, keys, tokens, width, *prepared.tree(mesh, 1), np.float32(0.5), False, found)
+    for h in range(4):
+        expected = mk.gemv(q[h], keys[h // 2], mesh, axis=1, method="lockstep") * np.float32(0.5)
+        assert np.array_equal(found[h], expected)
+
+
+@pytest.mark.parametrize("rows, each", [(1, 7), (2, 4), (5, 3), (24, 2)])
+def test_mix_is_a_sum_and_a_gemv_along_y(rows, each):
+    """With level rows the cache is cut as a GEMV cuts it."""
+    mesh, tokens = mk.Mesh(rows, 2), rows * each
+    p, values = np.abs(array(4, tokens)), array(2, tokens, 6)
+    found = np.empty((4, 6), np.float32)
+    kernels.mix(p, values, each * np.arange(1, rows + 1), *prepared.tree(mesh, 0), False, found)
+    for h in range(4):
+        total = mk.gemv(p[h], np.ones((tokens, 1), np.float32), mesh, method="lockstep")[0]
+        weights = p[h] * (np.float32(1) / total)
+        assert np.array_equal(found[h], mk.gemv(weights, values[h // 2], mesh, method="lockstep"))
+
+
+@pytest.mark.parametrize("cols, length", [(1, 5), (3, 10), (8, 8), (5, 12)])
+def test_causal_softmax(cols, length):
+    S = array(2, length, length)
+    expected = np.where(np.tri(length, dtype=bool), S * np.float32(0.5), -np.inf).astype(np.float64)
+    expected = np.exp(expected - expected.max(-1, keepdims=True))
+    kernels.mask_scores(S, np.float32(0.5), False)
+    np.exp(S, out=S)
+    row = S[1, -1].copy()
+    kernels.normalise_rows(S, -(-length // cols), *prepared.tree(mk.Mesh(1, cols), 1), False)
+    np.testing.assert_allclose(S, expected / expected.sum(-1, keepdims=True), rtol=2e-6)
+    assert not S[:, ~np.tri(length, dtype=bool)].any()
+    total = mk.gemv(row, np.ones((length, 1), np.float32), mk.Mesh(1, cols), axis=1, method="lockstep")[0]
+    assert np.array_equal(S[1, -1], row * (np.float32(1) / total))
