@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     show = commands.add_parser("report", help="predicted against published, row by row, and the errors of each table")
     show.add_argument("--part", choices=render.PARTS, help="one part only (default: all)")
     show.add_argument("--json", action="store_true", help="one JSON object")
-    adjust = commands.add_parser("fit", help="fit the constants to a sweep (CSV) or to this machine's benchmarks (JSON)")
+    adjust = commands.add_parser("fit", help="fit the constants to a sweep (CSV) or this machine's benchmarks (JSON)")
     adjust.add_argument("file", help=f"a .csv or .json file, or one of: {', '.join(names())}")
     adjust.add_argument("--device", help="device of a CSV sweep")
     adjust.add_argument("--device-out", type=Path, help="of benchmarks: write the fitted machine as a device file")

@@ -15,7 +15,7 @@ from perfmodel.device import device
 from perfmodel.fitting import Fit, fit
 from perfmodel.measurements import measurements, tables
 
-HEADER = """# Constants of the model, written by `python -m perfmodel calibrate` from the measurements beside it; do not edit.
+HEADER = """# Constants of the model, written by `python -m perfmodel calibrate` from the measurements here.
 # origin: the measurements a constant was fitted to, or where it was carried over from.
 """
 
@@ -127,16 +127,16 @@ def write(path: Path = parameters.FILE) -> None:
     for (owner, name), entries in calibrate().items():
         for key, entry in entries.items():
             lines.append(f"[{owner}.{name}.{key}]")
-            lines += [f"{field} = {_toml(value)}" for field, value in entry.items()]
+            lines += [f"{field} = {_toml(value, 2 if field == 'stderr' else 7)}" for field, value in entry.items()]
             lines.append("")
     path.write_text("\n".join(lines), encoding="utf-8")
     parameters.kernels.cache_clear()
 
 
-def _toml(value: object) -> str:
-    """A number to eight digits, a string, or a list, as TOML."""
+def _toml(value: object, digits: int) -> str:
+    """A number, a string, or a list, as TOML."""
     if isinstance(value, float):
-        return f"{value:.8g}" if value != int(value) else f"{value:.1f}"
+        return f"{value:.{digits}g}" if value != int(value) else f"{value:.1f}"
     return str(value) if isinstance(value, list) else f'"{value}"'
 
 

@@ -23,7 +23,8 @@ class Claim:
 
 def claims() -> list[Claim]:
     """Every claim, evaluated now."""
-    return [_independent_of_p(), *_against_summa_and_cannon(), _efficiency(), _gemv_speedup(), _levels(), _decode_grid()]
+    return [_independent_of_p(), *_against_summa_and_cannon(), _efficiency(), _gemv_speedup(), _levels(),
+            _decode_grid()]
 
 
 def _gemm(algorithm: str, n: int, grid: int, chip: str = "wse2") -> float:
@@ -42,10 +43,8 @@ def _independent_of_p() -> Claim:
 
 def _against_summa_and_cannon() -> list[Claim]:
     """GEMM 2K to 8K on 360^2 to 720^2 cores, and how the three scale at 2K."""
-    ratios = {
-        algorithm: [_gemm(algorithm, n, p) / _gemm("meshgemm", n, p) for n in (2048, 4096, 8192) for p in (360, 540, 720)]
-        for algorithm in ("cannon", "summa_relay")
-    }
+    points = [(n, p) for n in (2048, 4096, 8192) for p in (360, 540, 720)]
+    ratios = {a: [_gemm(a, *at) / _gemm("meshgemm", *at) for at in points] for a in ("cannon", "summa_relay")}
     low, high = min(map(min, ratios.values())), max(map(max, ratios.values()))
     middle = float(np.median([value for values in ratios.values() for value in values]))
     growth = {a: _gemm(a, 2048, 720) / _gemm(a, 2048, 360) for a in ("meshgemm", *ratios)}
@@ -84,14 +83,15 @@ def _levels() -> Claim:
     """Reduction cost alpha H + beta S on 720 cores with one, two and three levels."""
     chip = device("wse2")
     two = tune.best_groups(chip, 720).value
-    cost = {}
+    cost: dict[int, float] = {}
     for groups in ((), (two,), (80, 9), (90, 10), (72, 8)):
         counted = counts_reduce.allreduce("ktree", 720, 1, groups=groups)
         level = len(groups) + 1
         cost[level] = min(cost.get(level, np.inf), chip.alpha * counted.hops + chip.beta * counted.stages)
     excess = cost[2] / min(cost.values()) - 1
     return Claim("K = 2 is best or near-best (720 cores, alpha H + beta S)", "K = 2",
-                 ", ".join(f"K = {k}: {v:.0f}" for k, v in cost.items()) + f"; {excess:.0%} from the best", excess < 0.15)
+                 ", ".join(f"K = {k}: {v:.0f}" for k, v in cost.items()) + f"; {excess:.0%} from the best",
+                 excess < 0.15)
 
 
 def _decode_grid() -> Claim:

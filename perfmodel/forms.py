@@ -11,9 +11,10 @@ points are one call. The same functions predict and are fitted.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,10 +42,8 @@ def beats(m: Any, n: Any) -> Any:
     (6, 2, 5)
     """
     m, n = np.asarray(m), np.asarray(n)
-    total = np.zeros(np.broadcast(m, n).shape, dtype=np.int64)
-    for j in range(BEAT):  # columns j, j + 4, j + 8 ... start at the same place in a word
-        total = total + ceil_div(n - j, BEAT) * ceil_div(m * j % BEAT + m, BEAT)
-    return total
+    # columns j, j + 4, j + 8 ... start at the same place in a word; shifts, since a division costs ten of them
+    return sum(((n - j + 3) >> 2) * (((m * j & 3) + m + 3) >> 2) for j in range(BEAT))
 
 
 def local_product(c: Constants, m: Any, k: Any, n: Any) -> Any:
@@ -71,10 +70,10 @@ def schedule(algorithm: str, rows: Any, cols: Any) -> tuple[Any, Any, Any, Any]:
     base, _, relay = algorithm.partition("_")
     if base in counts.RINGS:
         hops = np.minimum(rows - 1, 2) if base == "meshgemm" else rows - 1
-        return rows // 2, rows, hops, 0 * rows
+        return rows // 2, rows, hops, 0
     # the farthest core of a broadcast from root r is max(r, P-1-r) away: (3P-2)/4 in the mean over r
     reach = (3 * rows - 2 - rows % 2 / rows) / 4 if base == "summa" else rows - 1
-    return 0 * rows, rows, reach, reach * bool(relay)
+    return 0, rows, reach, reach if relay else 0
 
 
 def _rectangular(algorithm: str, rows: int, cols: int) -> tuple[float, float, float, float]:
@@ -99,22 +98,23 @@ def gemm(c: Constants, device: Device, algorithm: str, M: Any, K: Any, N: Any, r
         return _gemm_t(c, device, M, K, N, rows, cols)
     rounds, steps, hops, stages = schedule(algorithm, rows, cols)
     m, k, n = ceil_div(M, rows), ceil_div(K, steps), ceil_div(N, cols)
-    per_word = device.word_bytes // counts.ELEMENT_BYTES
-    rate = device.link_words_per_cycle
-    a_words = ceil_div(m * ceil_div(steps, cols) * k, per_word) / rate
-    b_words = ceil_div(ceil_div(steps, rows) * k * n, per_word) / rate
-    far, relays = np.maximum(hops - 2, 0) * device.alpha, stages * device.beta
+    a_block, b_block = m * k, k * n
+    if algorithm.startswith("summa") or np.array_equal(rows, cols):  # one block is what travels
+        a_words, b_words = _words(device, a_block), _words(device, b_block)
+    else:
+        a_words, b_words = _words(device, a_block * (steps // cols)), _words(device, b_block * (steps // rows))
+    far = np.maximum(hops - 2, 0) * device.alpha if np.max(hops) > 2 else 0.0
+    relays = stages * device.beta
     if algorithm.startswith("allgather"):
         transfer = np.maximum(a_words * (cols - 1), b_words * (rows - 1))
         work = local_product(c, m, steps * k, n)
         return {"compute": work, "transfer": transfer, "alpha": far, "beta": relays,
                 "overhead": c["launch"] + 2 * c["startup"]}
     work = local_product(c, m, k, n)
-    if algorithm.startswith("summa"):
-        a_words, b_words = ceil_div(m * k, per_word) / rate, ceil_div(k * n, per_word) / rate
     words = np.maximum(a_words, b_words)
-    message = words + far + relays
-    exposed = np.maximum(message - work, 0) / np.maximum(message, 1e-9) * steps
+    message = words + (far + relays)
+    # the share of a message that the product does not hide, in all steps
+    exposed = np.maximum(message - work, 0) / message * steps if np.any(message > work) else 0.0
     return {
         "compute": steps * work,
         "transfer": exposed * words + rounds * a_words,
@@ -124,13 +124,19 @@ def gemm(c: Constants, device: Device, algorithm: str, M: Any, K: Any, N: Any, r
     }
 
 
+def _words(device: Device, elements: Any) -> Any:
+    """Cycles that fp16 elements occupy a link for, packed into whole fabric words."""
+    words = ceil_div(elements, device.word_bytes // counts.ELEMENT_BYTES)
+    return words if device.link_words_per_cycle == 1 else words / device.link_words_per_cycle
+
+
 def _gemm_t(c: Constants, device: Device, M: Any, K: Any, N: Any, rows: Any, cols: Any) -> Terms:
     """C = A B^T: every row streams its partial sums past its cores while the next tile of B arrives.
 
     The streams of successive steps follow each other, so the way across the row is paid once.
     """
     m, k, n = ceil_div(M, rows), ceil_div(K, cols), ceil_div(N, rows)
-    words = ceil_div(m * n, device.word_bytes // counts.ELEMENT_BYTES) / device.link_words_per_cycle
+    words = _words(device, m * n)
     return {
         "compute": rows * local_product(c, m, k, n),
         "transfer": rows * words,
@@ -176,7 +182,8 @@ def gemv(c: Constants, device: Device, reduce: str, M: Any, N: Any, rows: Any, c
 
     A row costs the longer of issuing its vector (``row``) and running it (``beat`` per 64-bit word). The tree costs
     alpha per hop, beta per stage, ``stream`` for each 32-bit word after the first that streams through it (one cycle
-    in each of two adds in two phases makes four), and ``die`` for every die boundary that its longest arm crosses, there and back.
+    in each of two adds in two phases makes four), and ``die`` for every die boundary that its longest arm crosses,
+    there and back.
     """
     m, n = ceil_div(M, rows), ceil_div(N, cols)
     hops, stages, root = allreduce(reduce, rows, groups)
@@ -203,33 +210,42 @@ def total(terms: Terms) -> Any:
     return sum(terms.values())
 
 
-def prefill_products(dim: Any, ffn: Any, tokens: Any) -> list[tuple[str, Any, Any, Any]]:
-    """(algorithm, M, K, N) of the nine products of one layer: Q, K, V, scores, output, O, up, gate, down.
+class Product(NamedTuple):
+    """``times`` equal products of one layer, ``aligned`` of which find their left operand aligned already."""
 
-    As the published kernels have it: one head of full width, no causal mask, alignment at Q, scores x V, O, up and
-    down (K, V and gate find their operand aligned).
+    algorithm: str
+    M: Any
+    K: Any
+    N: Any
+    times: int = 1
+    aligned: int = 0
+
+
+def prefill_products(dim: Any, ffn: Any, tokens: Any) -> list[Product]:
+    """The nine products of one layer, as the published kernels have them.
+
+    One head of full width and no causal mask. X is aligned for Q, and found so by K and V; gate finds it as up left
+    it; scores x V, O and down align their own.
     """
-    square, up = (tokens, dim, dim), (tokens, dim, ffn)
     return [
-        ("meshgemm", *square), ("aligned", *square), ("aligned", *square),
-        ("gemm_t", tokens, dim, tokens), ("meshgemm", tokens, tokens, dim), ("meshgemm", *square),
-        ("meshgemm", *up), ("aligned", *up), ("meshgemm", tokens, ffn, dim),
+        Product("meshgemm", tokens, dim, dim, times=4, aligned=2),  # Q, K, V, O
+        Product("gemm_t", tokens, dim, tokens),  # scores
+        Product("meshgemm", tokens, tokens, dim),  # scores x V
+        Product("meshgemm", tokens, dim, ffn, times=2, aligned=1),  # up, gate
+        Product("meshgemm", tokens, ffn, dim),  # down
     ]
 
 
 def prefill(c: Constants, device: Device, dim: Any, ffn: Any, tokens: Any, grid: Any) -> Terms:
     """One layer of prefill: the nine products on a square grid. Norms, RoPE and softmax are below 1 %."""
     parts = []
-    for algorithm, M, K, N in prefill_products(dim, ffn, tokens):
-        if algorithm == "aligned":
-            whole = gemm(c, device, "meshgemm", M, K, N, grid, grid)
-            m, k = ceil_div(M, grid), ceil_div(K, grid)
-            per_word = device.word_bytes // counts.ELEMENT_BYTES
-            words = ceil_div(m * k, per_word) / device.link_words_per_cycle
-            parts.append({**whole, "transfer": whole["transfer"] - grid // 2 * words,
-                          "overhead": whole["overhead"] - grid // 2 * c["startup"]})
-        else:
-            parts.append(gemm(c, device, algorithm, M, K, N, grid, grid))
+    for algorithm, M, K, N, times, aligned in prefill_products(dim, ffn, tokens):
+        part = {kind: times * value for kind, value in gemm(c, device, algorithm, M, K, N, grid, grid).items()}
+        if aligned:
+            words = _words(device, ceil_div(M, grid) * ceil_div(K, grid))
+            part["transfer"] = part["transfer"] - aligned * (grid // 2) * words
+            part["overhead"] = part["overhead"] - aligned * (grid // 2) * c["startup"]
+        parts.append(part)
     return add(*parts)
 
 
@@ -261,10 +277,16 @@ def decode(c: Constants, dim: Any, ffn: Any, context: Any, grid: Any, groups: An
 def default_groups(grid: Any) -> Any:
     """Groups of the two-phase tree in the published launch files: the largest divisor of P up to sqrt(P).
 
-    >>> [int(default_groups(p)) for p in (240, 360, 420, 660, 720)]
+    >>> default_groups([240, 360, 420, 660, 720]).tolist()
     [15, 18, 20, 22, 24]
     """
-    def one(p: int) -> int:
-        return max(g for g in range(1, math.isqrt(p) + 1) if p % g == 0)
+    return _divisors(int(np.max(grid)))[np.asarray(grid)]
 
-    return np.vectorize(one, otypes=[np.int64])(grid)
+
+@functools.lru_cache(maxsize=8)
+def _divisors(largest: int) -> np.ndarray:
+    """Of every P up to ``largest`` the largest divisor that is at most sqrt(P)."""
+    found = np.ones(largest + 1, np.int64)
+    for divisor in range(2, math.isqrt(largest) + 1):
+        found[divisor * divisor :: divisor] = divisor
+    return found

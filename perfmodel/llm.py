@@ -42,7 +42,8 @@ def prefill(chip: Device, model: Model, *, tokens: Any, grid: Any, system: str =
     check_memory(chip, layer_bytes(model, tokens, grid), f"one layer of {model.name} on {np.min(grid)}^2 cores")
     constants = parameters.on(chip, "gemm")
     terms = forms.prefill(constants.values, chip, model.dim, model.ffn, tokens, grid)
-    return _whole(chip, model, terms, _prefill_bounds(chip, model, tokens, grid), tokens, range_notes(constants, grid=grid),
+    limits = _prefill_bounds(chip, model, tokens, grid)
+    return _whole(chip, model, terms, limits, tokens, range_notes(constants, grid=grid),
                   f"prefill of {np.max(tokens)} tokens by {model.name} on {np.max(grid)}^2 cores of {chip.name}")
 
 
@@ -66,7 +67,8 @@ def decode(chip: Device, model: Model, *, context: Any, grid: Any, groups: Any =
     groups = forms.default_groups(grid)[()] if groups is None else sizes(groups=groups)[0]
     constants = parameters.on(chip, "decode")
     terms = forms.decode(constants.values, model.dim, model.ffn, context, grid, groups)
-    return _whole(chip, model, terms, _decode_bounds(chip, model, context, grid), 1, range_notes(constants, grid=grid),
+    limits = _decode_bounds(chip, model, context, grid)
+    return _whole(chip, model, terms, limits, 1, range_notes(constants, grid=grid),
                   f"decode at {np.max(context)} tokens by {model.name} on {np.max(grid)}^2 cores of {chip.name}")
 
 
@@ -98,9 +100,9 @@ def generate(chip: Device, model: Model, *, prompt: int, new: int, prefill_grid:
                       new / seconds, f"{new} tokens after a prompt of {prompt} by {model.name}, {system}")
 
 
-def _sum(value: Any, count: int = 1) -> float:
-    """Sum of a column of ``count`` values; a scalar counts as often."""
-    return float(np.sum(np.broadcast_to(value, count)))
+def _sum(value: Any, times: int = 1) -> float:
+    """Sum of a column of ``times`` values; a scalar counts as often."""
+    return float(np.sum(np.broadcast_to(value, times)))
 
 
 def layer_bytes(model: Model, tokens: Any, grid: Any) -> Any:
@@ -112,7 +114,7 @@ def layer_bytes(model: Model, tokens: Any, grid: Any) -> Any:
 def _prefill_bounds(chip: Device, model: Model, tokens: Any, grid: Any) -> bounds.Bounds:
     """Bounds of the nine products of a layer, one after the other."""
     products = forms.prefill_products(model.dim, model.ffn, tokens)
-    return bounds.add(*(bounds.gemm(chip, M, K, N, grid, grid) for _, M, K, N in products))
+    return bounds.add(*(bounds.scale(p.times, bounds.gemm(chip, p.M, p.K, p.N, grid, grid)) for p in products))
 
 
 def _decode_bounds(chip: Device, model: Model, context: Any, grid: Any) -> bounds.Bounds:

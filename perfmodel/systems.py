@@ -48,9 +48,7 @@ def gpus(system: str) -> int:
 def operands(dim: Any, ffn: Any, tokens: Any) -> tuple[Any, Any]:
     """Elements of the left and of the right operands of the nine products of a layer."""
     products = prefill_products(dim, ffn, tokens)
-    left = sum(M * K for _, M, K, _ in products)
-    right = sum(K * N for _, _, K, N in products)
-    return left, right
+    return sum(p.times * p.M * p.K for p in products), sum(p.times * p.K * p.N for p in products)
 
 
 PRODUCTS = 9

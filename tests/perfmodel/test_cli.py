@@ -1,0 +1,93 @@
+"""The command line: the documented forms, one JSON object each, errors on stderr with status 2."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import perfmodel as pm
+from perfmodel.__main__ import main
+
+WSE2, LLAMA = pm.device("wse2"), pm.model("llama3-8b")
+COMMANDS = {
+    "gemm --device wse3 --algorithm meshgemm --grid 720 --shape 5760 2880 1440":
+        lambda: pm.gemm(pm.device("wse3"), 5760, 2880, 1440, grid=720).cycles,
+    "gemv --device wse3 --reduce ktree --groups 8 --grid 720 --shape 5760 1440":
+        lambda: pm.gemv(pm.device("wse3"), 5760, 1440, grid=720, groups=8).cycles,
+    "prefill --device wse2 --system waferllm --model llama3-8b --grid 480 --tokens 4096":
+        lambda: pm.prefill(WSE2, LLAMA, tokens=4096, grid=480).cycles,
+    "decode --device wse2 --system waferllm --model llama3-8b --grid 420 --context 4096":
+        lambda: pm.decode(WSE2, LLAMA, context=4096, grid=420).cycles,
+    "generate --device wse2 --system waferllm --model llama3-8b --prefill-grid 660 --decode-grid 360 --prompt 2048 "
+    "--new 128": lambda: pm.generate(WSE2, LLAMA, prompt=2048, new=128, prefill_grid=660, decode_grid=360).cycles,
+    "decode --device wse2 --system a100x8 --model codellama-34b --context 4096":
+        lambda: pm.decode(WSE2, pm.model("codellama-34b"), context=4096, grid=None, system="a100x8").cycles,
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_documented_forms(command, capsys):
+    assert main(["predict", *command.split(), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["cycles"] == pytest.approx(float(COMMANDS[command]()))
+    assert found["seconds"] == pytest.approx(found["cycles"] / 1.1e9)
+    assert sum(found["terms"].values()) == pytest.approx(found["cycles"])
+    if "--model" in command:
+        assert found["tokens_per_s"] > 0
+
+
+def test_capacity(capsys):
+    options = "predict capacity --device wse2 --model llama3-8b --grid 360 --cache shift --json".split()
+    assert main(options) == 0
+    assert json.loads(capsys.readouterr().out)["tokens"] == pm.capacity(WSE2, LLAMA, grid=360).tokens
+
+
+@pytest.mark.parametrize(("command", "message"), [
+    ("predict gemm --device wse4 --grid 4 --shape 8 8 8", "unknown device 'wse4'"),
+    ("predict prefill --system wafer --model llama3-8b --grid 480 --tokens 1", "did you mean 'waferllm'"),
+    ("predict prefill --model llama3-8b --tokens 1", "needs --grid"),
+    ("predict generate --model llama3-8b --prompt 1 --new 1 --prefill-grid 480", "needs --decode-grid"),
+    ("predict capacity --model qwen2-72b --grid 360", "bytes per core"),
+    ("fit nowhere.csv", "no file 'nowhere.csv'"),
+])
+def test_bad_input(command, message, capsys):
+    assert main(command.split()) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_fit_prints_constants_and_errors(capsys):
+    assert main(["fit", "wse2_decode", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["params"]) == set(found["stderr"]) == {"row", "beta"}
+    assert found["leave_one_model_out"]["mean_error"] < 0.025
+
+
+def test_fit_of_benchmarks_writes_a_device(tmp_path, capsys):
+    source, target = tmp_path / "bench.json", tmp_path / "mine.toml"
+    entries = [{"name": f"b{n}", "stats": {"median": 1e-5 + n / 2e10}, "extra_info": {"flops": n}}
+               for n in (1e4, 1e6, 1e8)]
+    source.write_text(json.dumps({"benchmarks": entries}))
+    assert main(["fit", str(source), "--device-out", str(target)]) == 0
+    host = pm.device(target)
+    assert (host.overhead, host.peak_flops) == (pytest.approx(1e-5, rel=1e-3), pytest.approx(2e10, rel=1e-3))
+    assert host.quantity("cores").estimated and not host.quantity("overhead").estimated
+    assert main(["fit", "wse2_decode", "--device-out", str(target)]) == 2
+
+
+def test_report_has_every_part(capsys):
+    assert main(["report"]) == 0
+    text = capsys.readouterr().out
+    for part in ("Errors of the model", "Published and predicted", "Constants", "Claims of the paper"):
+        assert f"## {part}" in text
+    assert main(["report", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["rows"]) == 94 + 9
+    assert found["parameters"]["wse3.gemm"]["startup"]["stderr"] > 0
+
+
+def test_listings(capsys):
+    for name in ("devices", "models"):
+        assert main([name, "--json"]) == 0
+        listed = json.loads(capsys.readouterr().out)
+        assert set(listed) == set(pm.devices() if name == "devices" else pm.models())
