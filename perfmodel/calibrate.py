@@ -15,7 +15,7 @@ from perfmodel.device import device
 from perfmodel.fitting import Fit, fit
 from perfmodel.measurements import measurements, tables
 
-HEADER = """# Constants of the model, written by `python -m perfmodel calibrate` from the measurements here.
+HEADER = """# Constants of the model, written by `python -m perfmodel calibrate` from the measurements in this folder.
 # origin: the measurements a constant was fitted to, or where it was carried over from.
 """
 

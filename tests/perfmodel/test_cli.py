@@ -38,8 +38,8 @@ def test_documented_forms(command, capsys):
 
 
 def test_capacity(capsys):
-    options = "predict capacity --device wse2 --model llama3-8b --grid 360 --cache shift --json".split()
-    assert main(options) == 0
+    command = "capacity --device wse2 --model llama3-8b --grid 360 --cache shift"
+    assert main(["predict", *command.split(), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tokens"] == pm.capacity(WSE2, LLAMA, grid=360).tokens
 
 
