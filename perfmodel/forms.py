@@ -105,11 +105,11 @@ def gemm(c: Constants, device: Device, algorithm: str, M: Any, K: Any, N: Any, r
         a_words, b_words = _words(device, a_block * (steps // cols)), _words(device, b_block * (steps // rows))
     far = np.maximum(hops - 2, 0) * device.alpha if np.max(hops) > 2 else 0.0
     relays = stages * device.beta
-    if algorithm.startswith("allgather"):
+    if algorithm.startswith("allgather"):  # every pair of blocks that arrives costs its core a step's start-up
         transfer = np.maximum(a_words * (cols - 1), b_words * (rows - 1))
         work = local_product(c, m, steps * k, n)
         return {"compute": work, "transfer": transfer, "alpha": far, "beta": relays,
-                "overhead": c["launch"] + 2 * c["startup"]}
+                "overhead": c["launch"] + c["startup"] * steps}
     work = local_product(c, m, k, n)
     words = np.maximum(a_words, b_words)
     message = words + (far + relays)

@@ -116,9 +116,12 @@ def test_gemv_of_table_6_with_nothing_fitted():
 
 
 def test_claims_of_the_paper():
-    """All but one hold: on small grids the model gives Cannon and SUMMA less than a factor of 2."""
+    """Where the model disagrees is known: on small grids SUMMA and Cannon come close to MeshGEMM."""
     found = claims.claims()
-    assert [claim.text[:30] for claim in found if not claim.holds] == ["SUMMA and Cannon take 2 to 3 t"]
+    assert len(found) == 9
+    against = [claim.text for claim in found if not claim.holds]
+    assert [text.split(" (")[0] for text in against] == [
+        "MeshGEMM has the lowest latency everywhere", "SUMMA and Cannon take 2 to 3 times as long as MeshGEMM"]
 
 
 # ------------------------------------------------------------------------------------------------------ refusals
