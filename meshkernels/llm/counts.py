@@ -16,7 +16,8 @@ from meshkernels.algorithms import gemv as vector
 from meshkernels.errors import DeviceLimitError
 from meshkernels.ledger import count
 from meshkernels.llm.cache import KVCache, balanced
-from meshkernels.llm.plan import Collective, Operation, Plan, Product
+from meshkernels.llm.layout import Layout
+from meshkernels.llm.plan import Collective, Operation, Plan, Product, decode_plan, prefill_plan
 from meshkernels.mesh import Mesh
 from meshkernels.verbs import schedule
 
@@ -138,14 +139,28 @@ def cache_budget(plan: Plan, limit: int, itemsize: int = 2) -> int:
     Raises:
         DeviceLimitError: those alone exceed the limit.
     """
-    kept = peak_bytes(plan, itemsize, itemsize) - resident(plan, itemsize)["cache"]
+    kept = _kept(plan, itemsize)
     if kept >= limit:
         mesh = plan.layout.mesh
-        side = int(np.ceil(np.sqrt(mesh.cores * kept / limit)))
         raise DeviceLimitError(
-            f"{plan.phase} of {plan.tokens} tokens: core (0, 0) of {mesh.rows} x {mesh.cols} would hold {kept} bytes of "
-            f"weights and buffers, the limit is {limit} bytes; about {side} x {side} cores are needed")
+            f"{plan.phase} of {plan.tokens} tokens: core (0, 0) of {mesh.rows} x {mesh.cols} would hold {kept} bytes "
+            f"of weights and buffers, the limit is {limit} bytes{_advice(plan, kept / limit, limit, itemsize)}")
     return limit - kept
+
+
+def _kept(plan: Plan, itemsize: int) -> int:
+    """Bytes per core of everything but the cache."""
+    return peak_bytes(plan, itemsize, itemsize) - resident(plan, itemsize)["cache"]
+
+
+def _advice(plan: Plan, excess: float, limit: int, itemsize: int) -> str:
+    """The smallest square grid that would do, if one near the obvious size does."""
+    build = prefill_plan if plan.phase == "prefill" else decode_plan
+    start = int(np.ceil(np.sqrt(plan.layout.mesh.cores * excess)))
+    for side in range(start, start + start // 4 + 2):
+        if _kept(build(Layout(plan.layout.config, Mesh(side)), plan.tokens), itemsize) < limit:
+            return f"; {side} x {side} cores would do"
+    return ""
 
 
 def _weights(plan: Plan, op: Operation) -> int:

@@ -50,6 +50,40 @@ def _combine(partials, n, dst, src, half):
 
 
 @njit(cache=True, nogil=True)
+def gemv(x, W, parts, dst, src, root, half, out):
+    """``out = x W``, the rows of ``W (K, N)`` cut into ``parts``: partial sums and their tree in one pass over W.
+
+    Strips of columns are finished one by one, so that their partial sums never leave the cache.
+    """
+    K, N = W.shape
+    tile, strip = -(-K // parts), min(4096, max(512, 98304 // parts))
+    partials = np.empty((parts, min(strip, N)), W.dtype)
+    for j0 in range(0, N, strip):
+        n = min(strip, N - j0)
+        for part in range(parts):
+            acc = partials[part, :n]
+            acc[:] = 0
+            k, end = min(part * tile, K), min(part * tile + tile, K)
+            while k + 4 <= end and not half:
+                a, b, c, d = x[k], x[k + 1], x[k + 2], x[k + 3]
+                p, q = W[k, j0 : j0 + n], W[k + 1, j0 : j0 + n]
+                r, s = W[k + 2, j0 : j0 + n], W[k + 3, j0 : j0 + n]
+                for j in range(n):
+                    acc[j] = fma(d, s[j], fma(c, r[j], fma(b, q[j], fma(a, p[j], acc[j]))))
+                k += 4
+            while k < end:
+                a, p = x[k], W[k, j0 : j0 + n]
+                for j in range(n):
+                    acc[j] = fma(a, p[j], acc[j])
+                if half:
+                    for j in range(n):
+                        acc[j] = round_half(acc[j])
+                k += 1
+        _combine(partials, n, dst, src, half)
+        out[j0 : j0 + n] = partials[root, :n]
+
+
+@njit(cache=True, nogil=True)
 def scores(q, keys, tokens, width, dst, src, root, scale, half, out):
     """``out[h, t] = scale * sum_d q[h, d] keys[h // group, d, t]``, d cut into runs of ``width`` along x.
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from meshkernels.algorithms import gemv as vector
 from meshkernels.execute import kernels
+from meshkernels.llm import kernels as local
 from meshkernels.mesh import Mesh
 from meshkernels.schedule import ChainSum, RingOrder
 from meshkernels.verbs import schedule
@@ -44,16 +45,17 @@ class AllReduce:
 
 
 class Gemv:
-    """``x W`` for one weight, placed once."""
+    """``x W`` for one weight, placed once: MeshGEMV along an axis."""
 
-    def __init__(self, W: np.ndarray, mesh: Mesh, axis: int, accumulate: str | None = None):
-        self.sum = AllReduce(mesh, axis, accumulate == "float16")
-        self.placed = kernels.pack_gemv(W, mesh.length(axis))
-        self.accumulate = accumulate
+    def __init__(self, W: np.ndarray, mesh: Mesh, axis: int, accumulate: str = "float32"):
+        self.W, self.parts, self.half = W, mesh.length(axis), accumulate == "float16"
+        self.tree = tree(mesh, axis)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """``(1, K)`` -> ``(1, N)``."""
-        return self.sum(kernels.gemv_partials(x[0], self.placed, accumulate=self.accumulate))[None]
+        out = np.empty((1, self.W.shape[1]), np.float32)
+        local.gemv(x[0], self.W, self.parts, *self.tree, self.half, out[0])
+        return out
 
 
 class Gemm:

@@ -88,7 +88,7 @@ def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, ite
 
 def block_table(plan: Plan) -> str:
     """The ledger of one block as text: every operation, what it costs, each collective with axis and length."""
-    rows: list[tuple[str, ...]] = [("operation", "steps", "hops", "stages", "words", "collectives (axis: elements per core)")]
+    rows: list[tuple[str, ...]] = [("operation", "steps", "hops", "stages", "words", "collectives (elements per core)")]
     for line in counts.block(plan):
         w = line.work
         collectives = ", ".join(f"{op} {axis}: {words:,}" for op, axis, words in line.collectives)
