@@ -15,6 +15,7 @@ from perfmodel.counts import ELEMENT_BYTES, cdiv, check_sizes
 from perfmodel.device import Device
 from perfmodel.errors import DoesNotFit, unknown
 from perfmodel.model import Model
+from perfmodel.operators import mesh
 from perfmodel.prediction import check_grid
 
 CACHES = ["shift", "concat"]
@@ -65,7 +66,7 @@ def capacity(chip: Device, model: Model, *, grid: int, cache: str = "shift", reg
     if cache not in CACHES:
         raise unknown("cache", cache, CACHES)
     check_sizes(grid=grid, **({} if regions is None else {"regions": regions}))
-    check_grid(chip, grid, grid)
+    check_grid(mesh(chip), grid, grid)
     regions = chip.cores // grid**2 if regions is None else regions
     resident = cdiv(model.layers, regions)
     weights = resident * layer_bytes(model, grid)

@@ -66,7 +66,8 @@ def _against_summa_and_cannon() -> list[Claim]:
 
 def _efficiency() -> Claim:
     """Share of the time spent computing at 720^2, the paper's compute efficiency, by size."""
-    chip, texts, at_4k = device("wse2"), [], []
+    chip, texts = device("wse2"), []
+    at_4k: list[float] = []
     for n in (2048, 4096, 8192):
         shares = []
         for algorithm in ("meshgemm", "cannon", "summa_relay"):

@@ -76,7 +76,7 @@ class Device(Described):
         link_words_per_cycle: fabric words per cycle, per link and direction.
         macs_per_cycle: fp16 multiply-accumulates per core and cycle at peak.
         memory_bytes_per_cycle: bytes a core can read from its memory per cycle.
-        die_rows, die_cols: cores between two die boundaries, north-south and east-west.
+        die_rows: rows of cores between two die boundaries.
     """
 
     cores: int
@@ -93,7 +93,6 @@ class Device(Described):
     macs_per_cycle: float
     memory_bytes_per_cycle: float
     die_rows: float
-    die_cols: float
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,6 @@ _RULES: dict[str, tuple[str, float, float]] = {
     "macs_per_cycle": ("mac/cycle", 0.01, 1e6),
     "memory_bytes_per_cycle": ("byte/cycle", 0.01, 1e6),
     "die_rows": ("core", 1, 1e5),
-    "die_cols": ("core", 1, 1e5),
     "memory_bytes": ("byte", 1e6, 1e14),
     "memory_bandwidth": ("byte/s", 1e6, 1e15),
     "gpus_per_node": ("gpu", 1, 1024),

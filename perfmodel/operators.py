@@ -10,7 +10,7 @@ import numpy as np
 from perfmodel import bounds, counts, forms, parameters
 from perfmodel.counts_reduce import REDUCES
 from perfmodel.device import Device
-from perfmodel.errors import ModelError, unknown
+from perfmodel.errors import DoesNotFit, ModelError, unknown
 from perfmodel.prediction import Prediction, check_grid, check_memory, range_notes, sides, sizes
 
 
@@ -104,15 +104,20 @@ def gemv(chip: Device, M: Any, N: Any, *, grid: Any, reduce: str = "ktree", grou
 def allreduce(chip: Device, words: Any, *, cores: Any, algorithm: str = "ktree", groups: Any = None) -> Prediction:
     """Predict the sum of one vector of fp16 elements per core along a line, left on every core."""
     words, cores = sizes(words=words, cores=cores)
-    check_grid(mesh(chip), 1, 1)
-    if np.max(cores) > max(chip.rows, chip.cols):
-        check_grid(chip, cores, 1)
+    _check_line(chip, cores)
     groups = _groups(algorithm, cores, groups)
     constants = parameters.on(chip, "gemv")
     terms = forms.gemv({**constants.values, "row": 0.0, "beat": 0.0}, chip, algorithm, cores, words, cores, 1, groups)
     limits = {"compute": 0.0 * words, **bounds.allreduce(chip, words, cores)}
     return _make(chip, terms, limits, range_notes(constants, grid=cores),
                  f"{algorithm} all-reduce of {words} elements over {cores} cores of {chip.name}")
+
+
+def _check_line(chip: Device, cores: Any) -> None:
+    """A line of cores must fit the longer side of the mesh."""
+    longest = max(mesh(chip).rows, chip.cols)
+    if np.max(cores) > longest:
+        raise DoesNotFit(f"a line of {np.max(cores)} cores is longer than the {longest} of {chip.name}")
 
 
 def _groups(reduce: str, rows: Any, groups: Any) -> Any:
@@ -152,8 +157,7 @@ def reduce(chip: Device, words: int, *, cores: int, algorithm: str = "two_phase"
     words, cores = (int(v) for v in sizes(words=words, cores=cores))
     if algorithm not in REDUCTIONS:
         raise unknown("reduction", algorithm, REDUCTIONS)
-    if cores > max(mesh(chip).rows, chip.cols):
-        check_grid(chip, cores, 1)
+    _check_line(chip, cores)
     if algorithm == "two_phase":
         size = math.isqrt(cores) if group_size is None else int(sizes(group_size=group_size)[0])
         if cores % size:

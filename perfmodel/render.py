@@ -90,6 +90,34 @@ def parameters_part() -> str:
     return markdown(["kernel", "constant", "value", "unit", "origin"], rows)
 
 
+def warnings_part() -> str:
+    """What the measurements leave open, fit by fit."""
+    from perfmodel import report
+
+    lines = [f"* {name}: {warning}" for name, fitted in report.fits().items() for warning in fitted.warnings]
+    return "\n".join([*lines, *(f"* {note}" for note in NOTES)])
+
+
+#: where one constant does not serve everywhere, and what the form leaves out
+NOTES = [
+    "WSE-3 and WSE-2 have constants of their own: on the WSE-2 a beat costs twice as much (bank conflicts and idle "
+    "cycles were reported for its kernels) and so does a hop of the WSE-3.",
+    "WSE-2 prefill has six rows: start-up per step is the WSE-3's, the start of a vector is inside `beat`.",
+    "A stage of the decode kernel costs more than one of the plain GEMV kernel: its all-reduces are fused, looped over "
+    "the batch, and each is launched; stages and launches rise together with P, so six rows do not separate them.",
+    "GEMV steps up by two die crossings where its longest arm crosses a die boundary (rows 167 and 335 of the WSE-3).",
+    "The published sweep has tiles of 1, 2, 3 and 8: the remainder of the loop over k is known from 8 against 1 to 3.",
+    "MeshGEMM's transfers hide behind the product at every measured size: link bandwidth is not fitted but the "
+    "router's one word per cycle.",
+    "SUMMA, Cannon and all-gather were not measured: their steps have MeshGEMM's constants, their distances alpha and "
+    "beta.",
+    "Table 2 serves three of four A100 requests at half the rate of table 4, without a reason given: one factor, "
+    "`served`, is fitted; the fourth request (4096 + 4096) is missed by half.",
+    "Table 5 follows from padded tiles of whole layers; some tens of bytes per core of the published shift capacity are "
+    "unexplained.",
+]
+
+
 def claims_part() -> str:
     """The paper's claims against the model."""
     from perfmodel.claims import claims
@@ -103,6 +131,7 @@ _PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "rows": ("Published and predicted", rows_part),
     "parameters": ("Constants", parameters_part),
     "claims": ("Claims of the paper", claims_part),
+    "limits": ("What the model does not know", warnings_part),
 }
 PARTS = list(_PARTS)
 
@@ -125,6 +154,7 @@ def report_json() -> dict[str, Any]:
         "summary": [asdict(s) for s in [*results.table_summaries(found), *results.fit_summaries()]],
         "parameters": {f"{owner}.{name}": {key: asdict(p) for key, p in kernel.parameters.items()}
                        for (owner, name), kernel in parameters.kernels().items()},
+        "warnings": {name: list(fitted.warnings) for name, fitted in results.fits().items()},
         "claims": [{**asdict(claim), "holds": bool(claim.holds)} for claim in claims()],
     }
 

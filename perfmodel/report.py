@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from perfmodel.calibrate import FITTED
 from perfmodel.capacity import capacity
 from perfmodel.device import device
 from perfmodel.energy import energy_ratio
-from perfmodel.fitting import fit
+from perfmodel.fitting import Fit, fit
 from perfmodel.measurements import measurements, tables
 from perfmodel.model import model
 
@@ -144,14 +145,21 @@ def summarise(experiment: str, regime: str, errors: Iterable[float]) -> Summary:
     return Summary(experiment, regime, len(absolute), float(absolute.mean()), float(absolute.max()))
 
 
+@functools.cache
+def fits() -> dict[str, Fit]:
+    """Every packaged experiment fitted anew, by name."""
+    return {name: fit(measurements(name)) for name in FITTED.values()}
+
+
+@functools.cache
 def fit_summaries() -> list[Summary]:
     """Every fit, in sample and with each of its labels left out."""
     found = []
-    for name in FITTED.values():
-        data = measurements(name)
-        fitted = fit(data)
-        chosen = data.columns["P"] > 16 if name == "wse3_meshgemv" else np.ones(len(data), bool)
-        label = f"{name}, above 16 cores a side" if name == "wse3_meshgemv" else name
+    for name, fitted in fits().items():
+        data, label = fitted.measurements, name
+        chosen = np.ones(len(data), bool)
+        if name == "wse3_meshgemv":
+            chosen, label = data.columns["P"] > 16, f"{name}, above 16 cores a side"
         found.append(summarise(label, "in sample", fitted.residuals[chosen]))
         for by in data.labels:
             if by != "gpus":  # each number of GPUs has a latency of its own

@@ -78,7 +78,8 @@ def test_fit_of_benchmarks_writes_a_device(tmp_path, capsys):
 def test_report_has_every_part(capsys):
     assert main(["report"]) == 0
     text = capsys.readouterr().out
-    for part in ("Errors of the model", "Published and predicted", "Constants", "Claims of the paper"):
+    for part in ("Errors of the model", "Published and predicted", "Constants", "Claims of the paper",
+                 "What the model does not know"):
         assert f"## {part}" in text
     assert main(["report", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
