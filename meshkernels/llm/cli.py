@@ -97,6 +97,7 @@ def _run(options: argparse.Namespace) -> int:
         limit = fit_to(options.device, *layouts, len(record.prompt_ids))
     model = Llama(checkpoint, decode_mesh, prefill_mesh=prefill_mesh, dtype=options.dtype,
                   accumulate=options.accumulate, norms=options.norms, cache=options.cache, cache_limit=limit)
+    del checkpoint  # everything is placed: let the file go
     stream = None if options.json else sys.stdout
     if stream:
         print(options.prompt, end="", file=stream, flush=True)

@@ -11,11 +11,20 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+from numba.extending import intrinsic
 
-from meshkernels.execute import kernels
+from meshkernels.execute import microkernel
 
-fma: Any = kernels.fma  # intrinsics: their Python signature is not the one that compiled code calls
-round_half: Any = kernels.round_half
+
+@intrinsic
+def _fma(typingctx, a, b, c):
+    """``a * b + c``, rounded once: the contraction is explicit, so no compiler setting can change a bit."""
+    return c(c, c, c), lambda context, builder, signature, args: builder.fma(*args)
+
+
+# Intrinsics: their Python signature is not the one that compiled code calls.
+fma: Any = _fma
+round_half: Any = microkernel.round_half
 
 #: Tokens that the partial scores of one head are computed for at a time: they stay in the first-level cache.
 _RUN = 512

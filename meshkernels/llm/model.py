@@ -17,6 +17,7 @@ from meshkernels.llm.placed import Placed, Precision, Source, Table
 from meshkernels.llm.plan import decode_plan, prefill_plan
 from meshkernels.llm.sampling import Sampler
 from meshkernels.mesh import Mesh
+from meshkernels.tokenizer import Tokenizer
 
 
 class Llama:
@@ -35,6 +36,7 @@ class Llama:
 
     Attributes:
         config: the model's dimensions.
+        tokenizer: of the model's file, where `load` opened it.
         layout, prefill_layout: its layout on either mesh.
         cache: the KV cache.
         hooks: called after each operation: ``hook(block, operation, values)``; block -1 outside the blocks.
@@ -43,7 +45,8 @@ class Llama:
     def __init__(self, source: Source, mesh: Mesh | int = 8, *, prefill_mesh: Mesh | int | None = None,
                  dtype: str = "float32", accumulate: str = "float32", norms: str = "",
                  cache: str = "shift", cache_limit: int | None = None):
-        self.source, self.config = source, source.config
+        self.config = source.config
+        self.tokenizer: Tokenizer | None = None
         self.precision = Precision(dtype, accumulate, norms)
         self.layout = Layout(self.config, _mesh(mesh))
         self.prefill_layout = self.layout if prefill_mesh is None else Layout(self.config, _mesh(prefill_mesh))
@@ -98,19 +101,29 @@ class Llama:
         self._decode.start(int(ids[0]))
         return self._decode.run(self._hook)["logits"][0]
 
-    def generate(self, tokens: Sequence[int], new: int = 40, *, temperature: float = 0.0, top_p: float = 1.0,
-                 seed: int | None = None, stop: Iterable[int] = ()) -> Iterator[int]:
+    def generate(self, tokens: str | Sequence[int], new: int = 40, *, temperature: float = 0.0, top_p: float = 1.0,
+                 seed: int | None = None, stop: Iterable[int] | None = None) -> Iterator[int]:
         """Continue a prompt, one token id at a time.
 
         Args:
-            tokens: the prompt's ids.
+            tokens: the prompt: its ids, or a text for the model's tokenizer.
             new: at most so many tokens.
             temperature: 0 takes the most likely token; larger values draw from a flatter distribution.
             top_p: draw from the fewest tokens whose probabilities reach this sum.
             seed: of the draws.
-            stop: ids that end the text; the one that does is yielded too.
+            stop: ids that end the text, those of the tokenizer where left out; the one that does is yielded too.
+
+        Raises:
+            MeshError: as `prefill` and `decode`; a text, but no tokenizer.
         """
-        sampler, ends = Sampler(temperature, top_p, seed), frozenset(stop)
+        sampler = Sampler(temperature, top_p, seed)
+        if stop is None:
+            stop = self.tokenizer.stop if self.tokenizer else ()
+        if isinstance(tokens, str):
+            if self.tokenizer is None:
+                raise MeshError("a prompt in text needs the model's tokenizer: open the file with load()")
+            tokens = self.tokenizer.encode(tokens)
+        ends = frozenset(stop)
         logits = self.prefill(tokens)
         for count in range(new):
             token = sampler(logits)
@@ -150,7 +163,10 @@ def load(path: str | Path | None = None, mesh: Mesh | int = 8, **options) -> Lla
         mesh: the cores of decode: a `Mesh`, or the side of a square one.
         **options: those of `Llama`.
     """
-    return Llama(weights.load(path), mesh, **options)
+    checkpoint = weights.load(path)
+    model = Llama(checkpoint, mesh, **options)
+    model.tokenizer = checkpoint.tokenizer
+    return model
 
 
 def _mesh(mesh: Mesh | int) -> Mesh:

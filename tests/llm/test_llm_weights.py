@@ -11,7 +11,8 @@ from gguf_files import write
 from llama_reference import NumpyLlama, Synthetic, tiny
 
 from meshkernels import weights
-from meshkernels.llm import Llama
+from meshkernels.errors import MeshError
+from meshkernels.llm import Llama, load
 from meshkernels.weights import WeightsError
 
 SMALL = tiny(4, 2, 16, dim=64, ffn=96, vocab=300)
@@ -41,6 +42,15 @@ def test_a_file_runs_on_the_mesh_like_its_weights_in_numpy(tmp_path):
     tokens = checkpoint.tokenizer.encode("abc, a é")
     expected = NumpyLlama(checkpoint).forward(tokens)
     np.testing.assert_allclose(Llama(checkpoint, 5).prefill(tokens), expected, atol=1e-4)
+
+
+def test_load_brings_the_tokenizer_along(tmp_path):
+    write(tmp_path / "m.gguf", Synthetic(SMALL))
+    model = load(tmp_path / "m.gguf", 3)
+    ids = model.tokenizer.encode("abc, a")
+    assert list(model.generate("abc, a", 5)) == list(model.generate(ids, 5))
+    with pytest.raises(MeshError, match="needs the model's tokenizer"):
+        next(Llama(Synthetic(SMALL), 3).generate("abc"))
 
 
 def test_tokenizer_of_a_small_file(tmp_path):
