@@ -1,92 +1,61 @@
-"""The fast executor's arithmetic: every element of C is one chain of fused multiply-adds, in the mesh's order.
+"""The fast executor's arithmetic: packed, register-blocked products in which every element keeps its mesh's order.
 
 NumPy arrays in, NumPy arrays out; nothing here knows a mesh beyond the order in which K blocks are met.
+
+On a ring, element (i, j) of C is one chain of fused multiply-adds through all K blocks in ring order, from a place
+u = row_start + col_start that depends on its row and its column only. So an ordinary product over K packed in ring
+order computes it, if each element starts and ends in time. The clock is the ring place tau, not taken modulo the
+length L: an element lives from u to u + L, and a register tile from its smallest u to its largest u + L:
+
+    smallest u                largest u                    smallest u + L            largest u + L
+        |  zeroed as they start   |         all alive            |   kept as they end      |
+
+What is computed outside an element's life is thrown away when it starts, or never stored, so that no multiply-add
+needs a mask. Rows and columns are packed in the order of their starts, so that a tile's starts lie close together.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
-__all__ = ["chain_product", "gemv_partials", "pack_gemv", "ring_product", "tile_products", "tree_add"]
+from meshkernels.execute import cpu
+from meshkernels.execute.microkernel import add_chain, chain, live_chain, round_half
+from meshkernels.execute.pack import Panels, copy_line, pack, seen, wide, write_back
 
-
-@intrinsic
-def fma(typingctx, a, b, c):
-    """a * b + c, rounded once: the contraction is explicit, so no compiler setting can change a bit."""
-
-    def codegen(context, builder, signature, args):
-        return builder.fma(*args)
-
-    return c(c, c, c), codegen
-
-
-@intrinsic
-def round_half(typingctx, x):
-    """float32 -> the nearest float16 (ties to even), returned as float32: the wafer's register width."""
-
-    def codegen(context, builder, signature, args):
-        return builder.fpext(builder.fptrunc(args[0], ir.HalfType()), ir.FloatType())
-
-    return types.float32(types.float32), codegen
+# ------------------------------------------------------------------------------------------- C = A @ B on rings
 
 
 @njit(cache=True, nogil=True)
-def _ring_loop(A, B, blocks, kb, row_start, col_start, mt, nt, half, C):
-    M, K = A.shape
-    L = len(blocks)
-    acc = np.zeros(B.shape[1], C.dtype)
-    for i in range(M):
-        for j0 in range(0, B.shape[1], nt):
-            j1 = min(j0 + nt, B.shape[1])
-            acc[j0:j1] = 0
-            start = row_start[i // mt] + col_start[j0 // nt]
-            for t in range(L):
-                b = blocks[(start + t) % L]
-                for k in range(b * kb, min(b * kb + kb, K)):
-                    a = A[i, k]
-                    for j in range(j0, j1):
-                        acc[j] = fma(a, B[k, j], acc[j])
-                    if half:
-                        for j in range(j0, j1):
-                            acc[j] = round_half(np.float32(acc[j]))
-            C[i, j0:j1] = acc[j0:j1]
-
-
-@njit(cache=True, nogil=True)
-def _tile_loop(At, Bt, ha, hb, transposed, half, C):
-    cores, mt, nt = C.shape
-    for c in range(cores):
-        a, b = At[ha[c]], Bt[hb[c]]
-        for i in range(mt):
-            for j in range(nt):
-                acc = C[c, i, j]
-                for k in range(a.shape[1]):
-                    acc = fma(a[i, k], b[j, k] if transposed else b[k, j], acc)
-                    if half:
-                        acc = round_half(np.float32(acc))
-                C[c, i, j] = acc
-
-
-@njit(cache=True, nogil=True)
-def _tree_loop(partials, dst, src, maximum):
-    width = 2048
-    for j0 in range(0, partials.shape[1], width):
-        j1 = min(j0 + width, partials.shape[1])
-        for step in range(len(dst)):
-            into, other = partials[dst[step]], partials[src[step]]
-            for j in range(j0, j1):
-                if not maximum:
-                    into[j] += other[j]
-                elif not into[j] >= other[j]:  # as np.maximum: a NaN on either side stays
-                    into[j] = into[j] if into[j] != into[j] else other[j]
-
-
-def _wide(dtype) -> type:
-    """The precision sums are kept in: float64 for float64 storage, else float32."""
-    return np.float64 if np.dtype(dtype) == np.float64 else np.float32
+def _ring_block(tile, A, B, a_lanes, b_lanes, ic, jc, u_row, u_col, clock, L, kc, C):
+    """The block of C at (ic, jc): loops pc (over time), jr, ir. clock[tau] = multiply-adds before ring time tau."""
+    mr, nr, K = len(tile.rows), len(tile.vectors) * len(tile.lanes), clock[L]
+    begin, end = clock[u_row[0] + u_col[0]], clock[u_row[-1] + u_col[-1] + L]
+    pc = begin // K * K + begin % K // kc * kc
+    while pc < end:
+        depth = min(kc, K - pc % K)
+        stop, a_pc, b_pc = pc + depth, pc % K * a_lanes, pc % K * b_lanes
+        for jr in range(0, len(u_col), nr):
+            for ir in range(0, len(u_row), mr):
+                at = (jr // nr * len(u_row) + ir) * nr
+                a0, b0 = a_pc + (ic + ir) * depth, b_pc + (jc + jr) * depth
+                low, high = u_row[ir] + u_col[jr], u_row[ir + mr - 1] + u_col[jr + nr - 1]
+                if clock[high] < pc and stop <= clock[low + L]:  # all alive
+                    chain(tile, A, a0, 1, mr, B, b0, nr, C, at, nr, depth)
+                    continue
+                tau = low
+                while tau < high + L and clock[tau] < stop:
+                    after = low + L if high <= tau < low + L else tau + 1
+                    here = pc <= clock[tau]  # time tau itself, at which elements start, is in this step of pc
+                    k, k_end = max(clock[tau], pc), min(clock[after], stop)
+                    if k < k_end or here:
+                        a, b = a0 + (k - pc) * mr, b0 + (k - pc) * nr
+                        born, kept = tau if here else tau + 1, after - L
+                        live_chain(tile, A, a, 1, mr, B, b, nr, C, at, nr, k_end - k, u_row, ir, u_col, jr, born, kept)
+                    tau = after
+        pc = stop
 
 
 def ring_product(A, B, order, *, out_dtype=None, accumulate=None, threads=None):
@@ -94,89 +63,267 @@ def ring_product(A, B, order, *, out_dtype=None, accumulate=None, threads=None):
 
     Args:
         A: (M, K), B: (K, N), any strides; float32, float64, float16 or bfloat16, one dtype.
+            Either may be `Panels` from `pack_left` or `pack_right` for the same order.
         order: a meshkernels.schedule.RingOrder: blocks, block, row_start, col_start, row_tile, col_tile.
         out_dtype: dtype of C; the storage dtype if None.
         accumulate: "float16" rounds to float16 after every multiply-add, anything else leaves float32 / float64.
+        threads: at most so many; NUMBA_NUM_THREADS if None.
+
+    Returns:
+        C: (M, N). Extra memory: the packed copies of A and B, and 2 L2 caches per thread.
     """
-    wide = _wide(A.dtype)
-    C = np.empty((A.shape[0], B.shape[1]), wide)
-    _ring_loop(np.ascontiguousarray(A, wide), np.ascontiguousarray(B, wide), np.asarray(order.blocks, np.int64),
-               int(order.block), np.asarray(order.row_start, np.int64), np.asarray(order.col_start, np.int64),
-               int(order.row_tile), int(order.col_tile), accumulate == "float16", C)
-    return C.astype(out_dtype or A.dtype, copy=False)
+    A = A if isinstance(A, Panels) else pack_left(A, order, threads=threads)
+    B = B if isinstance(B, Panels) else pack_right(B, order, threads=threads)
+    C = np.empty((A.lanes, B.lanes), out_dtype or A.dtype)
+    L, K = len(A.places) - 1, int(A.places[-1])
+    if C.size == 0 or K == 0:
+        C[...] = 0
+        return C
+    tile = cpu.micro_tile(A.data.dtype, accumulate == "float16")
+    clock = np.concatenate([A.places[:-1] + K * turn for turn in range(3)] + [[3 * K]])
+
+    def block(rows, cols, tiles):
+        _ring_block(tile, A.data, B.data, len(A.index), len(B.index), rows.start, cols.start,
+                    A.start[rows], B.start[cols], clock, L, A.kc, tiles)  # fmt: skip
+
+    _over_blocks(block, A, B, tile, C, 1, threads)
+    return C
 
 
-def tile_products(At, Bt, ha, hb, C, *, transposed=False, accumulate=None):
-    """C[c] = chain of fmas continued from C[c] with At[ha[c]] @ Bt[hb[c]] for every core c, in place.
+def _over_blocks(block, A, B, tile, C, copies, threads):
+    """The loops jc and ic, shared out over threads: ``block(rows, cols, tiles)``, then its tiles go to their places."""
+    mr, nr, K = A.width, B.width, int(A.places[-1])
+    _, mc, nc = cpu.blocking(tile, A.data.itemsize, K, A.kc)
+    threads = cpu.threads_for(A.lanes * B.lanes * K // 8, threads)
+    spans_j = cpu.spans(len(B.index), nr, nc // copies)
+    blocks = [(rows, cols) for cols in spans_j for rows in cpu.spans(len(A.index), mr, mc, threads)]
+    out = C.reshape(-1).view(seen(C.dtype))
 
-    Args:
-        At: (nA, mt, kb); Bt: (nB, kb, nt), or (nB, nt, kb) if transposed; contiguous.
-        ha, hb: (cores,) handles: which tile each core holds.
-        C: (cores, mt, nt) float32 or float64 accumulators.
+    def work(tickets):
+        tiles = cpu.aligned(copies * (mc + mr) * (nc + nr), A.data.dtype)
+        for ticket in tickets:
+            rows, cols = blocks[ticket]
+            block(rows, cols, tiles)
+            i, j = A.index[rows.start : min(rows.stop, A.lanes)], B.index[cols.start : min(cols.stop, B.lanes)]
+            write_back(tiles, mr, nr, i, j, C.shape[1], out)
+
+    cpu.parallel(work, len(blocks), threads)
+
+
+def _ring_panels(X, start, order, left, threads):
+    tile = cpu.micro_tile(wide(X.dtype))
+    width = len(tile.rows) if left else len(tile.vectors) * len(tile.lanes)
+    kc = cpu.blocking(tile, wide(X.dtype).itemsize, X.shape[1]).kc
+    return pack(X, start, order.blocks, order.block, width, kc, threads=threads)
+
+
+def pack_left(A, order, *, threads=None) -> Panels:
+    """A (M, K) as `ring_product` reads it, to be used again and again with this order."""
+    return _ring_panels(A, order.row_start[np.arange(A.shape[0]) // order.row_tile], order, True, threads)
+
+
+def pack_right(B, order, *, threads=None) -> Panels:
+    """B (K, N) as `ring_product` reads it, to be used again and again with this order."""
+    return _ring_panels(B.T, order.col_start[np.arange(B.shape[1]) // order.col_tile], order, False, threads)
+
+
+# ------------------------------------------------------------------------------- S = Q @ K.T on chains of cores
+
+
+@njit(cache=True, nogil=True)
+def _partial(tile, Q, q0, K, k0, depth, left, sums, at, spare, root, x):
+    """Add the partial p_x to the left (or right) sums of those columns of a tile whose chain it belongs to."""
+    mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)
+    if (x <= root[0]) if left else (x > root[-1]):  # all of them
+        add_chain(tile, Q, q0, 1, mr, K, k0, nr, sums, at, nr, depth)
+        return
+    spare[:] = sums[at : at + mr * nr]
+    add_chain(tile, Q, q0, 1, mr, K, k0, nr, spare, 0, nr, depth)
+    for i in range(mr * nr):
+        if (x <= root[i % nr]) == left:
+            sums[at + i] = spare[i]
+
+
+@njit(cache=True, nogil=True)
+def _chain_block(tile, Q, K, q_lanes, k_lanes, ic, jc, rows, root, E, eb, parts, kc, tiles, spare):
+    """The block of S at (ic, jc): left sums over x = 0 .. root, right sums over x = parts - 1 .. root + 1, their sum.
+
+    Sums begin with -0.0, the neutral element of IEEE addition.
     """
-    wide = C.dtype
-    _tile_loop(np.ascontiguousarray(At, wide), np.ascontiguousarray(Bt, wide), np.asarray(ha, np.int64),
-               np.asarray(hb, np.int64), bool(transposed), accumulate == "float16", C)
+    mr, nr, size, group = len(tile.rows), len(tile.vectors) * len(tile.lanes), rows * len(root), max(1, kc // eb)
+    tiles[: 2 * size] = -0.0
+    for left in (True, False):
+        sums = tiles[:size] if left else tiles[size : 2 * size]
+        for step in range(0, parts, group):
+            for jr in range(0, len(root), nr):
+                mine = root[jr : jr + nr]
+                for ir in range(0, rows, mr):
+                    for s in range(step, min(step + group, parts)):
+                        x = s if left else parts - 1 - s
+                        if (x <= mine[-1]) if left else (x > mine[0]):
+                            k0, depth = min(x * eb, E), min(eb, max(E - x * eb, 0))
+                            pc = k0 - k0 % kc
+                            deep = min(kc, E - pc)
+                            q0 = pc * q_lanes + (ic + ir) * deep + (k0 - pc) * mr
+                            b0 = pc * k_lanes + (jc + jr) * deep + (k0 - pc) * nr
+                            at = (jr // nr * rows + ir) * nr
+                            _partial(tile, Q, q0, K, b0, depth, left, sums, at, spare, mine, x)
+    for i in range(size):
+        tiles[i] += tiles[size + i]
+        if len(tile.halves):
+            tiles[i] = round_half(np.float32(tiles[i]))
 
 
 def chain_product(Q, K, root, parts, *, out_dtype=None, accumulate=None, threads=None):
-    """S = Q @ K.T as dist-GEMM-T sums it: partials of E blocks, chained from both ends to a root column.
+    """S = Q @ K.T as dist-GEMM-T sums it: partials of E blocks, chained from both ends to a root core.
 
     p_x = fma chain over E block x;  left = ((p_0 + p_1) + ...) + p_r;  right = ((p_last + ...) + p_{r+1});
     S[:, j] = left + right with r = root[j].
 
     Args:
-        Q: (M, E), K: (N, E), any strides.
-        root: (N,) block index at which the two chains of column j meet.
+        Q: (M, E), K: (N, E), any strides, one dtype.
+        root: (N,) number of the block at which the two chains of column j meet.
         parts: number of E blocks, each ceil(E / parts) long (the last ones may be short or empty).
+        out_dtype, accumulate, threads: as in `ring_product`.
     """
-    wide, half, out_dtype = _wide(Q.dtype), accumulate == "float16", out_dtype or Q.dtype
-    M, E = Q.shape
-    eb = -(-E // parts)
-    Q, K, root = np.ascontiguousarray(Q, wide), np.ascontiguousarray(K, wide), np.asarray(root, np.int64)
+    S = np.empty((len(Q), len(K)), out_dtype or Q.dtype)
+    E, root = Q.shape[1], np.asarray(root)
+    if S.size == 0 or E == 0:
+        S[...] = 0
+        return S
+    tile, eb = cpu.micro_tile(wide(Q.dtype), accumulate == "float16"), -(-E // parts)
+    kc = max(1, cpu.blocking(tile, wide(Q.dtype).itemsize, E).kc // eb) * eb  # whole blocks
+    mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)
+    left = pack(Q, np.zeros(len(Q), np.int64), [0], E, mr, kc, threads=threads)
+    right = pack(K, root, [0], E, nr, kc, threads=threads)
 
-    def add(a, b):
-        s = a + b
-        return s.astype(np.float16).astype(wide) if half else s
+    def block(rows, cols, tiles):
+        _chain_block(tile, left.data, right.data, len(left.index), len(right.index), rows.start, cols.start,
+                     rows.stop - rows.start, right.start[cols], E, eb, parts, kc, tiles,
+                     cpu.aligned(mr * nr, tiles.dtype))  # fmt: skip
 
-    # -0.0 is the exact neutral element of IEEE addition: the first partial arrives unchanged.
-    left, right = np.full((M, K.shape[0]), -0.0, wide), np.full((M, K.shape[0]), -0.0, wide)
-    zero = np.zeros(1, np.int64)
-
-    def partial(x):
-        p = np.zeros((1, M, K.shape[0]), wide)
-        span = slice(min(x * eb, E), min(x * eb + eb, E))
-        _tile_loop(np.ascontiguousarray(Q[None, :, span]), np.ascontiguousarray(K[None, :, span]), zero, zero,
-                   True, half, p)
-        return p[0]
-
-    for x in range(parts):
-        left = np.where(x <= root, add(left, partial(x)), left)
-    for x in reversed(range(parts)):
-        right = np.where(x > root, add(right, partial(x)), right)
-    return add(left, right).astype(out_dtype, copy=False)
+    _over_blocks(block, left, right, tile, S, 2, threads)
+    return S
 
 
-def pack_gemv(W, parts):
-    """W (K, N), cut in `parts` K blocks of ceil(K / parts), kept as gemv_partials reads it."""
-    return W, parts
+# ------------------------------------------------------------------------------------------------- y = x @ W
 
 
-def gemv_partials(x, placed, *, accumulate=None, threads=None):
+class PlacedVectorOperand(NamedTuple):
+    """W as `gemv_partials` streams it: panels of columns, K in one piece, 16-bit storage kept."""
+
+    panels: Panels
+    parts: int
+
+
+def pack_gemv(W, parts, *, threads=None) -> PlacedVectorOperand:
+    """W (K, N), cut in ``parts`` K blocks of ceil(K / parts), stored once for many products."""
+    tile, K = cpu.micro_tile(wide(W.dtype)), W.shape[0]
+    start, width = np.zeros(W.shape[1], np.int64), len(tile.vectors) * len(tile.lanes)
+    return PlacedVectorOperand(pack(W.T, start, [0], K, width, max(K, 1), widened=False, threads=threads), parts)
+
+
+@njit(cache=True, nogil=True)
+def _gemv_panel(tile, x, W, p, kb, out):
+    """Panel p of W, from its first byte to its last: out[y, panel] = chain over K block y."""
+    nr, K = len(tile.vectors) * len(tile.lanes), len(x)
+    for y in range(len(out)):
+        k = min(y * kb, K)
+        chain(tile, x, k, 0, 1, W, (p * K + k) * nr, nr, out[y], p * nr, 0, min(kb, K - k))
+
+
+def gemv_partials(x, W: PlacedVectorOperand, *, accumulate=None, threads=None):
     """partials[y, j] = fma chain over the y-th K block of x[k] * W[k, j]; (parts, N), float32 or float64."""
-    W, parts = placed
-    wide = _wide(W.dtype)
-    kb = -(-len(x) // parts)
-    out = np.zeros((parts, 1, W.shape[1]), wide)
-    zero = np.zeros(1, np.int64)
-    for y in range(parts):
-        span = slice(y * kb, min(y * kb + kb, len(x)))
-        _tile_loop(np.ascontiguousarray(x[None, None, span], wide), np.ascontiguousarray(W[None, span], wide),
-                   zero, zero, False, accumulate == "float16", out[y:y + 1])
-    return out[:, 0]
+    panels, parts = W
+    tile = cpu.micro_tile(wide(panels.dtype), accumulate == "float16", rows=1)
+    out = np.zeros((parts, len(panels.index)), wide(panels.dtype))
+    x, data, kb = x.astype(out.dtype), panels.data, -(-len(x) // parts)
+    spans = cpu.spans(len(panels.index) // panels.width, 1, 64)
+
+    def work(tickets):
+        for ticket in tickets:
+            for p in range(spans[ticket].start, spans[ticket].stop):
+                _gemv_panel(tile, x, data, p, kb, out)
+
+    cpu.parallel(work, len(spans), cpu.threads_for(data.size, threads))
+    return out[:, : panels.lanes]
+
+
+@njit(cache=True, nogil=True)
+def _tree(partials, dst, src, maximum):
+    width = 1024  # columns at a time: all their partials stay in L2
+    for j0 in range(0, partials.shape[1], width):
+        for step in range(len(dst)):
+            into, other = partials[dst[step], j0 : j0 + width], partials[src[step], j0 : j0 + width]
+            if maximum:  # as np.maximum: a NaN on either side stays
+                for j in range(len(into)):
+                    into[j] = into[j] if into[j] >= other[j] or into[j] != into[j] else other[j]
+            else:
+                for j in range(len(into)):
+                    into[j] += other[j]
 
 
 def tree_add(partials, dst, src, op="add"):
     """partials[dst[s]] = op(partials[dst[s]], partials[src[s]]) for s = 0, 1, ..., in place; op: "add" or "max"."""
-    _tree_loop(partials, np.asarray(dst, np.int64), np.asarray(src, np.int64), op == "max")
+    _tree(partials, np.asarray(dst, np.int64), np.asarray(src, np.int64), op == "max")
     return partials
+
+
+# --------------------------------------------------------------------------------- one step of the mesh, by tile
+
+
+@njit(cache=True, nogil=True)
+def _tile_step(tile, At, Bt, ha, hb, mt, nt, kb, transposed, c0, c1, C):
+    """Cores c0 .. c1 - 1; straight from the tiles where register tiles divide them, else through padded copies."""
+    mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)
+    mp, width = (mt + mr - 1) // mr * mr, (nt + nr - 1) // nr * nr
+    whole = mp == mt and width == nt and not transposed
+    a, b, c = np.zeros(mp * kb, C.dtype), np.zeros(kb * width, C.dtype), np.zeros(mp * width, C.dtype)
+    for core in range(c0, c1):
+        a0, b0, home = ha[core] * mt * kb, hb[core] * kb * nt, core * mt * nt
+        if whole:
+            for jr in range(0, nt, nr):
+                for ir in range(0, mt, mr):
+                    chain(tile, At, a0 + ir * kb, kb, 1, Bt, b0 + jr, nt, C, home + ir * nt + jr, nt, kb)
+            continue
+        copy_line(At.ctypes.data + a0 * At.itemsize, mt * kb, At, a, 0)
+        source = Bt.ctypes.data + b0 * Bt.itemsize
+        for line in range(nt if transposed else kb):
+            if transposed:
+                for k in range(kb):
+                    copy_line(source + (line * kb + k) * Bt.itemsize, 1, Bt, b, k * width + line)
+            else:
+                copy_line(source + line * nt * Bt.itemsize, nt, Bt, b, line * width)
+        for i in range(mt):
+            c[i * width : i * width + nt] = C[home + i * nt : home + i * nt + nt]
+        for jr in range(0, width, nr):
+            for ir in range(0, mp, mr):
+                chain(tile, a, ir * kb, kb, 1, b, jr, width, c, ir * width + jr, width, kb)
+        for i in range(mt):
+            C[home + i * nt : home + i * nt + nt] = c[i * width : i * width + nt]
+
+
+def tile_products(At, Bt, ha, hb, C, *, transposed=False, accumulate=None, threads=None):
+    """C[c] = chain of fmas continued from C[c] with At[ha[c]] @ Bt[hb[c]] for every core c, in place.
+
+    Args:
+        At: (nA, mt, kb); Bt: (nB, kb, nt), or (nB, nt, kb) if transposed; contiguous.
+        ha, hb: (cores,) handles: which tile each core holds.
+        C: (cores, mt, nt) float32 or float64 accumulators, contiguous.
+    """
+    (cores, mt, nt), kb = C.shape, At.shape[2]
+    rows = cpu.SIMD[cpu.simd()].rows
+    mr = 1 if mt == 1 else min((rows, 2 * rows // 3, rows // 3), key=lambda r: -(-mt // r) * r)
+    tile = cpu.micro_tile(C.dtype, accumulate == "float16", rows=mr)
+    At, Bt, sums = (np.ascontiguousarray(x).reshape(-1).view(seen(x.dtype)) for x in (At, Bt, C))
+    assert np.shares_memory(sums, C) or C.size == 0, "C must be contiguous: it is updated in place"
+    ha, hb = np.asarray(ha, np.int64), np.asarray(hb, np.int64)
+    threads = cpu.threads_for(cores * mt * nt * kb // 8, threads)
+    spans = cpu.spans(cores, 1, -(-cores // (8 * threads)))
+
+    def work(tickets):
+        for ticket in tickets:
+            span = spans[ticket]
+            _tile_step(tile, At, Bt, ha, hb, mt, nt, kb, transposed, span.start, span.stop, sums)
+
+    cpu.parallel(work, len(spans), threads)

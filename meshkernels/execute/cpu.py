@@ -1,0 +1,176 @@
+"""What the host CPU offers: vector width, cache sizes, threads, and the blocking constants that follow from them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from llvmlite import binding
+from numba import config
+from numba.core import event
+
+
+class Simd(NamedTuple):
+    """A register file: bytes in a vector, and the rows x vectors of accumulators that fit beside the operands."""
+
+    bytes: int
+    rows: int
+    vectors: int
+
+
+#: avx512: 24 accumulators of 32 registers; the others: 12 of 16. Every width gives the same bits.
+SIMD = {"avx512": Simd(64, 12, 2), "avx2": Simd(32, 6, 2), "portable": Simd(16, 6, 2)}
+_forced: list[str] = []
+
+
+@cache
+def host_simd() -> str:
+    """The widest of `SIMD` that this CPU executes in hardware."""
+    features = binding.get_host_cpu_features()
+    if features.get("avx512f"):
+        return "avx512"
+    return "avx2" if features.get("avx2") and features.get("fma") else "portable"
+
+
+def simd() -> str:
+    """The width in use: `force_simd`, else the variable MESHKERNELS_SIMD, else what the host offers."""
+    name = _forced[-1] if _forced else os.environ.get("MESHKERNELS_SIMD") or host_simd()
+    if name not in SIMD:
+        raise ValueError(f"MESHKERNELS_SIMD is {name!r}; known: {', '.join(SIMD)}")
+    return name
+
+
+@contextmanager
+def force_simd(name: str) -> Iterator[None]:
+    """Use one width inside the block. A width the CPU lacks still runs, emulated by narrower instructions."""
+    _forced.append(name)
+    try:
+        simd()
+        yield
+    finally:
+        _forced.pop()
+
+
+class MicroTile(NamedTuple):
+    """The register tile as a *type*: each number is the length of a tuple of zeros, so Numba specialises on it.
+
+    rows x (vectors * lanes) accumulators; ``len(halves) == 1`` rounds them to float16 after every multiply-add.
+    """
+
+    rows: tuple[int, ...]
+    vectors: tuple[int, ...]
+    lanes: tuple[int, ...]
+    halves: tuple[int, ...]
+
+
+def micro_tile(dtype: np.dtype, half: bool = False, rows: int | None = None) -> MicroTile:
+    """The register tile for accumulators of ``dtype`` at the width in use."""
+    width = SIMD[simd()]
+    sizes = (rows or width.rows, width.vectors, width.bytes // np.dtype(dtype).itemsize, int(half))
+    return MicroTile(*((0,) * n for n in sizes))
+
+
+@cache
+def caches() -> tuple[int, int]:
+    """Bytes of L1 data and L2 cache of one core; 32 KiB and 512 KiB where the system does not say."""
+
+    def ask(name: str, otherwise: int) -> int:
+        try:
+            return os.sysconf(name) or otherwise
+        except (AttributeError, ValueError, OSError):
+            return otherwise
+
+    return ask("SC_LEVEL1_DCACHE_SIZE", 32 << 10), ask("SC_LEVEL2_CACHE_SIZE", 512 << 10)
+
+
+def aligned(size: int, dtype: np.dtype) -> np.ndarray:
+    """(size,) uninitialised numbers that begin on a cache line: a vector that straddles two costs two loads."""
+    raw = np.empty(size * np.dtype(dtype).itemsize + 63, np.uint8)
+    skip = -raw.__array_interface__["data"][0] % 64
+    return raw[skip : skip + size * np.dtype(dtype).itemsize].view(dtype)
+
+
+class Blocking(NamedTuple):
+    """Steps of the loops pc, ic, jc: kc multiply-adds deep, mc rows, nc columns (multiples of the micro-tile)."""
+
+    kc: int
+    mc: int
+    nc: int
+
+
+def blocking(tile: MicroTile, itemsize: int, K: int, kc: int | None = None) -> Blocking:
+    """Cache blocking after Goto & van de Geijn, for a contraction of length K.
+
+    kc: a B micro-panel (kc x nr) is as large as L1, through which it streams while an A micro-panel stays (unless
+        the caller wants another kc); chunks of K are made nearly equal;
+    mc: an A block (mc x kc) takes 3/8 of L2;
+    nc: the C block (mc x nc), which a thread completes before it turns to the next, is as large as L2.
+    """
+    l1, l2 = caches()
+    mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)
+    if kc is None:
+        chunks = -(-K // max(64, l1 // (nr * itemsize)))
+        kc = -(-K // chunks)
+    mc = max(mr, 3 * l2 // 8 // (kc * itemsize) // mr * mr)
+    nc = max(nr, l2 // (mc * itemsize) // nr * nr)
+    return Blocking(kc, mc, nc)
+
+
+class _Notice(event.Listener):
+    """Says once, on stderr, why the first call takes seconds."""
+
+    def __init__(self) -> None:
+        self.said = False
+
+    def on_start(self, event: event.Event) -> None:
+        function = event.data["dispatcher"].py_func
+        if not self.said and function.__module__.startswith("meshkernels."):
+            self.said = True
+            print("meshkernels: compiling kernels for this CPU (seconds, once; cached on disk)", file=sys.stderr)
+
+    def on_end(self, event: event.Event) -> None:
+        pass
+
+
+event.register("numba:compile", _Notice())
+
+
+@cache
+def _pool(workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers, "meshkernels")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of its parent's threads
+
+
+def threads_for(operations: int, threads: int | None = None) -> int:
+    """At most ``threads`` (None: NUMBA_NUM_THREADS), and only as many as the work is worth: waking one takes 0.1 ms."""
+    most = threads or config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    return max(1, min(most, operations // 200_000))
+
+
+def parallel(work: Callable[[Iterator[int]], None], tasks: int, threads: int) -> None:
+    """Let each thread run ``work(tickets)``, whose kernels release the GIL; tickets 0 .. tasks - 1 are shared out."""
+    threads = min(threads, tasks)
+    tickets = iter(range(tasks))
+    helpers = [_pool(threads - 1).submit(work, tickets) for _ in range(threads - 1)] if threads > 1 else []
+    work(tickets)
+    for helper in helpers:
+        helper.result()
+
+
+def spans(total: int, unit: int, most: int, parts: int = 1) -> list[slice]:
+    """[0, total) cut at multiples of ``unit`` into nearly equal slices of about ``most``, a multiple of ``parts``."""
+    units = -(-total // unit)
+    count = -(-units // max(1, most // unit))
+    count = max(1, min(units, -(-count // parts) * parts))
+    edges = [min(total, units * i // count * unit) for i in range(count + 1)]
+    return [slice(*edge) for edge in itertools.pairwise(edges)]

@@ -1,0 +1,252 @@
+"""The register tile: vectors of accumulators, one explicit fused multiply-add each per step of k, as LLVM IR."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+#: What Numba sees of the storage types that it has no arithmetic for.
+HALF, BFLOAT = types.uint16, types.int16
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+
+
+def _vector(scalar, n):
+    return ir.VectorType(scalar, n) if n else scalar
+
+
+def _fma(builder, a, b, c):
+    """llvm.fma: a * b + c rounded once, whatever the optimiser thinks of contraction."""
+    kind, lanes = (c.type.element, f"v{c.type.count}") if isinstance(c.type, ir.VectorType) else (c.type, "")
+    name = f"llvm.fma.{lanes}f{32 if kind == ir.FloatType() else 64}"
+    return builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(c.type, [c.type] * 3), name),
+                        [a, b, c])
+
+
+def _splat(builder, x, n):
+    vector = ir.VectorType(x.type, n)
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), x, _I32(0))
+    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_I32, n), [0] * n))
+
+
+def _round_half(builder, x, n=0):
+    """float32 -> nearest float16, ties to even -> float32."""
+    return builder.fpext(builder.fptrunc(x, _vector(ir.HalfType(), n)), _vector(ir.FloatType(), n))
+
+
+def _convert(builder, x, storage, target, n=0):
+    """Scalar or vector of n from one dtype to another: exact when it widens, to nearest even when it narrows."""
+    single, int32, int16 = (_vector(kind, n) for kind in (ir.FloatType(), _I32, ir.IntType(16)))
+
+    def each(value):
+        return ir.Constant(int32, [value] * n if n else value)
+
+    if storage == target:
+        return x
+    if storage == HALF:
+        x = builder.fpext(builder.bitcast(x, _vector(ir.HalfType(), n)), single)
+    elif storage == BFLOAT:  # the upper half of a float32
+        x = builder.bitcast(builder.shl(builder.zext(x, int32), each(16)), single)
+    elif storage == types.float64:
+        x = builder.fptrunc(x, single)
+    if target == types.float64:
+        return builder.fpext(x, _vector(ir.DoubleType(), n))
+    if target == HALF:
+        return builder.bitcast(builder.fptrunc(x, _vector(ir.HalfType(), n)), int16)
+    if target == BFLOAT:  # add just below half of what is dropped, plus one if what is kept is odd
+        bits = builder.bitcast(x, int32)
+        odd = builder.and_(builder.lshr(bits, each(16)), each(1))
+        nearest = builder.add(bits, builder.add(odd, each(0x7FFF)))
+        kept = builder.select(builder.fcmp_unordered("uno", x, x), builder.or_(bits, each(0x400000)), nearest)
+        return builder.trunc(builder.lshr(kept, each(16)), int16)
+    return x
+
+
+def _load(context, builder, place, dtype, n):
+    kind = context.get_value_type(dtype)
+    place = builder.bitcast(place, _vector(kind, n).as_pointer())
+    return builder.load(place, align=context.get_abi_sizeof(kind))
+
+
+def _store(context, builder, x, place):
+    kind = x.type.element if isinstance(x.type, ir.VectorType) else x.type
+    builder.store(x, builder.bitcast(place, x.type.as_pointer()), align=context.get_abi_sizeof(kind))
+
+
+@intrinsic
+def move(typingctx, lanes, address, like, out, offset):
+    """Copy len(lanes) numbers, of the dtype of ``like``, from an address to out[offset:], converted to its dtype."""
+
+    def codegen(context, builder, sig, args):
+        n, storage, target = len(sig.args[0]), sig.args[2].dtype, sig.args[3].dtype
+        place = builder.inttoptr(args[1], context.get_value_type(storage).as_pointer())
+        data = context.make_array(sig.args[3])(context, builder, args[3]).data
+        x = _convert(builder, _load(context, builder, place, storage, n), storage, target, n)
+        _store(context, builder, x, builder.gep(data, [args[4]]))
+        return context.get_dummy_value()
+
+    return types.void(lanes, types.intp, like, out, types.intp), codegen
+
+
+@intrinsic
+def prefetch(typingctx, address):
+    """Ask for the cache line at an address; harmless where there is none."""
+
+    def codegen(context, builder, sig, args):
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [builder.inttoptr(args[0], byte), _I32(0), _I32(3), _I32(1)])  # read, keep, data
+        return context.get_dummy_value()
+
+    return types.void(types.intp), codegen
+
+
+@intrinsic
+def transpose4(typingctx, addresses, k_step, like, out, offset, width):
+    """Copy four lanes x four steps of k from four addresses to out[offset + k width + lane], converted."""
+
+    def codegen(context, builder, sig, args):
+        storage, target = sig.args[2].dtype, sig.args[3].dtype
+        data = context.make_array(sig.args[3])(context, builder, args[3]).data
+        lanes = []
+        for l in range(4):
+            place = builder.inttoptr(builder.extract_value(args[0], l), context.get_value_type(storage).as_pointer())
+            lanes.append(_load(context, builder, place, storage, 4))
+
+        def pick(x, y, *which):
+            return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_I32, 4), list(which)))
+
+        low = pick(lanes[0], lanes[1], 0, 4, 1, 5), pick(lanes[2], lanes[3], 0, 4, 1, 5)
+        high = pick(lanes[0], lanes[1], 2, 6, 3, 7), pick(lanes[2], lanes[3], 2, 6, 3, 7)
+        for k, x in enumerate(pick(*pair, *which) for pair in (low, high) for which in ((0, 1, 4, 5), (2, 3, 6, 7))):
+            place = builder.gep(data, [builder.add(args[4], builder.mul(args[5], _I64(k)))])
+            _store(context, builder, _convert(builder, x, storage, target, 4), place)
+        return context.get_dummy_value()
+
+    return types.void(addresses, types.intp, like, out, types.intp, types.intp), codegen
+
+
+@intrinsic
+def round_half(typingctx, x):
+    """float32 -> the nearest float16 (ties to even), returned as float32: the wafer's register width."""
+    return x(x), lambda context, builder, sig, args: _round_half(builder, args[0])
+
+
+def _micro_kernel(context, module, tile, left_type, storage, target, kind):
+    """The LLVM function of one register tile; see `chain`, `add_chain` and `live_chain` for the three kinds.
+
+    One function, called but never inlined: its loop keeps the registers to itself, and it compiles once.
+    """
+    rows, vectors, lanes, halves = (len(field) for field in tile.types)
+    scalar, element = context.get_value_type(target), context.get_value_type(storage)
+    vector, single, count = ir.VectorType(scalar, lanes), scalar.as_pointer(), _I32.as_pointer()
+    name = f"{kind}_{rows}x{vectors}x{lanes}_{left_type}_{storage}_{target}_{halves}"
+    if name in module.globals:
+        return module.globals[name]
+    factor = context.get_value_type(left_type).as_pointer()
+    kinds = [factor, _I64, _I64, element.as_pointer(), _I64, single, _I64, _I64, count, count, _I32, _I32]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds[: 12 if kind == "live" else 8]), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    a, a_row, a_k, b, b_k, c, c_row, depth, *life = function.args
+    entry, loop, done = (function.append_basic_block(block) for block in ("entry", "loop", "done"))
+    builder = ir.IRBuilder(entry)
+    tiles = [(r, v) for r in range(rows) for v in range(vectors)]
+
+    def rounded(x):
+        return _round_half(builder, x, lanes) if halves else x
+
+    def at_least(bound):
+        """Masks of the tile: which elements start at ring time ``bound`` or later."""
+        row_start, col_start = life[:2]
+        limits = [builder.sub(bound, builder.load(builder.gep(row_start, [_I64(r)]))) for r in range(rows)]
+        starts = [_load(context, builder, builder.gep(col_start, [_I64(v * lanes)]), types.int32, lanes)
+                  for v in range(vectors)]
+        return [builder.icmp_signed(">=", starts[v], _splat(builder, limits[r], lanes)) for r, v in tiles]
+
+    homes = [builder.gep(c, [builder.add(builder.mul(c_row, _I64(r)), _I64(v * lanes))]) for r, v in tiles]
+    held = [_load(context, builder, home, target, lanes) for home in homes]
+    zero = ir.Constant(vector, [0.0] * lanes)
+    first = [zero] * len(tiles) if kind == "add" else held
+    if kind == "live":
+        first = [builder.select(unborn, zero, x) for unborn, x in zip(at_least(life[2]), held)]
+    builder.cbranch(builder.icmp_signed(">", depth, _I64(0)), loop, done)
+
+    builder.position_at_end(loop)
+    k = builder.phi(_I64)
+    acc = [builder.phi(vector) for _ in tiles]
+    line = builder.gep(b, [builder.mul(k, b_k)])
+    right = [_convert(builder, _load(context, builder, builder.gep(line, [_I64(v * lanes)]), storage, lanes),
+                      storage, target, lanes) for v in range(vectors)]
+    column = builder.gep(a, [builder.mul(k, a_k)])
+    factors = [builder.load(builder.gep(column, [builder.mul(a_row, _I64(r))])) for r in range(rows)]
+    left = [_splat(builder, _convert(builder, x, left_type, target), lanes) for x in factors]
+    after = [rounded(_fma(builder, left[r], right[v], x)) for (r, v), x in zip(tiles, acc)]
+    step = builder.add(k, _I64(1))
+    for phi, begin, again in zip([k, *acc], [_I64(0), *first], [step, *after]):
+        phi.add_incoming(begin, entry)
+        phi.add_incoming(again, loop)
+    builder.cbranch(builder.icmp_signed("<", step, depth), loop, done)
+
+    builder.position_at_end(done)
+    results = [builder.phi(vector) for _ in tiles]
+    for result, begin, last in zip(results, first, after):
+        result.add_incoming(begin, entry)
+        result.add_incoming(last, loop)
+    if kind == "add":
+        results = [rounded(builder.fadd(old, result)) for old, result in zip(held, results)]
+    if kind == "live":
+        held = [_load(context, builder, home, target, lanes) for home in homes]
+        results = [builder.select(*choice) for choice in zip(at_least(life[3]), results, held)]
+    for home, result in zip(homes, results):
+        _store(context, builder, result, home)
+    builder.ret_void()
+    return function
+
+
+def _caller(kind):
+    """Lower a call with arrays and offsets to a call of the micro-kernel with pointers."""
+
+    def codegen(context, builder, sig, args):
+        def at(array, offset):
+            data = context.make_array(sig.args[array])(context, builder, args[array]).data
+            return builder.gep(data, [args[offset]])
+
+        dtypes = (sig.args[array].dtype for array in (1, 5, 8))
+        kernel = _micro_kernel(context, builder.module, sig.args[0], *dtypes, kind)
+        life = [at(12, 13), at(14, 15), args[16], args[17]] if kind == "live" else []
+        _, _, _, a_row, a_k, _, _, b_k, _, _, c_row, depth = args[:12]
+        builder.call(kernel, [at(1, 2), a_row, a_k, at(5, 6), b_k, at(8, 9), c_row, depth, *life])
+        return context.get_dummy_value()
+
+    return codegen
+
+
+def _signature(tile, A, B, C, *life):
+    i = types.intp
+    return types.void(tile, A, i, i, i, B, i, i, C, i, i, i, *life)
+
+
+@intrinsic
+def chain(typingctx, tile, A, a0, a_row, a_k, B, b0, b_k, C, c0, c_row, depth):
+    """Continue the chains in a register tile of C by ``depth`` multiply-adds.
+
+    Element (r, j): for k = 0, 1, ...: C[c0 + r c_row + j] = fma(A[a0 + r a_row + k a_k], B[b0 + k b_k + j], same).
+    """
+    return _signature(tile, A, B, C), _caller("chain")
+
+
+@intrinsic
+def add_chain(typingctx, tile, A, a0, a_row, a_k, B, b0, b_k, C, c0, c_row, depth):
+    """As `chain`, but the chains start from zero and are added to C at the end."""
+    return _signature(tile, A, B, C), _caller("add")
+
+
+@intrinsic
+def live_chain(typingctx, tile, A, a0, a_row, a_k, B, b0, b_k, C, c0, c_row, depth, row, r0, col, j0, born, kept):
+    """As `chain`, but element (r, j) with u = row[r0 + r] + col[j0 + j] restarts from zero where u >= born, and is
+    left as it was where u < kept (its chain is complete)."""
+    i = types.intp
+    return _signature(tile, A, B, C, row, i, col, i, types.int32, types.int32), _caller("live")

@@ -1,0 +1,181 @@
+"""Panels: an operand copied into the order in which the micro-kernel reads it, and results copied back.
+
+A panel holds ``width`` lanes (rows of A, columns of B); place runs through K in ring order, cut into chunks of kc.
+Chunk after chunk, panel after panel, place after place, the lanes lie side by side, so that the cache block of a
+step of the loop pc is one contiguous stretch of memory (panels that ran through all of K: 0.9 of this speed).
+float16 and bfloat16 become float32 on the way, unless they are kept for GEMV.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from meshkernels.execute import cpu
+from meshkernels.execute.microkernel import move, prefetch, transpose4
+
+#: Storage types that Numba has no arithmetic for travel as 16-bit integers; see microkernel.HALF and BFLOAT.
+_BITS = {"float16": np.dtype(np.uint16), "bfloat16": np.dtype(np.int16)}
+
+
+def seen(dtype: np.dtype) -> np.dtype:
+    """``dtype`` as Numba sees it: float16 as uint16, bfloat16 as int16, anything else as it is."""
+    return _BITS.get(np.dtype(dtype).name, np.dtype(dtype))
+
+
+def wide(dtype: np.dtype) -> np.dtype:
+    """The precision sums are kept in: float64 for float64 storage, else float32."""
+    return np.dtype(np.float64 if np.dtype(dtype) == np.float64 else np.float32)
+
+
+_ONE, _FOUR = (0,), (0, 0, 0, 0)  # vector lengths, as types: see cpu.MicroTile
+
+
+@dataclass(frozen=True, eq=False)
+class Panels:
+    """One packed operand.
+
+    Attributes:
+        data: (K * panels * width,) element (place, panel p, lane l) at ``chunk * kc * panels * width +
+            (p * depth + place - chunk * kc) * width + l``, where the chunk is depth = min(kc, K - chunk * kc) deep.
+        index: (panels * width,) which row of A (column of B) each lane is; padding repeats the last.
+        start: (panels * width,) int32, the lane's share of the ring place where its chains start; ascending.
+        places: (L + 1,) multiply-adds before each ring place; the last is K.
+        kc: depth of a chunk.
+        width: lanes in a panel.
+        lanes: rows of A (columns of B).
+        dtype: of the operand before packing.
+    """
+
+    data: np.ndarray
+    index: np.ndarray
+    start: np.ndarray
+    places: np.ndarray
+    kc: int
+    width: int
+    lanes: int
+    dtype: np.dtype
+
+
+def pack(X, start, blocks, block, width, kc, *, widened=True, threads=None) -> Panels:
+    """Pack the rows of ``X`` (lanes, K), any strides: lanes sorted by ``start``, K in the order of ``blocks``.
+
+    Args:
+        X: A itself, or B.T.
+        start: (lanes,) ring place at which each lane's chains start.
+        blocks: (L,) K-block ids in ring order, each ``block`` long, the last ones short or empty.
+        width: lanes of a panel.
+        kc: depth of a chunk.
+        widened: convert 16-bit storage to float32.
+    """
+    lanes, K = X.shape
+    panels = -(-lanes // width)
+    index = np.argsort(start, kind="stable")[np.minimum(np.arange(panels * width), lanes - 1)]
+    first = np.minimum(np.asarray(blocks, np.int64) * block, K)
+    lengths = np.minimum(first + block, K) - first
+    places = np.concatenate(([0], np.cumsum(lengths)))
+    k_of = np.arange(K) + np.repeat(first - places[:-1], lengths)
+    like = np.empty(0, seen(X.dtype))
+    data = cpu.aligned(len(index) * K, wide(X.dtype) if widened else like.dtype)
+    copy = _copy_runs if X.strides[0] == X.itemsize else _transpose
+    address = X.__array_interface__["data"][0]
+
+    def work(tickets):
+        for ticket in tickets:
+            p0, p1 = groups[ticket].start, groups[ticket].stop
+            copy(address, *X.strides, like, index, (0,) * width, k_of, kc, p0, p1, data)
+
+    # 256 lanes at a time: long runs of a row are read, and few panels are written, at once.
+    threads = cpu.threads_for(data.size, threads)
+    groups = cpu.spans(panels, 1, max(1, 256 // width), threads)
+    cpu.parallel(work, len(groups), threads)
+    return Panels(data, index, np.asarray(start)[index].astype(np.int32), places, kc, width, lanes, X.dtype)
+
+
+@njit(cache=True, nogil=True)
+def copy_line(address, count, like, out, to):
+    """out[to : to + count] = the numbers, of the dtype of ``like``, at an address; converted."""
+    r = 0
+    while r + 4 <= count:
+        move(_FOUR, address + r * like.itemsize, like, out, to + r)
+        r += 4
+    while r < count:
+        move(_ONE, address + r * like.itemsize, like, out, to + r)
+        r += 1
+
+
+@njit(cache=True, nogil=True)
+def _copy_runs(address, lane_step, k_step, like, index, lanes, k_of, kc, p0, p1, out):
+    """Panels p0 .. p1 - 1 of an operand whose lanes lie side by side (steps in bytes): copy runs, row after row."""
+    K, width = len(k_of), len(lanes)
+    begins = np.array([l for l in range(p0 * width, p1 * width) if l % width == 0 or index[l] != index[l - 1] + 1])
+    ends = np.append(begins[1:], p1 * width)
+    for place in range(K):
+        row, ahead = address + k_of[place] * k_step, (k_of[min(place + 8, K - 1)] - k_of[place]) * k_step
+        chunk = place - place % kc
+        depth = min(kc, K - chunk)
+        base = chunk * len(index) + (place - chunk) * width
+        for i in range(len(begins)):
+            l = begins[i]
+            at, run = row + index[l] * lane_step, ends[i] - l
+            to = base + l % width + l // width * width * depth
+            if run == width:
+                for line in range(0, width * like.itemsize, 64):
+                    prefetch(at + ahead + line)
+                move(lanes, at, like, out, to)
+            else:
+                prefetch(at + ahead)
+                copy_line(at, run, like, out, to)
+
+
+@njit(cache=True, nogil=True)
+def _transpose(address, lane_step, k_step, like, index, lanes, k_of, kc, p0, p1, out):
+    """The same for lanes that lie apart: a transposition, 4 x 4 at a time where k is contiguous."""
+    K, width, strip = len(k_of), len(lanes), 64
+    for p in range(p0, p1):
+        place = 0
+        while place < K:
+            chunk = place - place % kc
+            depth = min(kc, K - chunk)
+            count, limit = 1, min(strip, chunk + depth - place)
+            while count < limit and k_of[place + count] == k_of[place] + count:
+                count += 1
+            row, to = address + k_of[place] * k_step, chunk * len(index) + (p * depth + place - chunk) * width
+            fours = count - count % 4 if k_step == like.itemsize else 0
+            ahead = (k_of[min(place + count, K - 1)] - k_of[place]) * k_step
+            for l in range(0, width - 3, 4):
+                q = p * width + l
+                a0, a1 = row + index[q] * lane_step, row + index[q + 1] * lane_step
+                a2, a3 = row + index[q + 2] * lane_step, row + index[q + 3] * lane_step
+                for line in range(0, fours * like.itemsize, 64):
+                    prefetch(a0 + ahead + line)
+                    prefetch(a1 + ahead + line)
+                    prefetch(a2 + ahead + line)
+                    prefetch(a3 + ahead + line)
+                for k in range(0, fours, 4):
+                    s = k * k_step
+                    transpose4((a0 + s, a1 + s, a2 + s, a3 + s), k_step, like, out, to + k * width + l, width)
+            for l in range(width):
+                at = row + index[p * width + l] * lane_step
+                for k in range(fours if l < width - width % 4 else 0, count):
+                    move(_ONE, at + k * k_step, like, out, to + k * width + l)
+            place += count
+
+
+@njit(cache=True, nogil=True)
+def write_back(tiles, mr, nr, rows, cols, N, out):
+    """Copy register tiles, column of tiles by column, to the rows and columns of ``out`` (M * N,) they stand for.
+
+    Element (i, j) of the block is ``tiles[(j // nr * padded + i) * nr + j % nr]`` with padded = rows rounded up to mr.
+    """
+    begins = [j for j in range(len(cols)) if j % nr == 0 or cols[j] != cols[j - 1] + 1]
+    begins.append(len(cols))
+    padded = (len(rows) + mr - 1) // mr * mr
+    base = tiles.ctypes.data
+    for i in range(len(rows)):
+        for s in range(len(begins) - 1):
+            j, run = begins[s], begins[s + 1] - begins[s]
+            at = base + ((j // nr * padded + i) * nr + j % nr) * tiles.itemsize
+            copy_line(at, run, tiles, out, rows[i] * N + cols[j])
