@@ -113,8 +113,8 @@ NOTES = [
     "beta.",
     "Table 2 serves three of four A100 requests at half the rate of table 4, without a reason given: one factor, "
     "`served`, is fitted; the fourth request (4096 + 4096) is missed by half.",
-    "Table 5 follows from padded tiles of whole layers; some tens of bytes per core of the published shift capacity are "
-    "unexplained.",
+    "Table 5 follows from padded tiles of whole layers; some tens of bytes per core of the published shift capacity "
+    "are unexplained.",
 ]
 
 
