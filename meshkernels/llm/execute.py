@@ -144,12 +144,11 @@ class Prefill(Phase):
         return K, V
 
     def score(self, op: Operation, block: int, Q: np.ndarray, K: np.ndarray) -> tuple[np.ndarray]:
-        """``Q K^T`` for every query head with its group's keys."""
-        group, accumulate = self.config.group, self.precision.accumulate
-        S = np.empty((len(Q), Q.shape[1], Q.shape[1]), np.float32)
-        for h in range(len(Q)):
-            S[h] = prepared.gemm_t(Q[h], K[h // group], self.layout.strip, accumulate)
-        return (self.precision.store(S),)
+        """``Q K^T`` for every query head with its group's keys; the order of a sum is that of its key's column."""
+        heads, L, head = Q.shape
+        groups = Q.reshape(len(K), -1, head)
+        S = [prepared.gemm_t(q, k, self.layout.strip, self.precision.accumulate) for q, k in zip(groups, K)]
+        return (self.precision.store(np.array(S).reshape(heads, L, L)),)
 
     def softmax(self, op: Operation, block: int, S: np.ndarray) -> tuple[np.ndarray]:
         """Causal softmax of the rows, scaled by ``1 / sqrt(head_dim)``."""

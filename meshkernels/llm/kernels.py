@@ -59,16 +59,16 @@ def _combine(partials, n, dst, src, half):
 
 
 @njit(cache=True, nogil=True)
-def gemv(x, W, parts, dst, src, root, half, out):
-    """``out = x W``, the rows of ``W (K, N)`` cut into ``parts``: partial sums and their tree in one pass over W.
+def gemv(x, W, begin, stop, parts, dst, src, root, half, out):
+    """``out = x W`` for columns ``begin .. stop``, the rows of ``W (K, N)`` cut into ``parts``, in one pass over W.
 
-    Strips of columns are finished one by one, so that their partial sums never leave the cache.
+    Strips of columns are finished one by one, their tree of sums too, so that partial sums never leave the cache.
     """
-    K, N = W.shape
+    K = len(W)
     tile, strip = -(-K // parts), min(4096, max(512, 98304 // parts))
-    partials = np.empty((parts, min(strip, N)), W.dtype)
-    for j0 in range(0, N, strip):
-        n = min(strip, N - j0)
+    partials = np.empty((parts, min(strip, stop - begin)), W.dtype)
+    for j0 in range(begin, stop, strip):
+        n = min(strip, stop - j0)
         for part in range(parts):
             acc = partials[part, :n]
             acc[:] = 0

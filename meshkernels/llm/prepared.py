@@ -6,12 +6,13 @@ states, and calls the same kernels as the fused executor.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
 
 from meshkernels.algorithms import gemv as vector
-from meshkernels.execute import kernels
+from meshkernels.execute import cpu, kernels
 from meshkernels.llm import kernels as local
 from meshkernels.mesh import Mesh
 from meshkernels.schedule import ChainSum, RingOrder
@@ -50,11 +51,19 @@ class Gemv:
     def __init__(self, W: np.ndarray, mesh: Mesh, axis: int, accumulate: str = "float32"):
         self.W, self.parts, self.half = W, mesh.length(axis), accumulate == "float16"
         self.tree = tree(mesh, axis)
+        self.threads = cpu.threads_for(W.size // 4)  # it streams: a thread must have a millisecond's bytes to fetch
+        self.spans = cpu.spans(W.shape[1], 16, 4096, self.threads)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """``(1, K)`` -> ``(1, N)``."""
         out = np.empty((1, self.W.shape[1]), np.float32)
-        local.gemv(x[0], self.W, self.parts, *self.tree, self.half, out[0])
+
+        def work(tickets: Iterator[int]) -> None:
+            for ticket in tickets:
+                span = self.spans[ticket]
+                local.gemv(x[0], self.W, span.start, span.stop, self.parts, *self.tree, self.half, out[0])
+
+        cpu.parallel(work, len(self.spans), self.threads)
         return out
 
 
