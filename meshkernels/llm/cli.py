@@ -13,7 +13,6 @@ from meshkernels import weights
 from meshkernels.errors import MeshError
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.model import Llama
-from meshkernels.llm.plan import decode_plan
 from meshkernels.llm.sampling import Sampler
 from meshkernels.llm.summary import block_table, fit_to, mesh_summary, prediction_lines, text_table
 from meshkernels.mesh import Mesh
@@ -113,7 +112,8 @@ def _run(options: argparse.Namespace) -> int:
     else:
         print("\n\n" + report(record, summary))
         if options.ledger:
-            print("\none block, one token:\n" + block_table(decode_plan(model.layout, summary["token"]["tokens"])))
+            for phase in ("prefill", "token"):
+                print(f"\none block of {phase}:\n{block_table(summary[phase])}")
     return INTERRUPTED if record.ended_by == "interrupt" else 0
 
 

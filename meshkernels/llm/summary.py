@@ -68,7 +68,15 @@ def _phase(plan: Plan, itemsize: int, accumulator: int) -> dict[str, Any]:
     return {"tokens": plan.tokens, "rows": plan.layout.mesh.rows, "cols": plan.layout.mesh.cols,
             "steps": work.steps, "critical_hops": work.hops, "stages": work.stages, "words": work.words,
             "macs": work.macs, "all_reduces": work.all_reduces,
-            "peak_bytes_per_core": counts.peak_bytes(plan, itemsize, accumulator)}
+            "peak_bytes_per_core": counts.peak_bytes(plan, itemsize, accumulator),
+            "block": [_line(line) for line in counts.block(plan, itemsize, accumulator)]}
+
+
+def _line(line: counts.Line) -> dict[str, Any]:
+    """One operation of a block, with each of its collectives."""
+    w = line.work
+    return {"operation": line.name, "steps": w.steps, "hops": w.hops, "stages": w.stages, "words": w.words,
+            "collectives": [{"op": op, "axis": axis, "words": words} for op, axis, words in line.collectives]}
 
 
 def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, itemsize: int = 2) -> int:
@@ -86,13 +94,13 @@ def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, ite
     return counts.cache_budget(decode_plan(layout, 1), limit, itemsize)
 
 
-def block_table(plan: Plan) -> str:
+def block_table(phase: dict[str, Any]) -> str:
     """The ledger of one block as text: every operation, what it costs, each collective with axis and length."""
     rows: list[tuple[str, ...]] = [("operation", "steps", "hops", "stages", "words", "collectives (elements per core)")]
-    for line in counts.block(plan):
-        w = line.work
-        collectives = ", ".join(f"{op} {axis}: {words:,}" for op, axis, words in line.collectives)
-        rows.append((line.name, *(f"{n:,}" if n else "" for n in (w.steps, w.hops, w.stages, w.words)), collectives))
+    for line in phase["block"]:
+        collectives = ", ".join(f"{c['op']} {c['axis']}: {c['words']:,}" for c in line["collectives"])
+        numbers = (f"{line[key]:,}" if line[key] else "" for key in ("steps", "hops", "stages", "words"))
+        rows.append((line["operation"], *numbers, collectives))
     wide = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(c.rjust(w) if 0 < i < 5 else c.ljust(w) for i, (c, w) in enumerate(zip(row, wide)))
                      .rstrip() for row in rows)

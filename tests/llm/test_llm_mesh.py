@@ -27,6 +27,14 @@ def test_gemv(grid, axis):
     assert np.array_equal(prepared.Gemv(W, mesh, axis)(x[None])[0], expected)
 
 
+def test_gemv_on_several_threads():
+    mesh, x, W = mk.Mesh(5), array(37), array(37, 9001)
+    product = prepared.Gemv(W, mesh, 0)
+    product.threads = 3
+    assert len(product.spans) > 1
+    assert np.array_equal(product(x[None])[0], mk.gemv(x, W, mesh, method="lockstep"))
+
+
 @pytest.mark.parametrize("grid", GRIDS[:4], ids=str)
 def test_gemv_in_float16(grid):
     mesh, x, W = mk.Mesh(*grid), half(37), half(37, 51)
