@@ -70,10 +70,11 @@ class MicroTile(NamedTuple):
     halves: tuple[int, ...]
 
 
-def micro_tile(dtype: np.dtype, half: bool = False, rows: int | None = None) -> MicroTile:
-    """The register tile for accumulators of ``dtype`` at the width in use."""
+def micro_tile(dtype: np.dtype, half: bool = False, rows: int = 0, vectors: int = 0) -> MicroTile:
+    """The register tile for accumulators of ``dtype`` at the width in use, with other rows and vectors if given."""
     width = SIMD[simd()]
-    sizes = (rows or width.rows, width.vectors, width.bytes // np.dtype(dtype).itemsize, int(half))
+    lanes = width.bytes // np.dtype(dtype).itemsize
+    sizes = (rows or width.rows, vectors or width.vectors, lanes, int(half))
     return MicroTile(*((0,) * n for n in sizes))
 
 

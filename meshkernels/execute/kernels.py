@@ -131,47 +131,40 @@ def pack_right(B, order, *, threads=None) -> Panels:
 
 
 @njit(cache=True, nogil=True)
-def _partial(tile, Q, q0, K, k0, depth, left, sums, at, spare, root, x):
-    """Add the partial p_x to the left (or right) sums of those columns of a tile whose chain it belongs to."""
-    mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)
-    if (x <= root[0]) if left else (x > root[-1]):  # all of them
-        add_chain(tile, Q, q0, 1, mr, K, k0, nr, sums, at, nr, depth)
-        return
-    spare[:] = sums[at : at + mr * nr]
-    add_chain(tile, Q, q0, 1, mr, K, k0, nr, spare, 0, nr, depth)
-    for i in range(mr * nr):
-        if (x <= root[i % nr]) == left:
-            sums[at + i] = spare[i]
-
-
-@njit(cache=True, nogil=True)
-def _chain_block(tile, Q, K, q_lanes, k_lanes, ic, jc, rows, root, E, eb, parts, kc, tiles, spare):
+def _chain_block(tile, Q, K, q_lanes, k_lanes, ic, jc, rows, root, E, eb, parts, kc, S, spare):
     """The block of S at (ic, jc): left sums over x = 0 .. root, right sums over x = parts - 1 .. root + 1, their sum.
 
     Sums begin with -0.0, the neutral element of IEEE addition.
     """
     mr, nr, size, group = len(tile.rows), len(tile.vectors) * len(tile.lanes), rows * len(root), max(1, kc // eb)
-    tiles[: 2 * size] = -0.0
-    for left in (True, False):
-        sums = tiles[:size] if left else tiles[size : 2 * size]
-        for step in range(0, parts, group):
-            for jr in range(0, len(root), nr):
-                mine = root[jr : jr + nr]
-                for ir in range(0, rows, mr):
-                    for s in range(step, min(step + group, parts)):
-                        x = s if left else parts - 1 - s
-                        if (x <= mine[-1]) if left else (x > mine[0]):
-                            k0, depth = min(x * eb, E), min(eb, max(E - x * eb, 0))
-                            pc = k0 - k0 % kc
-                            deep = min(kc, E - pc)
-                            q0 = pc * q_lanes + (ic + ir) * deep + (k0 - pc) * mr
-                            b0 = pc * k_lanes + (jc + jr) * deep + (k0 - pc) * nr
-                            at = (jr // nr * rows + ir) * nr
-                            _partial(tile, Q, q0, K, b0, depth, left, sums, at, spare, mine, x)
+    groups = (parts + group - 1) // group
+    S[: 2 * size] = -0.0
+    for sweep in range(2 * groups):  # left sums with pc ascending, then right sums with pc descending
+        left = sweep < groups
+        g = sweep if left else 2 * groups - 1 - sweep
+        x0, x1, pc = g * group, min(g * group + group, parts), min(g * kc, E)
+        deep = min(kc, E - pc)
+        for jr in range(0, len(root), nr):
+            low, high = root[jr], root[jr + nr - 1]
+            for ir in range(0, rows, mr):
+                at = (jr // nr * rows + ir) * nr + (0 if left else size)
+                q0, k0 = pc * q_lanes + (ic + ir) * deep, pc * k_lanes + (jc + jr) * deep
+                for step in range(x0, min(x1, high + 1)) if left else range(max(x0, low + 1), x1):
+                    x = step if left else max(x0, low + 1) + x1 - 1 - step
+                    k = x * eb - pc
+                    depth = max(0, min(eb, deep - k))
+                    if (x <= low) if left else (x > high):  # the same chain for all columns of the tile
+                        add_chain(tile, Q, q0 + k * mr, 1, mr, K, k0 + k * nr, nr, S, at, nr, depth)
+                        continue
+                    spare[:] = S[at : at + mr * nr]
+                    add_chain(tile, Q, q0 + k * mr, 1, mr, K, k0 + k * nr, nr, spare, 0, nr, depth)
+                    for i in range(mr * nr):
+                        if (x <= root[jr + i % nr]) == left:
+                            S[at + i] = spare[i]
     for i in range(size):
-        tiles[i] += tiles[size + i]
+        S[i] += S[size + i]
         if len(tile.halves):
-            tiles[i] = round_half(np.float32(tiles[i]))
+            S[i] = round_half(np.float32(S[i]))
 
 
 def chain_product(Q, K, root, parts, *, out_dtype=None, accumulate=None, threads=None):
@@ -216,9 +209,14 @@ class PlacedVectorOperand(NamedTuple):
     parts: int
 
 
+def _gemv_tile(dtype, half=False):
+    """256 bytes of a row of W at a time: enough chains to hide the latency of an fma, and long runs of memory."""
+    return cpu.micro_tile(wide(dtype), half, rows=1, vectors=max(4, 16 // np.dtype(dtype).itemsize))
+
+
 def pack_gemv(W, parts, *, threads=None) -> PlacedVectorOperand:
     """W (K, N), cut in ``parts`` K blocks of ceil(K / parts), stored once for many products."""
-    tile, K = cpu.micro_tile(wide(W.dtype)), W.shape[0]
+    tile, K = _gemv_tile(W.dtype), W.shape[0]
     start, width = np.zeros(W.shape[1], np.int64), len(tile.vectors) * len(tile.lanes)
     return PlacedVectorOperand(pack(W.T, start, [0], K, width, max(K, 1), widened=False, threads=threads), parts)
 
@@ -235,7 +233,7 @@ def _gemv_panel(tile, x, W, p, kb, out):
 def gemv_partials(x, W: PlacedVectorOperand, *, accumulate=None, threads=None):
     """partials[y, j] = fma chain over the y-th K block of x[k] * W[k, j]; (parts, N), float32 or float64."""
     panels, parts = W
-    tile = cpu.micro_tile(wide(panels.dtype), accumulate == "float16", rows=1)
+    tile = _gemv_tile(panels.dtype, accumulate == "float16")
     out = np.zeros((parts, len(panels.index)), wide(panels.dtype))
     x, data, kb = x.astype(out.dtype), panels.data, -(-len(x) // parts)
     spans = cpu.spans(len(panels.index) // panels.width, 1, 64)
@@ -314,7 +312,8 @@ def tile_products(At, Bt, ha, hb, C, *, transposed=False, accumulate=None, threa
     (cores, mt, nt), kb = C.shape, At.shape[2]
     rows = cpu.SIMD[cpu.simd()].rows
     mr = 1 if mt == 1 else min((rows, 2 * rows // 3, rows // 3), key=lambda r: -(-mt // r) * r)
-    tile = cpu.micro_tile(C.dtype, accumulate == "float16", rows=mr)
+    lanes = cpu.SIMD[cpu.simd()].bytes // C.itemsize
+    tile = cpu.micro_tile(C.dtype, accumulate == "float16", rows=mr, vectors=2 - -(-nt // lanes) % 2)
     At, Bt, sums = (np.ascontiguousarray(x).reshape(-1).view(seen(x.dtype)) for x in (At, Bt, C))
     assert np.shares_memory(sums, C) or C.size == 0, "C must be contiguous: it is updated in place"
     ha, hb = np.asarray(ha, np.int64), np.asarray(hb, np.int64)

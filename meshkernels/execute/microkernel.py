@@ -167,11 +167,10 @@ def _micro_kernel(context, module, tile, left_type, storage, target, kind):
         return [builder.icmp_signed(">=", starts[v], _splat(builder, limits[r], lanes)) for r, v in tiles]
 
     homes = [builder.gep(c, [builder.add(builder.mul(c_row, _I64(r)), _I64(v * lanes))]) for r, v in tiles]
-    held = [_load(context, builder, home, target, lanes) for home in homes]
     zero = ir.Constant(vector, [0.0] * lanes)
-    first = [zero] * len(tiles) if kind == "add" else held
+    first = [zero if kind == "add" else _load(context, builder, home, target, lanes) for home in homes]
     if kind == "live":
-        first = [builder.select(unborn, zero, x) for unborn, x in zip(at_least(life[2]), held)]
+        first = [builder.select(unborn, zero, x) for unborn, x in zip(at_least(life[2]), first)]
     builder.cbranch(builder.icmp_signed(">", depth, _I64(0)), loop, done)
 
     builder.position_at_end(loop)
@@ -195,10 +194,10 @@ def _micro_kernel(context, module, tile, left_type, storage, target, kind):
     for result, begin, last in zip(results, first, after):
         result.add_incoming(begin, entry)
         result.add_incoming(last, loop)
+    held = [_load(context, builder, home, target, lanes) for home in homes]  # dead code for a plain chain
     if kind == "add":
         results = [rounded(builder.fadd(old, result)) for old, result in zip(held, results)]
     if kind == "live":
-        held = [_load(context, builder, home, target, lanes) for home in homes]
         results = [builder.select(*choice) for choice in zip(at_least(life[3]), results, held)]
     for home, result in zip(homes, results):
         _store(context, builder, result, home)
