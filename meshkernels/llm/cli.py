@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -76,6 +77,9 @@ def run(options: argparse.Namespace) -> int:
         raise MeshError(f"--new {options.new}: at least 1 token")
     try:
         return _run(options)
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("interrupted before the first token", file=sys.stderr)
         return INTERRUPTED
@@ -99,14 +103,15 @@ def _run(options: argparse.Namespace) -> int:
     del checkpoint  # everything is placed: let the file go
     stream = None if options.json else sys.stdout
     if stream:
-        print(options.prompt, end="", file=stream, flush=True)
+        print(options.prompt, end="\n\n" if options.chat else "", file=stream, flush=True)
     try:
         generate(model, tokenizer, sampler, record, options.new, stream)
     except MeshError:
         if stream:
             print(file=stream)  # the refusal gets a line of its own
         raise
-    summary = mesh_summary(model, len(record.prompt_ids), len(record.prompt_ids) + len(record.new_ids))
+    prompt, decoded = len(record.prompt_ids), max(len(record.new_ids) - 1, 1)  # the first new token is prefill's
+    summary = mesh_summary(model, prompt, prompt + decoded)
     if options.json:
         print(json.dumps(_as_json(record, tokenizer, summary)))
     else:
