@@ -12,11 +12,12 @@ from meshkernels.compliance import Compliance, compliance
 from meshkernels.errors import DeviceLimitError, MeshError, ScheduleError
 from meshkernels.ledger import Ledger, count
 from meshkernels.mesh import Mesh, Tiling
+from meshkernels.placed import place
 from meshkernels.rings import Ring
 from meshkernels.schedule import Schedule
 from meshkernels.verbs import allreduce, gemm, gemm_t, gemv, schedule
 
 __all__ = [
     "Compliance", "DeviceLimitError", "Ledger", "Mesh", "MeshError", "Ring", "Schedule", "ScheduleError", "Tiling",
-    "allreduce", "compliance", "count", "gemm", "gemm_t", "gemv", "register", "schedule",
+    "allreduce", "compliance", "count", "gemm", "gemm_t", "gemv", "place", "register", "schedule",
 ]

@@ -18,6 +18,7 @@ from meshkernels.errors import MeshError
 from meshkernels.execute import fused, lockstep
 from meshkernels.ledger import count
 from meshkernels.mesh import Mesh
+from meshkernels.placed import Placed
 from meshkernels.schedule import Schedule
 
 ACCEPTED = ("float16", "bfloat16", "float32", "float64")
@@ -25,14 +26,15 @@ ACCEPTED = ("float16", "bfloat16", "float32", "float64")
 Observer = Callable[[Any], object]
 
 
-def gemm(A: ArrayLike, B: ArrayLike, mesh: Mesh, *, algorithm: str = "meshgemm", accumulate: DTypeLike | None = None,
-         out: np.ndarray | None = None, ledger: bool = False, device: perfmodel.Device | str | None = None,
-         method: str = "fused", observe: Observer | None = None) -> Any:  # fmt: skip
+def gemm(A: ArrayLike, B: ArrayLike | Placed, mesh: Mesh, *, algorithm: str = "meshgemm",
+         accumulate: DTypeLike | None = None, out: np.ndarray | None = None, ledger: bool = False,
+         device: perfmodel.Device | str | None = None, method: str = "fused",
+         observe: Observer | None = None) -> Any:  # fmt: skip
     """``A @ B`` on a mesh of cores.
 
     Args:
         A: ``(M, K)``, float16, bfloat16, float32 or float64, any strides; never modified.
-        B: ``(K, N)``.
+        B: ``(K, N)``, or what `place` made of it.
         mesh: the cores.
         algorithm: ``"meshgemm"``, ``"cannon"``, ``"summa"``, ``"allgather"`` or any other registered one.
         accumulate: dtype of sums: float32 by default (float64 for float64). ``"float16"``, for float16 operands,
@@ -58,7 +60,7 @@ def gemm(A: ArrayLike, B: ArrayLike, mesh: Mesh, *, algorithm: str = "meshgemm",
         >>> C.shape, float(C[0, 0]), counted.hops_per_step
         ((5, 3), 7.0, 2)
     """
-    A, B = _array("A", A, 2), _array("B", B, 2)
+    A, B = _array("A", A, 2), _weights("B", B, mesh)
     if A.shape[1] != B.shape[0]:
         raise MeshError(f"A {A.shape} and B {B.shape} do not match: {A.shape[1]} columns against {B.shape[0]} rows")
     plan = _plan("gemm", algorithm, mesh, *A.shape, B.shape[1])
@@ -88,15 +90,16 @@ def gemm_t(A: ArrayLike, B: ArrayLike, mesh: Mesh, *, algorithm: str = "gemm_t",
     return _execute(plan, {"A": A, "B": B}, slice(None), accumulate, out, ledger, device, method, observe)
 
 
-def gemv(x: ArrayLike, W: ArrayLike, mesh: Mesh, *, reduce: str = "ktree", axis: int = 0, levels: int | None = None,
-         groups: int | Sequence[int] | None = None, broadcast: bool = True, accumulate: DTypeLike | None = None,
-         out: np.ndarray | None = None, ledger: bool = False, device: perfmodel.Device | str | None = None,
-         method: str = "fused", observe: Observer | None = None) -> Any:  # fmt: skip
+def gemv(x: ArrayLike, W: ArrayLike | Placed, mesh: Mesh, *, reduce: str = "ktree", axis: int = 0,
+         levels: int | None = None, groups: int | Sequence[int] | None = None, broadcast: bool = True,
+         accumulate: DTypeLike | None = None, out: np.ndarray | None = None, ledger: bool = False,
+         device: perfmodel.Device | str | None = None, method: str = "fused",
+         observe: Observer | None = None) -> Any:  # fmt: skip
     """``x @ W`` on a mesh: a local product on every core, then an all-reduce along ``axis``.
 
     Args:
         x: ``(K,)``, cut along ``axis`` and replicated along the other.
-        W: ``(K, N)``; core (y, x) holds tile (y, x), or tile (x, y) with ``axis=1``.
+        W: ``(K, N)``, or what `place` made of it; core (y, x) holds tile (y, x), or tile (x, y) with ``axis=1``.
         mesh: the cores.
         reduce: ``"ktree"``, ``"chain"``, ``"pipeline"``, ``"ring"`` or any other registered reduction.
         axis: the axis to reduce along: 0 = y, 1 = x.
@@ -117,7 +120,7 @@ def gemv(x: ArrayLike, W: ArrayLike, mesh: Mesh, *, reduce: str = "ktree", axis:
         >>> gemv(x, W, Mesh(2), groups=1)
         array([0., 1., 2.])
     """
-    x, W = _array("x", x, 1), _array("W", W, 2)
+    x, W = _array("x", x, 1), _weights("W", W, mesh)
     if len(x) != W.shape[0]:
         raise MeshError(f"x ({len(x)},) and W {W.shape} do not match: {len(x)} elements against {W.shape[0]} rows")
     options = _reduce_options(reduce, _axis(axis), broadcast, levels, groups, device)
@@ -232,6 +235,15 @@ def _array(name: str, value: ArrayLike, ndim: int) -> np.ndarray:
     return array
 
 
+def _weights(name: str, value: ArrayLike | Placed, mesh: Mesh) -> np.ndarray | Placed:
+    if not isinstance(value, Placed):
+        return _array(name, value, 2)
+    if value.mesh != mesh:
+        raise MeshError(f"{name} is placed on {value.mesh}, the product runs on {mesh}")
+    _array(name, value.array, 2)
+    return value
+
+
 def _accumulator(stored: np.dtype, accumulate: DTypeLike | None) -> np.dtype:
     """The dtype of sums: what was asked for, where it makes sense for what is stored."""
     wide = np.dtype(np.float64 if stored == np.float64 else np.float32)
@@ -242,29 +254,36 @@ def _accumulator(stored: np.dtype, accumulate: DTypeLike | None) -> np.dtype:
     return asked
 
 
-def _execute(plan: Schedule, operands: dict[str, np.ndarray], row: int | slice, accumulate: DTypeLike | None,
-             out: np.ndarray | None, ledger: bool, device: Any, method: str,
+def _execute(plan: Schedule, operands: dict[str, np.ndarray | Placed], row: int | slice,
+             accumulate: DTypeLike | None, out: np.ndarray | None, ledger: bool, device: Any, method: str,
              observe: Observer | None) -> Any:  # fmt: skip
     """Check, run and hand back; ``row`` picks the result out of its matrix (a vector is row 0)."""
-    stored = np.result_type(*operands.values())
+    stored = np.result_type(*(operand.dtype for operand in operands.values()))
     sums = _accumulator(stored, accumulate)
     if method not in ("fused", "lockstep"):
         raise MeshError(f"method = {method!r}; known: 'fused', 'lockstep'")
     if observe is not None and method != "lockstep":
         raise MeshError("observe needs method='lockstep': the fused executor has no steps to look at")
     assert plan.result is not None
-    shape = plan.result.shape if isinstance(row, slice) else plan.result.shape[1:]
+    whole = plan.result.shape
+    shape = whole if isinstance(row, slice) else whole[1:]
+    arrays = {name: operand.array if isinstance(operand, Placed) else operand for name, operand in operands.items()}
     if out is not None:
         if out.shape != shape or out.dtype != stored:
             raise MeshError(f"out is {out.dtype} {out.shape}; the result is {stored} {shape}")
-        for name, operand in operands.items():
-            if np.shares_memory(out, operand):
+        for name, array in arrays.items():
+            if np.shares_memory(out, array):
                 raise MeshError(f"out overlaps {name}")
     if device is not None:
         require(count(plan, stored, sums), device)
-    same = {name: operand.astype(stored, copy=False) for name, operand in operands.items()}
-    whole = fused.run(plan, same, sums) if method == "fused" else lockstep.run(plan, same, sums, observe)
-    result = whole[row].astype(stored, copy=False)
+    if method == "lockstep":
+        same = {name: array.astype(stored, copy=False) for name, array in arrays.items()}
+        computed = lockstep.run(plan, same, sums, observe)
+    else:  # what is placed keeps its arrangement where it has the common dtype already
+        fit = {name: operand if operand.dtype == stored else arrays[name].astype(stored)
+               for name, operand in operands.items()}  # fmt: skip
+        computed = fused.run(plan, fit, sums)
+    result = computed[row].astype(stored, copy=False)
     if out is not None:
         out[...] = result
         result = out

@@ -6,23 +6,24 @@ mesh-stepping loop, which is slower and right for any order.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from meshkernels.execute import kernels, lockstep
 from meshkernels.mesh import Tiling
+from meshkernels.placed import Placed
 from meshkernels.schedule import ChainSum, RingOrder, Schedule, SplitSum, Values
 
 
-def run(schedule: Schedule, operands: dict[str, np.ndarray], accumulate: np.dtype) -> np.ndarray:
-    """Execute ``schedule``; arguments and result as `lockstep.run`, bit for bit."""
+def run(schedule: Schedule, operands: dict[str, Any], accumulate: np.dtype) -> np.ndarray:
+    """Execute ``schedule``; arguments and result as `lockstep.run`, bit for bit. The right operand may be `Placed`."""
     half = accumulate == np.float16
-    options = {
-        "accumulate": "float16" if half else None,
-        "out_dtype": np.dtype(np.float32) if half else accumulate,
-    }
+    rounded = "float16" if half else None
+    options: dict[str, Any] = {"accumulate": rounded, "out_dtype": np.dtype(np.float32) if half else accumulate}
     order = schedule.order
     if order is None:
-        return lockstep.run(schedule, operands, accumulate)
+        return lockstep.run(schedule, {name: getattr(x, "array", x) for name, x in operands.items()}, accumulate)
     multiply = next(step.multiply for step in schedule.steps if step.multiply)
     left = operands[schedule.buffers[multiply.left].operand]  # type: ignore[union-attr]
     right = operands[schedule.buffers[multiply.right].operand]  # type: ignore[union-attr]
@@ -30,19 +31,22 @@ def run(schedule: Schedule, operands: dict[str, np.ndarray], accumulate: np.dtyp
     if 0 in (*left.shape, *right.shape):  # nothing to add up
         return np.zeros(schedule.result.shape, options["out_dtype"])
     if isinstance(order, RingOrder):
-        return kernels.ring_product(left, right, order, **options)
+        arranged = right.on_ring(order) if isinstance(right, Placed) else right
+        return kernels.ring_product(left, arranged, order, **options)
     if isinstance(order, ChainSum):
         root = np.repeat(order.roots, order.col_tile)[: len(right)]
         return kernels.chain_product(left, right, root, schedule.operands[multiply.right].grid[1], **options)
-    return _split_sum(schedule, order, left[0], right, half, options)
+    return _split_sum(schedule, order, left[0], right, half, rounded)
 
 
-def _split_sum(schedule: Schedule, order: SplitSum, x: np.ndarray, W: np.ndarray, half: bool, options) -> np.ndarray:
+def _split_sum(schedule: Schedule, order: SplitSum, x: np.ndarray, W: np.ndarray | Placed, half: bool,
+               accumulate: str | None) -> np.ndarray:  # fmt: skip
     """Partial results of all cores at once, then the schedule's own moves add them up."""
     size, lines = schedule.mesh.length(order.axis), schedule.mesh.lines(order.axis)
     buffer = schedule.buffers[schedule.output]
     assert isinstance(buffer, Values)
-    partials = kernels.gemv_partials(x, kernels.pack_gemv(W, size), accumulate=options["accumulate"])  # (P, N)
+    arranged = W.in_parts(size) if isinstance(W, Placed) else kernels.pack_gemv(W, size)
+    partials = kernels.gemv_partials(x, arranged, accumulate=accumulate)  # (P, N)
     if buffer.pieces == 1 and not half:  # nothing but whole vectors: add them where they are
         for traffic in (move.traffic[0] for step in schedule.steps for move in step.moves if move.combine):
             kernels.tree_add(partials, traffic.target, traffic.source, "add")
