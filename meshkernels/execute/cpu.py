@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 from llvmlite import binding
-from numba import config
+from numba import config, get_num_threads
 from numba.core import event
+from numba.np.ufunc import parallel as parallel_layer
 
 
 class Simd(NamedTuple):
@@ -153,8 +154,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def threads_for(operations: int, threads: int | None = None) -> int:
-    """At most ``threads`` (None: NUMBA_NUM_THREADS), and only as many as the work is worth: waking one takes 0.1 ms."""
-    most = threads or config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    """At most ``threads``, and only as many as the work is worth: waking one takes 0.1 ms.
+
+    None: what numba.set_num_threads says, else the variable NUMBA_NUM_THREADS, else one per core.
+    """
+    started = getattr(parallel_layer, "_is_initialized", False)  # asking Numba would start threads of its own
+    most = threads or (get_num_threads() if started else config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
     return max(1, min(most, operations // 200_000))
 
 
