@@ -49,6 +49,17 @@ def half_product(A: np.ndarray, B: np.ndarray, P: int, order) -> np.ndarray:
     return C
 
 
+#: Unit roundoff and smallest subnormal of 16-bit storage: what rounding a result once may add to its error.
+STORAGE = {"float16": (2.0**-11, 2.0**-24), "bfloat16": (2.0**-8, 2.0**-133)}
+
+
+def product_bound(A: np.ndarray, B: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """Error that ``A @ B`` may have: float32 dot products of this length, rounded once to 16-bit storage."""
+    relative, absolute = STORAGE.get(A.dtype.name, (0.0, 0.0))
+    bound = dot_bound(A.astype(np.float64), B.astype(np.float64), max(A.shape[1], 1))
+    return bound + relative * (abs(exact) + bound) + absolute
+
+
 def dot_bound(A: np.ndarray, B: np.ndarray, K: int) -> np.ndarray:
     """gamma_K |A| |B|: the standard a-priori bound on the error of a float32 dot product of length K."""
     u = np.finfo(np.float32).eps / 2
