@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -81,15 +82,13 @@ def micro_tile(dtype: np.dtype, half: bool = False, rows: int = 0, vectors: int 
 
 @cache
 def caches() -> tuple[int, int]:
-    """Bytes of L1 data and L2 cache of one core; 32 KiB and 512 KiB where the system does not say."""
-
-    def ask(name: str, otherwise: int) -> int:
-        try:
-            return os.sysconf(name) or otherwise
-        except (AttributeError, ValueError, OSError):
-            return otherwise
-
-    return ask("SC_LEVEL1_DCACHE_SIZE", 32 << 10), ask("SC_LEVEL2_CACHE_SIZE", 512 << 10)
+    """Bytes of L1 data and L2 cache of one core; 32 KiB and 512 KiB where the system does not say (Linux does)."""
+    sizes = {"1": 32 << 10, "2": 512 << 10}
+    for entry in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        level, kind, size = ((entry / name).read_text().strip() for name in ("level", "type", "size"))
+        if level in sizes and kind != "Instruction" and size.endswith("K"):
+            sizes[level] = int(size[:-1]) << 10
+    return sizes["1"], sizes["2"]
 
 
 def aligned(size: int, dtype: np.dtype) -> np.ndarray:
@@ -97,6 +96,27 @@ def aligned(size: int, dtype: np.dtype) -> np.ndarray:
     raw = np.empty(size * np.dtype(dtype).itemsize + 63, np.uint8)
     skip = -raw.__array_interface__["data"][0] % 64
     return raw[skip : skip + size * np.dtype(dtype).itemsize].view(dtype)
+
+
+#: Packing buffers of up to this many bytes wait for the next product: pages fresh from the system cost 2-4 % of one.
+KEPT = 64 << 20
+_kept: dict[int, np.ndarray] = {}
+
+
+def borrow(size: int, dtype: np.dtype) -> np.ndarray:
+    """As `aligned`, but perhaps a buffer that was given back."""
+    needed = size * np.dtype(dtype).itemsize
+    for key, buffer in sorted(_kept.items(), key=lambda item: len(item[1])):
+        if needed <= len(buffer) <= 2 * needed + 4096 and _kept.pop(key, None) is not None:
+            return buffer[:needed].view(dtype)
+    return aligned(needed, np.dtype(np.uint8)).view(dtype)
+
+
+def give_back(array: np.ndarray) -> None:
+    """Let a later `borrow` have the memory of ``array``, which nobody uses any more."""
+    if array.nbytes + sum(map(len, list(_kept.values()))) <= KEPT:
+        buffer = array.view(np.uint8)
+        _kept[id(buffer)] = buffer
 
 
 class Blocking(NamedTuple):
@@ -110,18 +130,18 @@ class Blocking(NamedTuple):
 def blocking(tile: MicroTile, itemsize: int, K: int, kc: int | None = None) -> Blocking:
     """Cache blocking after Goto & van de Geijn, for a contraction of length K.
 
-    kc: a B micro-panel (kc x nr) is as large as L1, through which it streams while an A micro-panel stays (unless
-        the caller wants another kc); chunks of K are made nearly equal;
+    kc: an A micro-panel (mr x kc) takes 3/4 of L1, where it stays while a B micro-panel streams through it from L2
+        (unless the caller wants another kc); chunks of K are made nearly equal;
     mc: an A block (mc x kc) takes 3/8 of L2;
-    nc: the C block (mc x nc), which a thread completes before it turns to the next, is as large as L2.
+    nc: the C block (mc x nc), which a thread completes before it turns to the next, takes 3/4 of L2.
     """
     l1, l2 = caches()
     mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)
     if kc is None:
-        chunks = -(-K // max(64, l1 // (nr * itemsize)))
-        kc = -(-K // chunks)
+        chunks = -(-K // max(64, 3 * l1 // 4 // (mr * itemsize)))
+        kc = max(1, -(-K // max(1, chunks)))
     mc = max(mr, 3 * l2 // 8 // (kc * itemsize) // mr * mr)
-    nc = max(nr, l2 // (mc * itemsize) // nr * nr)
+    nc = max(nr, 3 * l2 // 4 // (mc * itemsize) // nr * nr)
     return Blocking(kc, mc, nc)
 
 

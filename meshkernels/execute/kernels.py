@@ -72,8 +72,9 @@ def ring_product(A, B, order, *, out_dtype=None, accumulate=None, threads=None):
     Returns:
         C: (M, N). Extra memory: the packed copies of A and B, and 2 L2 caches per thread.
     """
-    A = A if isinstance(A, Panels) else pack_left(A, order, threads=threads)
-    B = B if isinstance(B, Panels) else pack_right(B, order, threads=threads)
+    given = A, B
+    A = A if isinstance(A, Panels) else pack_left(A, order, threads=threads, memory=cpu.borrow)
+    B = B if isinstance(B, Panels) else pack_right(B, order, threads=threads, memory=cpu.borrow)
     C = np.empty((A.lanes, B.lanes), out_dtype or A.dtype)
     L, K = len(A.places) - 1, int(A.places[-1])
     if C.size == 0 or K == 0:
@@ -87,6 +88,9 @@ def ring_product(A, B, order, *, out_dtype=None, accumulate=None, threads=None):
                     A.start[rows], B.start[cols], clock, L, A.kc, tiles)  # fmt: skip
 
     _over_blocks(block, A, B, tile, C, 1, threads)
+    for operand, panels in zip(given, (A, B)):
+        if operand is not panels:
+            cpu.give_back(panels.data)
     return C
 
 
@@ -100,31 +104,32 @@ def _over_blocks(block, A, B, tile, C, copies, threads):
     out = C.reshape(-1).view(seen(C.dtype))
 
     def work(tickets):
-        tiles = cpu.aligned(copies * (mc + mr) * (nc + nr), A.data.dtype)
+        tiles = cpu.borrow(copies * (mc + mr) * (nc + nr), A.data.dtype)
         for ticket in tickets:
             rows, cols = blocks[ticket]
             block(rows, cols, tiles)
             i, j = A.index[rows.start : min(rows.stop, A.lanes)], B.index[cols.start : min(cols.stop, B.lanes)]
-            write_back(tiles, mr, nr, i, j, C.shape[1], out)
+            write_back(tiles, mr, (0,) * nr, i, j, C.shape[1], out)
+        cpu.give_back(tiles)
 
     cpu.parallel(work, len(blocks), threads)
 
 
-def _ring_panels(X, start, order, left, threads):
+def _ring_panels(X, start, order, left, options):
     tile = cpu.micro_tile(wide(X.dtype))
     width = len(tile.rows) if left else len(tile.vectors) * len(tile.lanes)
     kc = cpu.blocking(tile, wide(X.dtype).itemsize, X.shape[1]).kc
-    return pack(X, start, order.blocks, order.block, width, kc, threads=threads)
+    return pack(X, start, order.blocks, order.block, width, kc, **options)
 
 
-def pack_left(A, order, *, threads=None) -> Panels:
+def pack_left(A, order, **options) -> Panels:
     """A (M, K) as `ring_product` reads it, to be used again and again with this order."""
-    return _ring_panels(A, order.row_start[np.arange(A.shape[0]) // order.row_tile], order, True, threads)
+    return _ring_panels(A, order.row_start[np.arange(A.shape[0]) // order.row_tile], order, True, options)
 
 
-def pack_right(B, order, *, threads=None) -> Panels:
+def pack_right(B, order, **options) -> Panels:
     """B (K, N) as `ring_product` reads it, to be used again and again with this order."""
-    return _ring_panels(B.T, order.col_start[np.arange(B.shape[1]) // order.col_tile], order, False, threads)
+    return _ring_panels(B.T, order.col_start[np.arange(B.shape[1]) // order.col_tile], order, False, options)
 
 
 # ------------------------------------------------------------------------------- S = Q @ K.T on chains of cores
@@ -187,8 +192,8 @@ def chain_product(Q, K, root, parts, *, out_dtype=None, accumulate=None, threads
     tile, eb = cpu.micro_tile(wide(Q.dtype), accumulate == "float16"), -(-E // parts)
     kc = max(1, cpu.blocking(tile, wide(Q.dtype).itemsize, E).kc // eb) * eb  # whole blocks
     mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)
-    left = pack(Q, np.zeros(len(Q), np.int64), [0], E, mr, kc, threads=threads)
-    right = pack(K, root, [0], E, nr, kc, threads=threads)
+    left = pack(Q, np.zeros(len(Q), np.int64), [0], E, mr, kc, threads=threads, memory=cpu.borrow)
+    right = pack(K, root, [0], E, nr, kc, threads=threads, memory=cpu.borrow)
 
     def block(rows, cols, tiles):
         _chain_block(tile, left.data, right.data, len(left.index), len(right.index), rows.start, cols.start,
@@ -196,6 +201,8 @@ def chain_product(Q, K, root, parts, *, out_dtype=None, accumulate=None, threads
                      cpu.aligned(mr * nr, tiles.dtype))  # fmt: skip
 
     _over_blocks(block, left, right, tile, S, 2, threads)
+    cpu.give_back(left.data)
+    cpu.give_back(right.data)
     return S
 
 

@@ -59,7 +59,7 @@ class Panels:
     dtype: np.dtype
 
 
-def pack(X, start, blocks, block, width, kc, *, widened=True, threads=None) -> Panels:
+def pack(X, start, blocks, block, width, kc, *, widened=True, threads=None, memory=cpu.aligned) -> Panels:
     """Pack the rows of ``X`` (lanes, K), any strides: lanes sorted by ``start``, K in the order of ``blocks``.
 
     Args:
@@ -69,6 +69,7 @@ def pack(X, start, blocks, block, width, kc, *, widened=True, threads=None) -> P
         width: lanes of a panel.
         kc: depth of a chunk.
         widened: convert 16-bit storage to float32.
+        memory: where the panels come from.
     """
     lanes, K = X.shape
     panels = -(-lanes // width)
@@ -78,7 +79,7 @@ def pack(X, start, blocks, block, width, kc, *, widened=True, threads=None) -> P
     places = np.concatenate(([0], np.cumsum(lengths)))
     k_of = np.arange(K) + np.repeat(first - places[:-1], lengths)
     like = np.empty(0, seen(X.dtype))
-    data = cpu.aligned(len(index) * K, wide(X.dtype) if widened else like.dtype)
+    data = memory(len(index) * K, wide(X.dtype) if widened else like.dtype)
     copy = _copy_runs if X.strides[0] == X.itemsize else _transpose
     address = X.__array_interface__["data"][0]
 
@@ -165,17 +166,20 @@ def _transpose(address, lane_step, k_step, like, index, lanes, k_of, kc, p0, p1,
 
 
 @njit(cache=True, nogil=True)
-def write_back(tiles, mr, nr, rows, cols, N, out):
+def write_back(tiles, mr, lanes, rows, cols, N, out):
     """Copy register tiles, column of tiles by column, to the rows and columns of ``out`` (M * N,) they stand for.
 
-    Element (i, j) of the block is ``tiles[(j // nr * padded + i) * nr + j % nr]`` with padded = rows rounded up to mr.
+    Element (i, j) of the block is ``tiles[(j // nr * padded + i) * nr + j % nr]`` with nr = len(lanes) and padded =
+    rows rounded up to mr.
     """
-    begins = [j for j in range(len(cols)) if j % nr == 0 or cols[j] != cols[j - 1] + 1]
-    begins.append(len(cols))
-    padded = (len(rows) + mr - 1) // mr * mr
-    base = tiles.ctypes.data
+    nr, padded, base = len(lanes), (len(rows) + mr - 1) // mr * mr, tiles.ctypes.data
+    begins = np.array([j for j in range(len(cols)) if j % nr == 0 or cols[j] != cols[j - 1] + 1])
+    ends = np.append(begins[1:], len(cols))
     for i in range(len(rows)):
-        for s in range(len(begins) - 1):
-            j, run = begins[s], begins[s + 1] - begins[s]
+        for s in range(len(begins)):
+            j, run = begins[s], ends[s] - begins[s]
             at = base + ((j // nr * padded + i) * nr + j % nr) * tiles.itemsize
-            copy_line(at, run, tiles, out, rows[i] * N + cols[j])
+            if run == nr:
+                move(lanes, at, tiles, out, rows[i] * N + cols[j])
+            else:
+                copy_line(at, run, tiles, out, rows[i] * N + cols[j])

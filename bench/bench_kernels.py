@@ -1,0 +1,221 @@
+"""The targets of the executor, as ratios to a peer in the same run (``ratio`` in each benchmark's extra info).
+
+``python -m bench`` runs these and prints the tables. ``BENCH_LARGE=0`` leaves out what takes minutes.
+"""
+
+from __future__ import annotations
+
+import os
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import meshkernels as mk
+from bench import peers
+from bench.measure import paired, pinned, seconds, stream_read
+
+LARGE = os.environ.get("BENCH_LARGE", "1") != "0"
+both = pytest.mark.parametrize("threads", [1, 2])
+large = pytest.mark.skipif(not LARGE, reason="BENCH_LARGE=0")
+
+
+def random(*shape, dtype="float32"):
+    return np.random.default_rng(sum(shape)).standard_normal(shape, np.float32).astype(dtype)
+
+
+def report(benchmark, what, target, ours, peer, threads, peer_name="np.matmul", **options):
+    """Measure in turn, keep the figures in the benchmark's JSON, and let pytest-benchmark time ours once more."""
+    found = paired(ours, peer, threads, **options)
+    benchmark.extra_info.update(found, what=what, target=target, peer=peer_name)
+    with pinned(threads):
+        benchmark.pedantic(ours, rounds=3)
+
+
+def gemm_ratio(benchmark, sizes, side, target, threads, *, dtype="float32", placed=False, peer=None, **options):
+    M, K, N = sizes
+    mesh, A, B = mk.Mesh(side), random(M, K, dtype=dtype), random(K, N, dtype=dtype)
+    wide = np.float64 if dtype == "float64" else np.float32
+    a, b = A.astype(wide), B.astype(wide)
+    right = mk.place(B, mesh) if placed else B
+    what = f"{M}x{K}x{N} on {side}x{side}, tile {M // side}x{N // side}" + (", B placed" if placed else "")
+    name = "np.matmul" if a.dtype == A.dtype else "np.matmul of float32"
+    rounds = {"budget": 30.0} if M > 8000 else {}
+    report(benchmark, what, target, lambda: mk.gemm(A, right, mesh, **options), lambda: a @ b, threads, name, **rounds)
+
+
+@both
+@pytest.mark.parametrize("tile", [16, 32, 64, 128])
+@pytest.mark.benchmark(group="MeshGEMM, float32")
+def test_square(benchmark, tile, threads):
+    gemm_ratio(benchmark, (2048,) * 3, 2048 // tile, 1.00, threads)
+
+
+@both
+@pytest.mark.parametrize("tile", [16, 64])
+@pytest.mark.benchmark(group="MeshGEMM, float32")
+def test_placed(benchmark, tile, threads):
+    gemm_ratio(benchmark, (2048,) * 3, 2048 // tile, 1.05, threads, placed=True)
+
+
+@large
+@both
+@pytest.mark.parametrize("tile, target", [(8, 0.90), (16, 1.00), (64, 1.00)])
+@pytest.mark.benchmark(group="MeshGEMM, float32")
+def test_larger(benchmark, tile, target, threads):
+    gemm_ratio(benchmark, (4096,) * 3, 4096 // tile, target, threads)
+
+
+@large
+@both
+@pytest.mark.benchmark(group="MeshGEMM, float32")
+def test_half_a_million_cores(benchmark, threads):
+    gemm_ratio(benchmark, (8640,) * 3, 720, 0.97, threads)
+
+
+@both
+@pytest.mark.parametrize("sizes, side", [((2048, 1024, 4096), 64), ((4096, 2048, 1024), 64), ((512, 4096, 2048), 128)])
+@pytest.mark.benchmark(group="MeshGEMM, float32")
+def test_rectangular(benchmark, sizes, side, threads):
+    gemm_ratio(benchmark, sizes, side, 0.95, threads)
+
+
+@pytest.mark.benchmark(group="MeshGEMM, float32")
+def test_small(benchmark):
+    gemm_ratio(benchmark, (512,) * 3, 32, 0.85, 1)
+
+
+@both
+@pytest.mark.parametrize("tile", [16, 64])
+@pytest.mark.benchmark(group="MeshGEMM, float64")
+def test_float64(benchmark, tile, threads):
+    gemm_ratio(benchmark, (2048,) * 3, 2048 // tile, 0.97, threads, dtype="float64")
+
+
+@both
+@pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16], ids=["float16", "bfloat16"])
+@pytest.mark.benchmark(group="MeshGEMM, 16-bit storage")
+def test_sixteen_bits(benchmark, dtype, threads):
+    gemm_ratio(benchmark, (2048,) * 3, 64, 1.00, threads, dtype=dtype)
+    benchmark.extra_info["what"] += f", {np.dtype(dtype).name}"
+
+
+@pytest.mark.parametrize("peer, target", [(peers.half_loop, 20), (peers.half_loop_by_rows, None)])
+@pytest.mark.benchmark(group="MeshGEMM, 16-bit storage")
+def test_wafer_numerics(benchmark, peer, target):
+    n, mesh = 256, mk.Mesh(16)
+    A, B = random(n, n, dtype="float16"), random(n, n, dtype="float16")
+    a, b, c = A.astype(np.float32), B.astype(np.float32), np.zeros((n, n), np.float32)
+    peer(a, b, c)
+    np.testing.assert_array_equal(mk.gemm(A, B, mesh, algorithm="summa", accumulate="float16"), c.astype(A.dtype))
+    report(benchmark, f"{n}^3 on 16x16, rounded after every multiply-add", target,
+           lambda: mk.gemm(A, B, mesh, accumulate="float16"), lambda: peer(a, b, c), 1, f"plain Numba, {peer.__name__}")
+
+
+@both
+@pytest.mark.parametrize("tile", [32, 64])
+@pytest.mark.parametrize("algorithm", ["cannon", "summa", "allgather"])
+@pytest.mark.benchmark(group="Other algorithms, float32")
+def test_algorithms(benchmark, algorithm, tile, threads):
+    gemm_ratio(benchmark, (2048,) * 3, 2048 // tile, 0.95, threads, algorithm=algorithm)
+    benchmark.extra_info["what"] += f", {algorithm}"
+
+
+@both
+@pytest.mark.parametrize("tile", [32, 64, 128])
+@pytest.mark.benchmark(group="Other algorithms, float32")
+def test_gemm_t(benchmark, tile, threads):
+    n, mesh = 2048, mk.Mesh(2048 // tile)
+    A, B = random(n, n), random(n, n) * 2
+    report(benchmark, f"{n}^3 on {n // tile}x{n // tile}, tile {tile}x{tile}, dist-GEMM-T", 0.95,
+           lambda: mk.gemm_t(A, B, mesh), lambda: A @ B.T, threads)
+
+
+@large
+@both
+@pytest.mark.parametrize("n, side, dtype, peer, target", [
+    (4096, 8, "float32", "x @ W", 1.0), (4096, 128, "float32", "x @ W", 1.0),
+    (16384, 8, "float32", "x @ W", 1.1), (16384, 128, "float32", "x @ W", 1.1),
+    (16384, 8, "float32", "stream read", 0.97), (16384, 128, "float32", "stream read", 0.97),
+    (16384, 64, "float16", "x @ W of float32", 2.2),
+])  # fmt: skip
+@pytest.mark.benchmark(group="MeshGEMV, W placed once, K-tree included")
+def test_gemv(benchmark, n, side, dtype, peer, target, threads):
+    mesh, x, W = mk.Mesh(side), random(n), random(n, n)
+    stored = W.astype(dtype)
+    placed, vector = mk.place(stored, mesh), x.astype(dtype)
+    theirs = stream_read(stored, threads) if peer == "stream read" else lambda: x @ W
+    report(benchmark, f"{n}x{n} {dtype} on {side}x{side}", target, lambda: mk.gemv(vector, placed, mesh), theirs,
+           threads, peer)
+
+
+@both
+@pytest.mark.parametrize("tile", [16, 32, 64, 128])
+@pytest.mark.benchmark(group="Stepping through the mesh, float32")
+def test_lockstep(benchmark, tile, threads):
+    gemm_ratio(benchmark, (2048,) * 3, 2048 // tile, 0.5 if tile >= 32 else None, threads, method="lockstep")
+
+
+@pytest.mark.parametrize("tile", [32, 64])
+@pytest.mark.benchmark(group="Stepping through the mesh, float32")
+def test_lockstep_moving_tiles(benchmark, tile):
+    """Tiles move as numbers: every step reads and writes both operands, 4 n^2 words of traffic per step."""
+    from meshkernels.execute import lockstep
+
+    n, side = 1024, 1024 // tile
+    A, B, mesh = random(n, n), random(n, n), mk.Mesh(side)
+    plan = mk.schedule("meshgemm", mesh, n, n, n)
+    operands = {"A": A, "B": B}
+    report(benchmark, f"{n}^3 on {side}x{side}, tile {tile}, tiles copied from core to core", None,
+           lambda: lockstep.run(plan, operands, np.dtype(np.float32), copy_tiles=True), lambda: A @ B, 1)
+    benchmark.extra_info["traffic_gb"] = 4 * n * n * 4 * side / 1e9
+
+
+@pytest.mark.parametrize("tile", [16, 32, 64])
+@pytest.mark.parametrize("peer", [peers.batched_cannon, peers.roll_cannon])
+@pytest.mark.benchmark(group="What people write today, float32")
+def test_peers(benchmark, peer, tile):
+    A, B, side = random(1024, 1024), random(1024, 1024), 1024 // tile
+    np.testing.assert_allclose(peer(A, B, side), A @ B, rtol=0, atol=1e-3)
+    report(benchmark, f"1024^3 on {side}x{side}, tile {tile}, {peer.__name__}", None,
+           lambda: peer(A, B, side), lambda: A @ B, 1, least=3)
+
+
+@pytest.mark.parametrize("state, target", [("cold", 10.0), ("warm", 0.5)])
+@pytest.mark.benchmark(group="First call")
+def test_first_call(benchmark, state, target, tmp_path):
+    """Seconds of the first mk.gemm in a new process beyond the second: with an empty cache, and with a full one."""
+    import subprocess
+    import sys
+
+    script = (
+        "import time, numpy as np, meshkernels as mk; A = np.ones((64, 64), np.float32); m = mk.Mesh(4)\n"
+        "t = time.perf_counter(); mk.gemm(A, A, m); u = time.perf_counter(); mk.gemm(A, A, m)\n"
+        "print(u - t - (time.perf_counter() - u))"
+    )
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    run = lambda: float(subprocess.run([sys.executable, "-c", script], env=env, check=True, capture_output=True,  # noqa: E731
+                                       text=True).stdout)
+    found = [run() for _ in range(1 if state == "cold" else 6)]
+    value = found[0] if state == "cold" else sorted(found[1:])[2]
+    benchmark.extra_info.update(what=f"first call, {state} cache", target=target, seconds=value, threads=1)
+    benchmark.pedantic(seconds, args=(lambda: None,), rounds=1)
+
+
+@large
+@pytest.mark.benchmark(group="Memory")
+def test_memory(benchmark):
+    """Greatest extra resident memory of mk.gemm at n = 4096 beyond inputs and output, over the bytes of the inputs."""
+    import subprocess
+    import sys
+
+    script = (
+        "import resource, numpy as np, meshkernels as mk; m = mk.Mesh(64)\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "A = np.ones((64, 64), np.float32); mk.gemm(A, A, m); n = 4096\n"
+        "A, B = np.ones((n, n), np.float32), np.ones((n, n), np.float32); before = peak()\n"
+        "C = mk.gemm(A, B, m); print((peak() - before - C.nbytes) / (A.nbytes + B.nbytes))"
+    )
+    found = float(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout)
+    benchmark.extra_info.update(what="4096^3 on 64x64: extra memory / inputs", target=1.25, seconds=found, threads=2)
+    benchmark.pedantic(seconds, args=(lambda: None,), rounds=1)

@@ -1,0 +1,117 @@
+"""Paired measurements: ours and the peer in turn, the same threads on both sides, the median of their ratios."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import numba
+import numpy as np
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from meshkernels.execute import cpu
+from meshkernels.execute.microkernel import chain
+
+Call = Callable[[], object]
+
+
+@contextmanager
+def pinned(threads: int) -> Iterator[None]:
+    """BLAS and the kernels on the same number of threads."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(threads)
+    try:
+        with threadpool_limits(threads):
+            yield
+    finally:
+        numba.set_num_threads(before)
+
+
+def seconds(call: Call) -> float:
+    """Wall time of one call."""
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def paired(ours: Call, peer: Call, threads: int = 1, budget: float = 4.0, least: int = 5) -> dict[str, float]:
+    """Measure in turn until ``budget`` seconds and ``least`` rounds are over.
+
+    Returns:
+        Median times in ms, and the quartiles of peer / ours round by round: 1.1 is 10 % faster than the peer.
+    """
+    times: list[tuple[float, float]] = []
+    with pinned(threads):
+        ours(), peer(), ours(), peer()
+        begin = time.perf_counter()
+        while len(times) < least or (time.perf_counter() - begin < budget and len(times) < 300):
+            times.append((seconds(ours), seconds(peer)))
+    mine, theirs = zip(*times)
+    low, ratio, high = statistics.quantiles([p / o for o, p in times], n=4)
+    return {"threads": threads, "ours_ms": 1e3 * statistics.median(mine), "peer_ms": 1e3 * statistics.median(theirs),
+            "ratio": ratio, "ratio_low": low, "ratio_high": high, "rounds": len(times)}  # fmt: skip
+
+
+@numba.njit
+def _in_cache(tile, a, b, c, depth, times):
+    columns = len(tile.vectors) * len(tile.lanes)
+    for _ in range(times):
+        chain(tile, a, 0, 1, len(tile.rows), b, 0, columns, c, 0, columns, depth)
+
+
+def fma_peak(dtype: str = "float32") -> float:
+    """GFLOP/s of one core: the register tile of the GEMM on operands that stay in L1 (best of 20)."""
+    tile = cpu.micro_tile(np.dtype(dtype))
+    rows, columns, depth, times = len(tile.rows), len(tile.vectors) * len(tile.lanes), 128, 500
+    a, b, c = (cpu.aligned(n, dtype) for n in (rows * depth, columns * depth, rows * columns))
+    for x in (a, b, c):
+        x[:] = 0
+    best = min(seconds(lambda: _in_cache(tile, a, b, c, depth, times)) for _ in range(20))
+    return 2e-9 * rows * columns * depth * times / best
+
+
+@numba.njit(nogil=True, fastmath=True)
+def _sum(x):
+    total = x.dtype.type(0)
+    for i in range(len(x)):
+        total += x[i]
+    return total
+
+
+def stream_read(x: np.ndarray, threads: int) -> Call:
+    """A call that reads every byte of ``x`` once with so many threads and does nothing else: the bandwidth to beat."""
+    words = x.reshape(-1).view(np.float32)
+    step = -(-len(words) // (16 * threads))
+    _sum(words[:16])
+
+    def work(tickets):
+        for ticket in tickets:
+            _sum(words[ticket * step : (ticket + 1) * step])
+
+    return lambda: cpu.parallel(work, 16 * threads, threads)
+
+
+def machine() -> dict[str, object]:
+    """What the figures depend on: CPU, caches, width in use, versions."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        fields = dict(line.split(":", 1) for line in lines if ":" in line)
+        fields = {key.strip(): value.strip() for key, value in fields.items()}
+        name = f"{fields['model name']} (family {fields['cpu family']}, model {fields['model']})"
+    except (OSError, KeyError):
+        pass
+    l1, l2 = cpu.caches()
+    blas = next((info for info in threadpool_info() if info["user_api"] == "blas"), {})
+    packages = {package: version(package) for package in ("numpy", "numba", "llvmlite")}
+    return {
+        "cpu": name, "cores": os.cpu_count(), "l1_kib": l1 >> 10, "l2_kib": l2 >> 10, "simd": cpu.simd(),
+        "blas": f"{blas.get('internal_api')} {blas.get('version')} ({blas.get('architecture')})",
+        "python": platform.python_version(), **packages,
+    }  # fmt: skip
