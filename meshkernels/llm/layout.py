@@ -129,7 +129,7 @@ class Layout:
 
     def arrange_down(self, down: np.ndarray) -> np.ndarray:
         """``W_down (dim, ffn)`` -> ``(ffn, dim)``, padded."""
-        return np.pad(down.T, ((0, self.ffn - self.config.ffn), (0, 0)))
+        return np.ascontiguousarray(np.pad(down.T, ((0, self.ffn - self.config.ffn), (0, 0))))
 
     # ------------------------------------------------------------------------------- between columns and heads
     def split_qkv(self, fused: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

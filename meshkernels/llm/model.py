@@ -16,6 +16,7 @@ from meshkernels.llm.layout import Layout
 from meshkernels.llm.placed import Placed, Precision, Source, Table
 from meshkernels.llm.plan import decode_plan, prefill_plan
 from meshkernels.llm.sampling import Sampler
+from meshkernels.llm.team import Team
 from meshkernels.mesh import Mesh
 from meshkernels.tokenizer import Tokenizer
 
@@ -33,6 +34,7 @@ class Llama:
         norms: dtype of the norms' sums of squares, if another: see `Precision`.
         cache: "shift" or "concat".
         cache_limit: bytes per core that the KV cache may take; None: no limit.
+        threads: of decode; None: as many as Numba uses.
 
     Attributes:
         config: the model's dimensions.
@@ -44,7 +46,7 @@ class Llama:
 
     def __init__(self, source: Source, mesh: Mesh | int = 8, *, prefill_mesh: Mesh | int | None = None,
                  dtype: str = "float32", accumulate: str = "float32", norms: str = "",
-                 cache: str = "shift", cache_limit: int | None = None):
+                 cache: str = "shift", cache_limit: int | None = None, threads: int | None = None):
         self.config = source.config
         self.tokenizer: Tokenizer | None = None
         self.precision = Precision(dtype, accumulate, norms)
@@ -53,12 +55,13 @@ class Llama:
         self.cache = KVCache(self.layout, cache, cache_limit, self.precision.itemsize)
         self.hooks: list[Hook] = []
         table = Table(source, self.precision)
-        placed = Placed(source, self.layout, table, self.precision)
+        self.team = Team(threads)
+        placed = Placed(source, self.layout, table, self.precision, self.team)
         same = self.prefill_layout == self.layout
         self._prefill_placed = placed if same else Placed(source, self.prefill_layout, table, self.precision)
         self._table = table
         self._prefill_head = prepared.Gemv(table.head, self.prefill_layout.mesh, 1, accumulate)
-        head = prepared.Gemv(table.head, self.layout.mesh, 0, accumulate)
+        head = prepared.Gemv(table.head, self.layout.mesh, 0, accumulate, self.team)
         self._decode = Decode(decode_plan(self.layout, 1), placed, head, self.cache)
 
     def prefill(self, tokens: Sequence[int], *, every: bool = False) -> np.ndarray:
@@ -99,7 +102,8 @@ class Llama:
         if len(self.cache) >= self.config.context:
             raise MeshError(f"the text has {len(self.cache)} tokens, the model's context {self.config.context}")
         self._decode.start(int(ids[0]))
-        return self._decode.run(self._hook)["logits"][0]
+        with self.team.awake():
+            return self._decode.run(self._hook)["logits"][0]
 
     def generate(self, tokens: str | Sequence[int], new: int = 40, *, temperature: float = 0.0, top_p: float = 1.0,
                  seed: int | None = None, stop: Iterable[int] | None = None) -> Iterator[int]:

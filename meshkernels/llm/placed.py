@@ -10,6 +10,7 @@ import numpy as np
 from meshkernels.errors import MeshError
 from meshkernels.llm import prepared
 from meshkernels.llm.layout import Layout
+from meshkernels.llm.team import Team
 from meshkernels.weights import Config
 
 DTYPES = ("float32", "float16")
@@ -89,9 +90,11 @@ class Placed:
         layout: where they go.
         table: the embedding and LM head, shared between layouts.
         precision: storage and sums.
+        team: the threads of the decode products.
     """
 
-    def __init__(self, source: Source, layout: Layout, table: Table, precision: Precision):
+    def __init__(self, source: Source, layout: Layout, table: Table, precision: Precision, team: Team | None = None):
+        self.team = team
         self.config, self.layout, self.table, self.precision = source.config, layout, table, precision
         self._gains: dict[tuple[int, str], np.ndarray] = {(-1, "w_out"): self._vector(source, "output_norm.weight")}
         self._weights: dict[tuple[str, int], np.ndarray] = {}
@@ -133,7 +136,7 @@ class Placed:
         if key not in self._products:
             axis = 1 if name in ("out", "down") else 0
             self._products[key] = prepared.Gemv(
-                self._weights[name, block], self.layout.mesh, axis, self.precision.accumulate)
+                self._weights[name, block], self.layout.mesh, axis, self.precision.accumulate, self.team)
         return self._products[key]
 
     def gemm(self, name: str, block: int) -> prepared.Gemm:

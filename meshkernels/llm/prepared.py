@@ -6,14 +6,13 @@ states, and calls the same kernels as the fused executor.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
 
 from meshkernels.algorithms import gemv as vector
-from meshkernels.execute import cpu, kernels
-from meshkernels.llm import kernels as local
+from meshkernels.execute import kernels
+from meshkernels.llm.team import Team
 from meshkernels.mesh import Mesh
 from meshkernels.schedule import ChainSum, RingOrder
 from meshkernels.verbs import schedule
@@ -24,7 +23,7 @@ def tree(mesh: Mesh, axis: int) -> tuple[np.ndarray, np.ndarray, int]:
     """The additions of a K-tree along ``axis``: ``(dst, src, root)``, to be done in order."""
     plan = vector.allreduce(mesh, 1, axis=axis)
     reduces = [move.traffic[0] for step in plan.steps for move in step.moves if move.combine]
-    dst, src = (np.concatenate([getattr(t, end) for t in reduces]) for end in ("target", "source"))
+    dst, src = (np.concatenate([getattr(t, end) for t in reduces], dtype=np.int64) for end in ("target", "source"))
     return dst, src, int(reduces[-1].roots[0])
 
 
@@ -48,22 +47,14 @@ class AllReduce:
 class Gemv:
     """``x W`` for one weight, placed once: MeshGEMV along an axis."""
 
-    def __init__(self, W: np.ndarray, mesh: Mesh, axis: int, accumulate: str = "float32"):
-        self.W, self.parts, self.half = W, mesh.length(axis), accumulate == "float16"
-        self.tree = tree(mesh, axis)
-        self.threads = cpu.threads_for(W.size // 4)  # it streams: a thread must have a millisecond's bytes to fetch
-        self.spans = cpu.spans(W.shape[1], 16, 4096, self.threads)
+    def __init__(self, W: np.ndarray, mesh: Mesh, axis: int, accumulate: str = "float32", team: Team | None = None):
+        self.W, self.tree, self.team = W, tree(mesh, axis), team or Team(1)
+        self._job = self.team.job(W, mesh.length(axis), *self.tree, accumulate == "float16")
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """``(1, K)`` -> ``(1, N)``."""
-        out = np.empty((1, self.W.shape[1]), np.float32)
-
-        def work(tickets: Iterator[int]) -> None:
-            for ticket in tickets:
-                span = self.spans[ticket]
-                local.gemv(x[0], self.W, span.start, span.stop, self.parts, *self.tree, self.half, out[0])
-
-        cpu.parallel(work, len(self.spans), self.threads)
+        x, out = np.ascontiguousarray(x, np.float32), np.empty((1, self.W.shape[1]), np.float32)
+        self.team.run(self._job, x, out)
         return out
 
 

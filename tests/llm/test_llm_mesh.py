@@ -5,6 +5,7 @@ import pytest
 
 import meshkernels as mk
 from meshkernels.llm import kernels, prepared
+from meshkernels.llm.team import Team
 
 GRIDS = [(1, 1), (2, 3), (5, 5), (8, 4), (24, 24)]
 DRAW = np.random.default_rng(0).standard_normal
@@ -27,12 +28,19 @@ def test_gemv(grid, axis):
     assert np.array_equal(prepared.Gemv(W, mesh, axis)(x[None])[0], expected)
 
 
-def test_gemv_on_several_threads():
-    mesh, x, W = mk.Mesh(5), array(37), array(37, 9001)
-    product = prepared.Gemv(W, mesh, 0)
-    product.threads = 3
-    assert len(product.spans) > 1
-    assert np.array_equal(product(x[None])[0], mk.gemv(x, W, mesh, method="lockstep"))
+@pytest.mark.parametrize("threads", [2, 3])
+def test_gemv_by_a_team(threads):
+    mesh, team = mk.Mesh(5), Team(threads)
+    weights = [array(37, n) for n in (1, 15, 576, 9001)]
+    products = [prepared.Gemv(W, mesh, 0, team=team) for W in weights]
+    xs = [array(37) for _ in range(20)]
+    expected = [[mk.gemv(x, W, mesh) for W in weights] for x in xs]
+    with team.awake():
+        for x, results in zip(xs, expected):
+            for product, result in zip(products, results):
+                assert np.array_equal(product(x[None])[0], result)
+    asleep = products[-1](xs[0][None])[0]  # the leader alone does it all
+    assert np.array_equal(asleep, expected[0][-1])
 
 
 @pytest.mark.parametrize("grid", GRIDS[:4], ids=str)

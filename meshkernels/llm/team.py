@@ -1,0 +1,178 @@
+"""Several threads on one matrix-vector product after the other, with microseconds between them.
+
+Decoding a token is some hundred products of a few hundred microseconds each: too short to wake a sleeping thread for.
+So the helpers stay awake for the length of a token. The leader posts a product on the *board*, and everybody takes
+spans of its columns, one ticket at a time; who finds no ticket waits for the next product. A helper that the
+operating system does not run takes no tickets and is not waited for, so that a busy machine costs little.
+
+The board is an array of 64-bit integers. ``board[TICKETS]`` packs, for the product on the board, the number of tickets
+and of those taken (16 bits each, above them the number of the product): taking a ticket is one compare-and-swap,
+which can only succeed while the product that it belongs to is on the board.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numba import carray, config, njit, types
+from numba.extending import intrinsic
+
+from meshkernels.llm.kernels import gemv
+
+#: Places on the board, a cache line apart.
+TICKETS, DONE, STOP, JOB = 0, 8, 16, 24
+_SIXTEEN = 0xFFFF
+
+
+@intrinsic
+def _atomic_load(typingctx, board, place):
+    """``board[place]``, as other threads see it."""
+    def codegen(context, builder, signature, args):
+        return builder.load_atomic(_address(context, builder, signature, args), "seq_cst", 8)
+
+    return types.int64(board, place), codegen
+
+
+@intrinsic
+def _atomic_store(typingctx, board, place, value):
+    """``board[place] = value``, after everything before it."""
+    def codegen(context, builder, signature, args):
+        builder.store_atomic(args[2], _address(context, builder, signature, args), "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return types.void(board, place, types.int64), codegen
+
+
+@intrinsic
+def _atomic_add(typingctx, board, place, value):
+    """``board[place] += value``; returns what was there."""
+    def codegen(context, builder, signature, args):
+        return builder.atomic_rmw("add", _address(context, builder, signature, args), args[2], "seq_cst")
+
+    return types.int64(board, place, types.int64), codegen
+
+
+@intrinsic
+def _swap_if(typingctx, board, place, expected, value):
+    """``board[place] = value`` if it is ``expected``; returns whether it was."""
+    def codegen(context, builder, signature, args):
+        place = _address(context, builder, signature, args)
+        return builder.extract_value(builder.cmpxchg(place, args[2], args[3], "seq_cst", "seq_cst"), 1)
+
+    return types.boolean(board, place, types.int64, types.int64), codegen
+
+
+@intrinsic
+def _floats(typingctx, address):
+    """An address as a pointer to float32."""
+    pointer = types.CPointer(types.float32)
+    return pointer(types.int64), lambda context, builder, signature, args: builder.inttoptr(
+        args[0], context.get_value_type(pointer))
+
+
+@intrinsic
+def _integers(typingctx, address):
+    """An address as a pointer to int64."""
+    pointer = types.CPointer(types.int64)
+    return pointer(types.int64), lambda context, builder, signature, args: builder.inttoptr(
+        args[0], context.get_value_type(pointer))
+
+
+def _address(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    array = context.make_array(signature.args[0])(context, builder, args[0])
+    return builder.gep(array.data, [args[1]])
+
+
+load: Any = _atomic_load
+store: Any = _atomic_store
+add: Any = _atomic_add
+swap_if: Any = _swap_if
+floats: Any = _floats
+integers: Any = _integers
+
+
+@njit(cache=True, nogil=True)
+def _take_tickets(board):
+    """Compute spans of the product on the board until none is left."""
+    while True:
+        word = load(board, TICKETS)
+        ticket, tickets = word & _SIXTEEN, (word >> 16) & _SIXTEEN
+        if ticket >= tickets:
+            return
+        if not swap_if(board, TICKETS, word, word + 1):
+            continue
+        W, K, N, x, out, parts, root, half, dst, src, adds, span = board[JOB : JOB + 12]
+        columns = carray(floats(out), N)
+        gemv(carray(floats(x), K), carray(floats(W), (K, N)), ticket * span, min(N, ticket * span + span), parts,
+             carray(integers(dst), adds), carray(integers(src), adds), root, half != 0, columns)
+        add(board, DONE, 1)
+
+
+@njit(cache=True, nogil=True)
+def _lead(board, job):
+    """Post a product, work on it, and wait for the helpers that still do."""
+    board[JOB : JOB + 12] = job
+    span = job[11]
+    tickets = (job[2] + span - 1) // span
+    store(board, DONE, 0)
+    store(board, TICKETS, (((load(board, TICKETS) >> 32) + 1) << 32) | (tickets << 16))
+    _take_tickets(board)
+    while load(board, DONE) < tickets:
+        pass
+
+
+@njit(cache=True, nogil=True)
+def _help(board):
+    """Work on one product after the other until the token is done."""
+    while not load(board, STOP):
+        _take_tickets(board)
+
+
+class Team:
+    """The threads that decode a token together.
+
+    Args:
+        threads: how many, the leader included; None: as many as Numba uses (``NUMBA_NUM_THREADS``).
+    """
+
+    def __init__(self, threads: int | None = None):
+        self.threads = threads or config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+        self._board = np.zeros(JOB + 16, np.int64)
+        self._pool: ThreadPoolExecutor | None = None
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """Helpers are awake inside the ``with`` block."""
+        if self.threads == 1:
+            yield
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.threads - 1, "meshkernels-team")
+        self._board[STOP] = 0
+        helpers = [self._pool.submit(_help, self._board) for _ in range(self.threads - 1)]
+        try:
+            yield
+        finally:
+            self._board[STOP] = 1
+            for helper in helpers:
+                helper.result()
+
+    def span(self, N: int) -> int:
+        """Columns of one ticket: few tickets where columns are few, none wider than a strip of the kernel."""
+        tickets = self.threads if N < 2048 else 2 * self.threads
+        return min(4096, 16 * -(-N // (16 * tickets)))
+
+    def job(self, W: np.ndarray, parts: int, dst: np.ndarray, src: np.ndarray, root: int, half: bool) -> np.ndarray:
+        """A product with one weight as the board states it, the vectors' addresses left open."""
+        assert W.flags.c_contiguous and W.dtype == np.float32 and dst.dtype == src.dtype == np.int64
+        return np.array([W.ctypes.data, *W.shape, 0, 0, parts, root, half, dst.ctypes.data, src.ctypes.data,
+                         len(dst), self.span(W.shape[1])], np.int64)
+
+    def run(self, job: np.ndarray, x: np.ndarray, out: np.ndarray) -> None:
+        """Compute ``out = x W`` with everybody who is awake."""
+        job[3:5] = x.ctypes.data, out.ctypes.data
+        _lead(self._board, job)
