@@ -1,0 +1,297 @@
+"""The kernel layer against the definition of its sums: chains of fused multiply-adds, bit by bit.
+
+The oracle shares nothing with the kernels: NumPy's float64 with rounding to odd for float32, fractions for float64.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from types import SimpleNamespace
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshkernels.execute import cpu, kernels
+
+WIDTHS = list(cpu.SIMD)
+BFLOAT = ml_dtypes.bfloat16
+
+
+def fma32(a, b, c):
+    """float32 a * b + c rounded once: exact product and two-sum in float64, rounded to odd before float32."""
+    p, c = a.astype(np.float64) * b, c.astype(np.float64)
+    s = p + c
+    t = s - p
+    error = (p - (s - t)) + (c - t)
+    even = s.view(np.int64) & 1 == 0
+    away = np.sign(error) * np.sign(s) > 0
+    odd = np.where((error != 0) & even, s.view(np.int64) + np.where(away, 1, -1), s.view(np.int64)).view(np.float64)
+    return odd.astype(np.float32)
+
+
+def fma64(a, b, c):
+    """float64 a * b + c rounded once, element by element."""
+    exact = np.vectorize(lambda x, y, z: float(Fraction(x) * Fraction(y) + Fraction(z)), otypes=[np.float64])
+    return exact(a, b, c)
+
+
+def half(x):
+    return x.astype(np.float16).astype(np.float32)
+
+
+def chain(A, B, ks, accumulate=None, start=None):
+    """(M, N): for k in ``ks``: c = fma(A[:, k], B[k, :], c)."""
+    wide = np.float64 if A.dtype == np.float64 else np.float32
+    A, B = A.astype(wide), B.astype(wide)
+    c = np.zeros((A.shape[0], B.shape[1]), wide) if start is None else start
+    for k in ks:
+        step = fma64 if wide is np.float64 else fma32
+        c = step(*np.broadcast_arrays(A[:, k, None], B[None, k], c))
+        c = half(c) if accumulate == "float16" else c
+    return c
+
+
+def ring_oracle(A, B, order, accumulate=None):
+    (M, K), N, L = A.shape, B.shape[1], len(order.blocks)
+    C = np.zeros((M, N), np.float64 if A.dtype == np.float64 else np.float32)
+    for i0 in range(0, M, order.row_tile):
+        for j0 in range(0, N, order.col_tile):
+            start = order.row_start[i0 // order.row_tile] + order.col_start[j0 // order.col_tile]
+            blocks = [order.blocks[(start + t) % L] for t in range(L)]
+            ks = [k for b in blocks for k in range(b * order.block, min((b + 1) * order.block, K))]
+            tile = np.s_[i0 : i0 + order.row_tile, j0 : j0 + order.col_tile]
+            C[tile] = chain(A[tile[0]], B[:, tile[1]], ks, accumulate)
+    return C
+
+
+def random_order(rng, M, K, N, rows, cols, L):
+    """Any starts and any order of the blocks; the last blocks may be short or empty."""
+    return SimpleNamespace(
+        blocks=rng.permutation(L), block=-(-K // L), row_start=rng.integers(0, L, rows),
+        col_start=rng.integers(0, L, cols), row_tile=-(-M // rows), col_tile=-(-N // cols),
+    )  # fmt: skip
+
+
+def matrices(rng, M, K, N, dtype):
+    return rng.standard_normal((M, K)).astype(dtype), rng.standard_normal((K, N)).astype(dtype)
+
+
+def same_bits(x, y):
+    assert x.dtype == y.dtype and x.shape == y.shape
+    np.testing.assert_array_equal(x.view(f"u{x.itemsize}"), y.view(f"u{x.itemsize}"))
+
+
+sides = st.integers(1, 70)
+meshes = st.integers(1, 9)
+
+
+def test_the_oracle_rounds_once():
+    rng = np.random.default_rng(0)
+    a, b, c = rng.standard_normal((3, 3000)).astype(np.float32) * np.exp2(rng.integers(-12, 12, (3, 3000))).astype("f4")
+    exact = [Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z)) for x, y, z in zip(a, b, c)]
+    got = fma32(a, b, c)
+    up, down = np.nextafter(got, np.float32(np.inf)), np.nextafter(got, np.float32(-np.inf))
+    for value, g, *others in zip(exact, got, up, down):
+        assert all(abs(value - Fraction(float(g))) <= abs(value - Fraction(float(o))) for o in others)
+    assert (got != a * b + c).any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_ring_product_is_its_definition(data):
+    M, K, N, rows, cols, L = (data.draw(side) for side in (sides, sides, sides, meshes, meshes, meshes))
+    dtype, accumulate = data.draw(st.sampled_from([
+        ("float32", None), ("float16", None), ("float16", "float16"), (BFLOAT, None)]))
+    rng = np.random.default_rng(M * 71 + K)
+    A, B = matrices(rng, M, K, N, dtype)
+    order = random_order(rng, M, K, N, rows, cols, L)
+    with cpu.force_simd(data.draw(st.sampled_from(WIDTHS))):
+        C = kernels.ring_product(A, B, order, accumulate=accumulate)
+    same_bits(C, ring_oracle(A, B, order, accumulate).astype(dtype))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_float64_is_fused_too(width):
+    rng = np.random.default_rng(0)
+    A, B = matrices(rng, 14, 23, 18, np.float64)
+    order = random_order(rng, 14, 23, 18, 3, 5, 4)
+    with cpu.force_simd(width):
+        same_bits(kernels.ring_product(A, B, order), ring_oracle(A, B, order))
+
+
+@pytest.mark.parametrize("dtype, accumulate", [("float32", None), ("float64", None), ("float16", "float16")])
+def test_same_bits_for_every_width_and_thread_count(dtype, accumulate):
+    rng = np.random.default_rng(1)
+    A, B = matrices(rng, 300, 700, 260, dtype)
+    order = random_order(rng, 300, 700, 260, 12, 20, 60)
+    results = []
+    for width in WIDTHS:
+        with cpu.force_simd(width):
+            results += [kernels.ring_product(A, B, order, accumulate=accumulate, threads=n) for n in (1, 2, 5)]
+    for other in results[1:]:
+        same_bits(results[0], other)
+
+
+def test_any_strides_and_read_only_inputs():
+    rng = np.random.default_rng(2)
+    A, B = matrices(rng, 40, 50, 60, np.float32)
+    order = random_order(rng, 40, 50, 60, 4, 3, 5)
+    expected = kernels.ring_product(A, B, order)
+    padded = np.zeros((80, 100), np.float32)
+    padded[::2, ::-2] = A
+    frozen = B.copy()
+    frozen.flags.writeable = False
+    for a in (np.asfortranarray(A), padded[::2, ::-2]):
+        for b in (np.asfortranarray(B), frozen, np.repeat(B, 2, 1)[:, ::2]):
+            same_bits(kernels.ring_product(a, b, order), expected)
+
+
+def test_packed_operands_are_reusable():
+    rng = np.random.default_rng(3)
+    A, B = matrices(rng, 45, 33, 70, np.float32)
+    order = random_order(rng, 45, 33, 70, 5, 7, 8)
+    expected = kernels.ring_product(A, B, order)
+    left, right = kernels.pack_left(A, order), kernels.pack_right(B, order)
+    for a, b in ((left, right), (A, right), (left, B), (left, right)):
+        same_bits(kernels.ring_product(a, b, order), expected)
+
+
+def test_infinities_stay_in_their_row_and_column():
+    """Numbers outside an element's life are computed and thrown away: not even their NaNs may leak."""
+    rng = np.random.default_rng(4)
+    A, B = matrices(rng, 37, 41, 53, np.float32)
+    order = random_order(rng, 37, 41, 53, 8, 9, 9)
+    finite = kernels.ring_product(A, B, order)
+    A[5, 7], B[11, 13] = np.inf, np.nan
+    C = kernels.ring_product(A, B, order)
+    assert not np.isfinite(C[5]).any() and np.isnan(C[:, 13]).all()
+    clean = np.ones(C.shape, bool)
+    clean[5], clean[:, 13] = False, False
+    np.testing.assert_array_equal(C[clean], finite[clean])
+
+
+def test_no_length_and_no_elements():
+    order = SimpleNamespace(blocks=np.arange(2), block=0, row_start=np.zeros(1, int), col_start=np.zeros(1, int),
+                            row_tile=4, col_tile=4)  # fmt: skip
+    assert not kernels.ring_product(np.ones((4, 0)), np.ones((0, 4)), order).any()
+    order.block = 2
+    assert kernels.ring_product(np.ones((0, 4)), np.ones((4, 4)), order).shape == (0, 4)
+
+
+def test_half_overflow_and_subnormals():
+    order = SimpleNamespace(blocks=np.arange(1), block=2, row_start=np.zeros(1, int), col_start=np.zeros(1, int),
+                            row_tile=3, col_tile=1)  # fmt: skip
+    A = np.array([[240, 240], [2.0**-12, 2.0**-13], [255, 2]], np.float16)
+    B = np.array([[256], [2.0**-12]], np.float16)
+    C = kernels.ring_product(A, B, order, accumulate="float16")
+    assert C[:, 0].tolist() == [61440.0, float(np.float16(2.0**-4) + np.float16(2.0**-25)), 65280.0]
+    assert kernels.ring_product(A + A, B, order, accumulate="float16")[0, 0] == np.inf
+
+
+def test_results_are_rounded_to_bfloat16_to_nearest_even():
+    values = np.concatenate([np.random.default_rng(5).standard_normal(4000) * 1e3, [np.nan, np.inf, -np.inf, 1e-40, 0]])
+    values = np.concatenate([values, 1 + np.arange(1, 64, 2) * 2.0**-8]).astype(np.float32)[:, None]  # ties too
+    order = SimpleNamespace(blocks=np.arange(1), block=1, row_start=np.zeros(1, int), col_start=np.zeros(1, int),
+                            row_tile=len(values), col_tile=1)  # fmt: skip
+    got = kernels.ring_product(values, np.ones((1, 1), np.float32), order, out_dtype=BFLOAT)
+    np.testing.assert_array_equal(got.astype(np.float32), (values + 0).astype(BFLOAT).astype(np.float32))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_chain_product_is_its_definition(data):
+    M, E, N, parts = (data.draw(side) for side in (sides, sides, sides, meshes))
+    dtype, accumulate = data.draw(st.sampled_from([("float32", None), ("float16", "float16")]))
+    rng = np.random.default_rng(M + 71 * E)
+    Q, Kt = matrices(rng, M, E, N, dtype)
+    root, eb = rng.integers(0, parts, N), -(-E // parts)
+    def keep(x):
+        return half(x) if accumulate else x
+
+    p = [chain(Q, Kt, range(min(x * eb, E), min(x * eb + eb, E)), accumulate) for x in range(parts)]
+    expected = np.empty((M, N), np.float32)
+    for j, r in enumerate(root):
+        left = p[0][:, j]
+        for x in range(1, r + 1):
+            left = keep(left + p[x][:, j])
+        right = p[-1][:, j] if r < parts - 1 else None
+        for x in range(parts - 2, r, -1):
+            right = keep(right + p[x][:, j])
+        expected[:, j] = left if right is None else keep(left + right)
+    with cpu.force_simd(data.draw(st.sampled_from(WIDTHS))):
+        got = kernels.chain_product(Q, Kt.T, root, parts, accumulate=accumulate)
+    same_bits(got, expected.astype(dtype))
+
+
+@pytest.mark.parametrize(
+    "dtype, accumulate", [("float32", None), ("float16", None), ("float16", "float16"), (BFLOAT, None)])
+@pytest.mark.parametrize("parts", [1, 3, 40])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_gemv_partials(dtype, accumulate, parts, width):
+    rng = np.random.default_rng(6)
+    x, W = matrices(rng, 1, 31, 150, dtype)
+    kb = -(-31 // parts)
+    with cpu.force_simd(width):
+        got = kernels.gemv_partials(x[0], kernels.pack_gemv(W, parts), accumulate=accumulate)
+    spans = [range(min(y * kb, 31), min(y * kb + kb, 31)) for y in range(parts)]
+    same_bits(np.ascontiguousarray(got), np.concatenate([chain(x, W, ks, accumulate) for ks in spans]))
+
+
+@pytest.mark.parametrize("op, ufunc", [("add", np.add), ("max", np.maximum)])
+def test_tree_add(op, ufunc):
+    rng = np.random.default_rng(7)
+    partials = rng.standard_normal((5, 3000)).astype(np.float32)
+    partials[1, 5] = partials[4, 9] = np.nan
+    expected, dst, src = partials.copy(), [3, 1, 3, 2], [4, 0, 1, 3]
+    for d, s in zip(dst, src):
+        expected[d] = ufunc(expected[d], expected[s])
+    np.testing.assert_array_equal(kernels.tree_add(partials, dst, src, op), expected)
+
+
+@pytest.mark.parametrize("mt, nt, kb", [(1, 7, 5), (24, 64, 9), (16, 16, 16), (13, 35, 4), (3, 1, 1)])
+@pytest.mark.parametrize("dtype, accumulate", [("float32", None), ("float16", "float16"), (BFLOAT, None)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_tile_products_continue_their_chains(mt, nt, kb, dtype, accumulate, transposed):
+    rng = np.random.default_rng(8)
+    At = rng.standard_normal((3, mt, kb)).astype(dtype)
+    Bt = rng.standard_normal((4, kb, nt)).astype(dtype)
+    ha, hb = rng.integers(0, 3, 6), rng.integers(0, 4, 6)
+    start = half(rng.standard_normal((6, mt, nt)).astype(np.float32))
+    expected = np.stack([chain(At[a], Bt[b], range(kb), accumulate, c) for a, b, c in zip(ha, hb, start)])
+    right = np.ascontiguousarray(Bt.swapaxes(1, 2)) if transposed else Bt
+    for width in WIDTHS:
+        C = start.copy()
+        with cpu.force_simd(width):
+            kernels.tile_products(At, right, ha, hb, C, transposed=transposed, accumulate=accumulate)
+        same_bits(C, expected)
+
+
+def test_products_from_several_threads_do_not_share_buffers():
+    rng = np.random.default_rng(9)
+    A, B = matrices(rng, 200, 200, 200, np.float32)
+    order = random_order(rng, 200, 200, 200, 5, 5, 10)
+    inputs = [A * s for s in range(1, 9)]
+    expected = [kernels.ring_product(a, B, order) for a in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        for got, right in zip(pool.map(lambda a: kernels.ring_product(a, B, order), inputs * 4), expected * 4):
+            same_bits(got, right)
+
+
+def test_unknown_width(monkeypatch):
+    with pytest.raises(ValueError, match=r"'sse9'.*avx512, avx2, portable"), cpu.force_simd("sse9"):
+        pass
+    monkeypatch.setenv("MESHKERNELS_SIMD", "portable")
+    assert cpu.simd() == "portable"
+    with cpu.force_simd("avx2"):
+        assert cpu.simd() == "avx2"
+
+
+@pytest.mark.parametrize("total, unit, most, parts", [(0, 4, 8, 1), (7, 1, 3, 2), (100, 12, 24, 3), (5, 8, 8, 4)])
+def test_spans_cover_everything_once(total, unit, most, parts):
+    covered = [i for span in cpu.spans(total, unit, most, parts) for i in range(total)[span]]
+    assert covered == list(range(total))
+    assert all(span.start % unit == 0 for span in cpu.spans(total, unit, most, parts))
