@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 
-.PHONY: demo test bench figures oldest lint clean
+.PHONY: demo test bench readme figures oldest lint clean
 
 demo: $(VENV)/installed
 	$(PY) -m meshkernels demo
@@ -14,6 +14,10 @@ test: $(VENV)/installed-test
 
 bench: $(VENV)/installed-test
 	$(PY) -m bench
+
+# renew the README's generated tables
+readme: $(VENV)/installed
+	$(PY) -m bench.readme
 
 figures: $(VENV)/installed
 	$(PY) -m plots

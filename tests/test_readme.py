@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import meshkernels as mk
+from bench.readme import BLOCK, output
 from meshkernels import algorithms
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -22,6 +23,23 @@ def test_api_on_one_screen():
     names: dict = {}
     exec(_block("mk.gemm_t(A, A, mesh)"), names)
     np.testing.assert_allclose(names["C"], names["A"] @ names["B"], rtol=1e-5)
+
+
+def test_prediction_on_one_screen():
+    names: dict = {}
+    exec(_block("import perfmodel as pm"), names)
+    assert names["t"].seconds > 0
+
+
+def test_generated_tables_are_the_commands_output():
+    blocks = BLOCK.findall(README)
+    assert blocks
+    for command, text in blocks:
+        now, number = output(command), r"\d+(?:\.\d+)?"
+        assert re.sub(number, "#", text) == re.sub(number, "#", now), f"python -m {command}: run make readme"
+        for then, value in zip(re.findall(number, text), re.findall(number, now)):
+            unit = 10.0 ** -len(then.partition(".")[2])  # one unit of the last printed digit
+            assert abs(float(then) - float(value)) <= 1.01 * unit, f"python -m {command}: run make readme"
 
 
 @pytest.fixture
