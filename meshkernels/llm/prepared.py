@@ -1,7 +1,8 @@
 """Products and reductions prepared once, so that a token costs arithmetic and not set-up.
 
-Each takes its schedule from the library's verbs' own builders, keeps the order of additions that the schedule
-states, and calls the same kernels as the fused executor.
+Each takes its schedule from the builders that the library's verbs use, and keeps the order of additions that the
+schedule states: the bits are those of the verbs. Matrix products call the kernels of the fused executor; a GEMV reads
+the same row-major weight as the GEMM, so that a weight is stored once for both phases.
 """
 
 from __future__ import annotations

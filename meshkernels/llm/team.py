@@ -12,6 +12,7 @@ which can only succeed while the product that it belongs to is on the board.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -143,6 +144,7 @@ class Team:
         self.threads = threads or config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
         self._board = np.zeros(JOB + 16, np.int64)
         self._pool: ThreadPoolExecutor | None = None
+        self._process = 0  # a forked child has none of its parent's threads
 
     @contextmanager
     def awake(self) -> Iterator[None]:
@@ -150,8 +152,8 @@ class Team:
         if self.threads == 1:
             yield
             return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.threads - 1, "meshkernels-team")
+        if self._pool is None or self._process != os.getpid():
+            self._pool, self._process = ThreadPoolExecutor(self.threads - 1, "meshkernels-team"), os.getpid()
         self._board[STOP] = 0
         helpers = [self._pool.submit(_help, self._board) for _ in range(self.threads - 1)]
         try:
@@ -159,7 +161,8 @@ class Team:
         finally:
             self._board[STOP] = 1
             for helper in helpers:
-                helper.result()
+                if not helper.cancel():  # one that has not even begun need not
+                    helper.result()
 
     def span(self, N: int) -> int:
         """Columns of one ticket: few tickets where columns are few, none wider than a strip of the kernel."""

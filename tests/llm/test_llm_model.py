@@ -58,6 +58,13 @@ def test_caches_give_identical_bits_where_rows_do_not_matter_and_equal_tokens_ev
     assert runs[0] == runs[1]
 
 
+def test_threads_do_not_change_a_bit():
+    source = Synthetic(tiny(6, 3, vocab=5000), seed=6)
+    alone, team = Llama(source, 4, threads=1), Llama(source, 4, threads=3)
+    for token in TOKENS:
+        assert np.array_equal(alone.decode(token), team.decode(token))
+
+
 def test_prefill_on_another_grid():
     source = Synthetic(tiny(6, 3), seed=6)
     expected = NumpyLlama(source).forward(TOKENS, every=True)
