@@ -13,7 +13,7 @@ from bench.measure import pinned, seconds
 
 N, SIDES = 2880, (16, 32, 48, 96, 144, 240, 360, 720)
 SIDE, SIZES = 64, (256, 512, 1024, 2048, 4096, 8192)
-THREADS, PATIENCE = 1, 10.0  # a peer that took longer than this is not asked for the next, longer point
+THREADS, PATIENCE = 1, 40.0  # a peer that took longer than this is not asked for the next, longer point
 
 
 def curves(n: int, side: int, tired: set[str]) -> dict[str, float]:
