@@ -13,6 +13,7 @@ which can only succeed while the product that it belongs to is on the board.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ import numpy as np
 from numba import carray, config, njit, types
 from numba.extending import intrinsic
 
+from meshkernels.execute import cpu
 from meshkernels.llm.kernels import gemv
 
 #: Places on the board, a cache line apart.
@@ -137,11 +139,13 @@ class Team:
     """The threads that decode a token together.
 
     Args:
-        threads: how many, the leader included; None: as many as Numba uses (``NUMBA_NUM_THREADS``).
+        threads: at most so many, the leader included; None: as many as Numba has (``NUMBA_NUM_THREADS``) and may
+            use at that moment (``numba.set_num_threads``).
     """
 
     def __init__(self, threads: int | None = None):
         self.threads = threads or config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+        self._follow_numba = threads is None
         self._board = np.zeros(JOB + 16, np.int64)
         self._pool: ThreadPoolExecutor | None = None
         self._process = 0  # a forked child has none of its parent's threads
@@ -149,13 +153,14 @@ class Team:
     @contextmanager
     def awake(self) -> Iterator[None]:
         """Helpers are awake inside the ``with`` block."""
-        if self.threads == 1:
+        threads = min(self.threads, cpu.threads_for(sys.maxsize)) if self._follow_numba else self.threads
+        if threads == 1:
             yield
             return
         if self._pool is None or self._process != os.getpid():
             self._pool, self._process = ThreadPoolExecutor(self.threads - 1, "meshkernels-team"), os.getpid()
         self._board[STOP] = 0
-        helpers = [self._pool.submit(_help, self._board) for _ in range(self.threads - 1)]
+        helpers = [self._pool.submit(_help, self._board) for _ in range(threads - 1)]
         try:
             yield
         finally:
