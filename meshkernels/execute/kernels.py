@@ -142,11 +142,11 @@ def _chain_block(tile, Q, K, q_lanes, k_lanes, ic, jc, rows, root, E, eb, parts,
     Sums begin with -0.0, the neutral element of IEEE addition.
     """
     mr, nr, size, group = len(tile.rows), len(tile.vectors) * len(tile.lanes), rows * len(root), max(1, kc // eb)
-    groups = (parts + group - 1) // group
+    groups, whole = (parts + group - 1) // group, E // eb
     S[: 2 * size] = -0.0
     for sweep in range(2 * groups):  # left sums with pc ascending, then right sums with pc descending
         left = sweep < groups
-        g = sweep if left else 2 * groups - 1 - sweep
+        g, step = (sweep, 1) if left else (2 * groups - 1 - sweep, -1)
         x0, x1, pc = g * group, min(g * group + group, parts), min(g * kc, E)
         deep = min(kc, E - pc)
         for jr in range(0, len(root), nr):
@@ -154,18 +154,24 @@ def _chain_block(tile, Q, K, q_lanes, k_lanes, ic, jc, rows, root, E, eb, parts,
             for ir in range(0, rows, mr):
                 at = (jr // nr * rows + ir) * nr + (0 if left else size)
                 q0, k0 = pc * q_lanes + (ic + ir) * deep, pc * k_lanes + (jc + jr) * deep
-                for step in range(x0, min(x1, high + 1)) if left else range(max(x0, low + 1), x1):
-                    x = step if left else max(x0, low + 1) + x1 - 1 - step
+                x, last = (x0, min(x1, high + 1)) if left else (x1 - 1, max(x0, low + 1) - 1)
+                common = min(x1, low + 1) if left else max(x0, high + 1) - 1  # up to here for all columns of the tile
+                while (last - x) * step > 0:
                     k = x * eb - pc
-                    depth = max(0, min(eb, deep - k))
-                    if (x <= low) if left else (x > high):  # the same chain for all columns of the tile
-                        add_chain(tile, Q, q0 + k * mr, 1, mr, K, k0 + k * nr, nr, S, at, nr, depth)
+                    depth, q, b = max(0, min(eb, deep - k)), q0 + k * mr, k0 + k * nr
+                    if (common - x) * step > 0:
+                        chains = 1 if depth < eb else (min(common, whole) - x if left else x - common)
+                        for _ in range(chains):
+                            add_chain(tile, Q, q, 1, mr, K, b, nr, S, at, nr, depth)
+                            q, b = q + step * eb * mr, b + step * eb * nr
+                        x += step * chains
                         continue
                     spare[:] = S[at : at + mr * nr]
-                    add_chain(tile, Q, q0 + k * mr, 1, mr, K, k0 + k * nr, nr, spare, 0, nr, depth)
+                    add_chain(tile, Q, q, 1, mr, K, b, nr, spare, 0, nr, depth)
                     for i in range(mr * nr):
                         if (x <= root[jr + i % nr]) == left:
                             S[at + i] = spare[i]
+                    x += step
     for i in range(size):
         S[i] += S[size + i]
         if len(tile.halves):
