@@ -37,8 +37,9 @@ def draw() -> Figure:
         axis.minorticks_off()
     axes[0].set(xlabel="cores", title=f"MeshGEMM of n = {data['cores'][0]['n']}, float32")
     axes[1].set(xlabel="n", title=f"MeshGEMM on {data['sizes'][0]['side']}² cores, float32")
-    axes[0].legend(loc="upper left")
+    axes[0].set_ylim(bottom=0.1)
+    axes[1].legend(loc="upper left")
     about = data["machine"]
-    figure.supxlabel(f"{about['cpu']}, {data['threads']} threads, {about['blas']}, NumPy {about['numpy']}",
+    figure.supxlabel(f"{about['cpu']}, {data['threads']} thread{'s' * (data['threads'] > 1)}, {about['blas']}, NumPy {about['numpy']}",
                      fontsize=8, color=COLOURS["grey"])  # fmt: skip
     return figure

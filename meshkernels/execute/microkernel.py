@@ -1,4 +1,7 @@
-"""The register tile: vectors of accumulators, one explicit fused multiply-add each per step of k, as LLVM IR."""
+"""The register tile: vectors of accumulators, one explicit fused multiply-add each per step of k, as LLVM IR.
+
+Numba's cache on disk notices edits of the modules that call these intrinsics, not of this one: touch them too.
+"""
 
 from __future__ import annotations
 
