@@ -8,6 +8,7 @@ PY     := $(VENV)/bin/python
 demo: $(VENV)/installed
 	$(PY) -m meshkernels demo
 	$(PY) -m plots
+	$(PY) -m meshkernels generate "The capital of France is" --grid 24 --new 40
 
 test: $(VENV)/installed-test
 	$(PY) -m pytest

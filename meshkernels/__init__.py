@@ -21,3 +21,12 @@ __all__ = [
     "Compliance", "DeviceLimitError", "Ledger", "Mesh", "MeshError", "Ring", "Schedule", "ScheduleError", "Tiling",
     "allreduce", "compliance", "count", "gemm", "gemm_t", "gemv", "place", "register", "schedule",
 ]
+
+
+def __getattr__(name: str):
+    """`meshkernels.llm`, imported when first asked for: it needs a tokenizer and a GGUF reader."""
+    if name == "llm":
+        import importlib
+
+        return importlib.import_module("meshkernels.llm")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

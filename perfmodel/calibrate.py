@@ -45,6 +45,7 @@ def _carried(key: tuple[str, str], done: dict[tuple[str, str], dict[str, Entry]]
     """Constants that a fit takes from the fits before it."""
     borrowed = {
         ("wse3", "gemv"): (("wse3", "gemm"), "beat"), ("wse2", "gemm"): (("wse3", "gemm"), "startup"),
+        ("wse2", "decode"): (("wse2", "gemm"), "beat"),
         ("a100", "gemv"): (("a100", "decode"), "memory_efficiency"),
     }
     if key not in borrowed:
@@ -71,6 +72,7 @@ _ORIGIN = {
     ("wse2_prefill", "vector"): "inside beat: six rows do not tell them apart",
     ("wse2_prefill", "remainder"): "inside k_loop: six rows do not tell them apart",
     ("wse2_prefill", "launch"): "below 0.1 % of a layer, not identified",
+    ("wse2_decode", "beat"): "carried over from wse2.gemm",
     ("wse2_decode", "alpha"): "published: one cycle per hop (HPDC 2024)",
 }
 

@@ -75,7 +75,8 @@ KINDS: dict[str, Kind] = {
     "prefill": Kind(_prefill, {"k_loop": 50, "beat": 2}, {
         "startup": lambda: kernel("wse3", "gemm").values["startup"],
         "vector": _zero, "remainder": _zero, "launch": _zero}),
-    "decode": Kind(_decode, {"row": 30, "beta": 20}, {"alpha": lambda: device("wse2").alpha}),
+    "decode": Kind(_decode, {"row": 30, "beta": 20}, {
+        "alpha": lambda: device("wse2").alpha, "beat": lambda: kernel("wse2", "gemm").values["beat"]}),
     "t10_prefill": Kind(_system("t10_prefill"), {"word": 2, "relay": 100}),
     "t10_decode": Kind(_system("t10_decode"), {"relay": 20}),
     "ladder_prefill": Kind(_system("ladder_prefill"), {"word": 1, "barrier": 800}),

@@ -249,13 +249,13 @@ def prefill(c: Constants, device: Device, dim: Any, ffn: Any, tokens: Any, grid:
     return add(*parts)
 
 
-def decode_rows(dim: Any, ffn: Any, context: Any, grid: Any) -> Any:
-    """Vector instructions per core, layer and token: one per row of every weight and cache tile.
+def decode_rows(dim: Any, ffn: Any, context: Any, grid: Any) -> list[tuple[Any, Any]]:
+    """Vector instructions per core, layer and token, one per row of a weight or cache tile: ``(rows, width)``.
 
-    Q, K, V: 3 d; scores: d; values: s; O: d; up and gate: 2 d; down: f, of tiles d = dim / P, s, f.
+    Q, K, V; scores; values; O; up and gate; down, of tiles d = dim / P, s = context / P, f = ffn / P.
     """
     d, s, f = ceil_div(dim, grid), ceil_div(context, grid), ceil_div(ffn, grid)
-    return 7 * d + s + f
+    return [(3 * d, d), (d, s), (s, d), (d, d), (2 * d, f), (f, d)]
 
 
 #: all-reduces of one layer in decode: norm, QKV, scores, maximum, sum, values, O, norm, up and gate, down
@@ -263,10 +263,14 @@ ALLREDUCES = 10
 
 
 def decode(c: Constants, dim: Any, ffn: Any, context: Any, grid: Any, groups: Any) -> Terms:
-    """One layer and token of decode: ten two-phase all-reduces and the local GEMVs."""
+    """One layer and token of decode: ten two-phase all-reduces and the local GEMVs.
+
+    A row costs the longer of issuing its vector (``row``) and running it (``beat`` per 64-bit word), as in a GEMV.
+    """
     hops, stages, _ = ktree(grid, groups)
+    rows = decode_rows(dim, ffn, context, grid)
     return {
-        "compute": c["row"] * decode_rows(dim, ffn, context, grid),
+        "compute": sum(n * np.maximum(c["row"], ceil_div(width, BEAT) * c["beat"]) for n, width in rows),
         "transfer": 0 * hops,
         "alpha": ALLREDUCES * c["alpha"] * hops,
         "beta": ALLREDUCES * c["beta"] * stages,

@@ -81,7 +81,17 @@ def test_prefill_counts_its_products_and_alignments():
 
 def test_decode_rows_of_a_published_launch_file():
     """LLaMA3-8B on 420^2: d = 10, s = 10, f = 35."""
-    assert int(forms.decode_rows(4096, 14336, 4096, 420)) == 7 * 10 + 10 + 35
+    vectors = forms.decode_rows(4096, 14336, 4096, 420)
+    assert sum(int(rows) for rows, _ in vectors) == 7 * 10 + 10 + 35
+    assert sum(int(rows * width) for rows, width in vectors) == 4 * 10 * 10 + 2 * 10 * 10 + 3 * 10 * 35
+
+
+def test_wide_rows_take_their_beats():
+    """On few cores a row's vector outlasts its issue: the compute term cannot fall below the compute bound."""
+    wse3 = pm.device("wse3")
+    for grid in (24, 96, 240):
+        p = pm.decode(wse3, pm.model("smollm2-135m"), context=64, grid=grid)
+        assert p.terms["compute"] >= p.bounds["compute"]
 
 
 def test_link_bound_is_the_cut_of_a_cube():
