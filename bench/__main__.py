@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     raw.unlink()
     text = "\n".join([heading(about), *(table(group, infos) for group, infos in groups.items())])
     print(text, (Path(__file__).parent / "rejected.md").read_text(), sep="\n")
-    if not options.k and not options.quick:
+    if not options.k:
         (RESULTS / "tables.md").write_text(text)
         (RESULTS / "tables.json").write_text(json.dumps({"machine": about, "groups": groups}, indent=1))
     if options.scaling:

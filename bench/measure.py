@@ -41,17 +41,17 @@ def seconds(call: Call) -> float:
 
 
 def warm_seconds(call: Call) -> float:
-    """Mean of two calls after one untimed, when the other side's thread pool has gone to sleep.
+    """Mean of two calls after one untimed (of a long one: its first), when the other side's threads have gone to sleep.
 
     OpenBLAS's threads spin for some 25 ms after a product, on the cores that the next contender needs; and a pool
     that sleeps takes milliseconds to wake.
     """
     time.sleep(0.04)
-    call()
-    return seconds(lambda: (call(), call())) / 2
+    first = seconds(call)
+    return first if first > 1 else seconds(lambda: (call(), call())) / 2
 
 
-def paired(ours: Call, peer: Call, threads: int = 1, budget: float = 3.0, least: int = 5) -> dict[str, float]:
+def paired(ours: Call, peer: Call, threads: int = 1, budget: float = 2.0, least: int = 5) -> dict[str, float]:
     """Measure in turn until ``budget`` seconds and ``least`` rounds are over; with threads, in warm blocks.
 
     Returns:
@@ -60,7 +60,8 @@ def paired(ours: Call, peer: Call, threads: int = 1, budget: float = 3.0, least:
     times: list[tuple[float, float]] = []
     clock = seconds if threads == 1 else warm_seconds
     with pinned(threads):
-        ours(), peer(), ours(), peer()
+        if seconds(ours) + seconds(peer) < 2:
+            ours(), peer()
         begin = time.perf_counter()
         while len(times) < least or (time.perf_counter() - begin < budget and len(times) < 300):
             times.append((clock(ours), clock(peer)))

@@ -40,6 +40,6 @@ def draw() -> Figure:
     axes[0].set_ylim(bottom=0.1)
     axes[1].legend(loc="upper left")
     about = data["machine"]
-    figure.supxlabel(f"{about['cpu']}, {data['threads']} thread{'s' * (data['threads'] > 1)}, {about['blas']}, NumPy {about['numpy']}",
-                     fontsize=8, color=COLOURS["grey"])  # fmt: skip
+    machine = f"{about['cpu']}, threads: {data['threads']}, {about['blas']}, NumPy {about['numpy']}"
+    figure.supxlabel(machine, fontsize=8, color=COLOURS["grey"])
     return figure

@@ -91,11 +91,21 @@ def caches() -> tuple[int, int]:
     return sizes["1"], sizes["2"]
 
 
+#: Linux backs 2 MiB by one page where an array of 4 MiB or more asks for it, as NumPy's do.
+_HUGE = 2 << 20
+
+
 def aligned(size: int, dtype: np.dtype) -> np.ndarray:
-    """(size,) uninitialised numbers that begin on a cache line: a vector that straddles two costs two loads."""
-    raw = np.empty(size * np.dtype(dtype).itemsize + 63, np.uint8)
-    skip = -raw.__array_interface__["data"][0] % 64
-    return raw[skip : skip + size * np.dtype(dtype).itemsize].view(dtype)
+    """(size,) uninitialised numbers that begin on a huge page, or on a cache line if they are few.
+
+    A vector that straddles two cache lines costs two loads; small pages, scattered over physical memory, cost misses
+    of TLB and L2 that differ from run to run. What is not touched of the larger allocation takes no memory.
+    """
+    needed = size * np.dtype(dtype).itemsize
+    unit = _HUGE if needed >= 64 << 10 else 64
+    raw = np.empty(max(needed + unit, 2 * _HUGE if unit == _HUGE else 0), np.uint8)
+    skip = -raw.__array_interface__["data"][0] % unit
+    return raw[skip : skip + needed].view(dtype)
 
 
 #: Packing buffers of up to this many bytes wait for the next product: pages fresh from the system cost 2-4 % of one.
@@ -133,7 +143,7 @@ def blocking(tile: MicroTile, itemsize: int, K: int, kc: int | None = None) -> B
     kc: an A micro-panel (mr x kc) takes 3/4 of L1, where it stays while a B micro-panel streams through it from L2
         (unless the caller wants another kc); chunks of K are made nearly equal;
     mc: an A block (mc x kc) takes 3/8 of L2;
-    nc: the C block (mc x nc), which a thread completes before it turns to the next, takes 3/4 of L2.
+    nc: the C block (mc x nc), which a thread completes before it turns to the next, takes as much.
     """
     l1, l2 = caches()
     mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)
@@ -141,7 +151,7 @@ def blocking(tile: MicroTile, itemsize: int, K: int, kc: int | None = None) -> B
         chunks = -(-K // max(64, 3 * l1 // 4 // (mr * itemsize)))
         kc = max(1, -(-K // max(1, chunks)))
     mc = max(mr, 3 * l2 // 8 // (kc * itemsize) // mr * mr)
-    nc = max(nr, 3 * l2 // 4 // (mc * itemsize) // nr * nr)
+    nc = max(nr, 3 * l2 // 8 // (mc * itemsize) // nr * nr)
     return Blocking(kc, mc, nc)
 
 
