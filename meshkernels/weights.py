@@ -273,12 +273,22 @@ def _open(path: Path) -> gguf.GGUFReader:
     if magic != b"GGUF":
         raise WeightsError(f"{path.name} is not a GGUF file (it starts with {magic!r}, not b'GGUF')")
     try:
-        reader = gguf.GGUFReader(path)
-    except Exception as error:  # the reader indexes past the end of the map in several ways
-        raise WeightsError(f"{path.name}: the GGUF file is truncated or damaged ({error})") from error
-    size = path.stat().st_size
-    for tensor in reader.tensors:
-        end = int(tensor.data_offset) + int(tensor.n_bytes)
-        if end > size:
-            raise WeightsError(f"{path.name} is truncated: {tensor.name} ends at {end}, the file at {size}")
-    return reader
+        return _Reader(path)
+    except WeightsError:
+        raise
+    except Exception as error:  # what a damaged header leads the reader to
+        raise WeightsError(f"{path.name}: the GGUF file is damaged ({error})") from error
+
+
+class _Reader(gguf.GGUFReader):
+    """The library's reader, which by itself indexes past the end of a file that is cut off."""
+
+    def __init__(self, path: Path):
+        self._name = path.name
+        super().__init__(path)
+
+    def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> np.ndarray:
+        end = int(offset) + int(count) * np.dtype(dtype).itemsize
+        if end > len(self.data):
+            raise WeightsError(f"{self._name} is truncated: {len(self.data)} bytes found, at least {end} expected")
+        return super()._get(offset, dtype, count, override_order)

@@ -74,14 +74,16 @@ def test_not_a_gguf(tmp_path):
         weights.load(tmp_path)
 
 
-@pytest.mark.parametrize("keep", [0.05, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("keep", [1.3e-5, 1e-4, 0.01, 0.05, 0.3, 0.9, 0.999])
 def test_truncated(tmp_path, keep):
     path = tmp_path / "m.gguf"
     write(path, Synthetic(SMALL))
     whole = path.read_bytes()
     path.write_bytes(whole[: int(keep * len(whole))])
-    with pytest.raises(WeightsError, match="truncated"):
+    found = int(keep * len(whole))
+    with pytest.raises(WeightsError, match=f"^m.gguf is truncated: {found} bytes found, at least ") as refusal:
         weights.load(path)
+    assert found < int(str(refusal.value).split()[-2]) <= len(whole)
 
 
 def test_other_architectures_and_variants(tmp_path):
