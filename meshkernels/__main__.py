@@ -7,7 +7,7 @@ import sys
 
 import perfmodel
 from meshkernels import demo
-from meshkernels.errors import MeshError
+from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.llm import cli as generate
 from meshkernels.weights import WeightsError
 
@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         return options.run(options)
-    except (MeshError, WeightsError, perfmodel.ModelError, TypeError) as refusal:
+    except (MeshError, MeshTypeError, WeightsError, perfmodel.ModelError) as refusal:
         print(f"meshkernels: {refusal}", file=sys.stderr)
         return 2
 

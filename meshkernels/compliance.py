@@ -3,9 +3,9 @@
 The limits do not know any algorithm:
 
 * **P**: the grid lies on the device's fabric, and the mean core has at least half of the busiest core's work.
-* **L**: the critical path costs at most what the mesh makes unavoidable, with a factor of two to spare:
-  2 alpha per step, since a ring laid on a line has an edge of two hops; and for each reduction over a line of P
-  cores 2 (alpha P + beta sqrt(P)): to the far core and back, in sqrt(P) stages (He et al., section 6, K = 2).
+* **L**: the critical path costs at most what the mesh makes unavoidable, with a factor of two to spare: 2 alpha
+  per step that moves anything, since a ring laid on a line has an edge of two hops; and for each reduction over a
+  line of P cores 2 (alpha P + beta sqrt(P)): to the far core and back, in sqrt(P) stages (He et al., section 6, K = 2).
 * **M**: bytes of all buffers of a core, double buffers included, against the core's memory.
 * **R**: routing paths through the busiest router against the colours that a program may use.
 """
@@ -18,8 +18,9 @@ from math import sqrt
 import numpy as np
 
 import perfmodel
-from meshkernels.errors import DeviceLimitError
+from meshkernels.errors import DeviceLimitError, MeshTypeError
 from meshkernels.ledger import Ledger, count
+from meshkernels.mesh import Mesh
 from meshkernels.schedule import Schedule
 
 MINIMUM_BALANCE = 0.5
@@ -27,13 +28,18 @@ MINIMUM_BALANCE = 0.5
 
 @dataclass(frozen=True)
 class Verdict:
-    """One letter of PLMR: what was measured, the limit, and whether it holds."""
+    """One letter of PLMR: what was measured, the limit (``at_most``, or at least), and whether it holds."""
 
     letter: str
     what: str
     measured: float
     limit: float
-    ok: bool
+    at_most: bool = True
+
+    @property
+    def ok(self) -> bool:
+        """Whether the limit is kept."""
+        return self.measured <= self.limit if self.at_most else self.measured >= self.limit
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,8 @@ class Compliance:
     def __str__(self) -> str:
         rows = [f"{self.algorithm} on {self.device}: {'complies' if self.compliant else 'fails ' + self.fails}"]
         rows += [
-            f"  {v.letter}  {v.what:<44} {v.measured:>12,.4g}  limit {v.limit:>12,.4g}  {'ok' if v.ok else 'FAILS'}"
+            f"  {v.letter}  {v.what:<48} {v.measured:>12,.6g}  {'<=' if v.at_most else '>='} {v.limit:>10,.6g}  "
+            f"{'ok' if v.ok else 'FAILS'}"
             for v in self.verdicts
         ]
         return "\n".join(rows)
@@ -84,24 +91,30 @@ def compliance(counted: Ledger | Schedule, device: perfmodel.Device | str) -> Co
         Four verdicts; printing it gives the table.
     """
     ledger = count(counted) if isinstance(counted, Schedule) else counted
-    device = as_device(device)
-    balance = 1.0 / ledger.imbalance
-    on_fabric = ledger.mesh.rows <= device.rows and ledger.mesh.cols <= device.cols
+    if not isinstance(ledger, Ledger):
+        raise MeshTypeError(f"compliance judges a Ledger or a Schedule, not {type(counted).__name__}")
+    device, mesh = as_device(device), ledger.mesh
+    if _on_fabric(mesh, device):
+        work = Verdict("P", "mean work of a core / the busiest core's", 1 / ledger.imbalance, MINIMUM_BALANCE, False)
+    else:
+        what = f"cores of {mesh.rows} x {mesh.cols} on a fabric of {device.rows} x {device.cols}"
+        fit = min(mesh.rows, device.rows) * min(mesh.cols, device.cols)
+        work = Verdict("P", what, mesh.cores, fit)
     cycles = device.alpha * ledger.critical_hops + device.beta * ledger.stages
     return Compliance(
         ledger.schedule.name,
         device.name,
         (
-            Verdict("P", "mean work of a core / the busiest core's", balance, MINIMUM_BALANCE,
-                    on_fabric and balance >= MINIMUM_BALANCE),
-            Verdict("L", "critical path, alpha hops + beta stages, cycles", cycles, latency_limit(ledger, device),
-                    cycles <= latency_limit(ledger, device)),
-            Verdict("M", "bytes per core", ledger.peak_bytes_per_core, device.memory_per_core,
-                    ledger.peak_bytes_per_core <= device.memory_per_core),
-            Verdict("R", "colours at the busiest router", ledger.colours, device.colours,
-                    ledger.colours <= device.colours),
+            work,
+            Verdict("L", "critical path, alpha hops + beta stages, cycles", cycles, latency_limit(ledger, device)),
+            Verdict("M", "bytes per core", ledger.peak_bytes_per_core, device.memory_per_core),
+            Verdict("R", "colours at the busiest router", ledger.colours, device.colours),
         ),
-    )  # fmt: skip
+    )
+
+
+def _on_fabric(mesh: Mesh, device: perfmodel.Device) -> bool:
+    return mesh.rows <= device.rows and mesh.cols <= device.cols
 
 
 def latency_limit(ledger: Ledger, device: perfmodel.Device) -> float:
@@ -109,7 +122,7 @@ def latency_limit(ledger: Ledger, device: perfmodel.Device) -> float:
     steps, mesh = ledger.schedule.steps, ledger.mesh
     lines = {mesh.length(move.axis) for step in steps for move in step.moves if move.combine}
     if not lines:
-        return 2 * device.alpha * len(steps)
+        return 2 * device.alpha * int(np.count_nonzero(ledger.step_hops))
     products = sum(step.multiply is not None for step in steps)
     P = max(lines)
     return max(1, products) * 2 * (device.alpha * P + device.beta * sqrt(P)) + 2 * device.alpha * products
@@ -119,11 +132,11 @@ def as_device(device: perfmodel.Device | str) -> perfmodel.Device:
     """The mesh device called ``device``, or ``device`` itself.
 
     Raises:
-        TypeError: it is no mesh of cores (a GPU, say).
+        MeshTypeError: it is no mesh of cores (a GPU, say).
     """
     found = perfmodel.device(device) if isinstance(device, str) else device
     if not isinstance(found, perfmodel.Device):
-        raise TypeError(f"{getattr(found, 'name', found)!r} is not a mesh of cores: {type(found).__name__}")
+        raise MeshTypeError(f"{getattr(found, 'name', found)!r} is not a mesh of cores: {type(found).__name__}")
     return found
 
 
@@ -135,11 +148,7 @@ def require(ledger: Ledger, device: perfmodel.Device | str) -> None:
             needs more colours than there are; it names the core, the number and the limit.
     """
     device, mesh, name = as_device(device), ledger.mesh, ledger.schedule.name
-    if mesh.rows > device.rows or mesh.cols > device.cols:
-        raise DeviceLimitError(
-            f"{name}: a grid of {mesh.rows} x {mesh.cols} cores does not fit {device.name}, "
-            f"which has {device.rows} x {device.cols}"
-        )
+    require_fabric(mesh, device)
     if ledger.peak_bytes_per_core > device.memory_per_core:
         raise DeviceLimitError(
             f"{name}: core (0, 0), like every other, needs {ledger.peak_bytes_per_core:,} bytes; "
@@ -149,4 +158,18 @@ def require(ledger: Ledger, device: perfmodel.Device | str) -> None:
         y, x = np.unravel_index(ledger.colours_per_core.argmax(), mesh.shape)
         raise DeviceLimitError(
             f"{name}: core ({y}, {x}) needs {ledger.colours} colours; {device.name} has {device.colours}"
+        )
+
+
+def require_fabric(mesh: Mesh, device: perfmodel.Device | str) -> None:
+    """Refuse a grid of cores that is larger than the device's fabric.
+
+    Raises:
+        DeviceLimitError: it is; it names both.
+    """
+    device = as_device(device)
+    if not _on_fabric(mesh, device):
+        raise DeviceLimitError(
+            f"a grid of {mesh.rows} x {mesh.cols} cores does not fit {device.name}, "
+            f"which has {device.rows} x {device.cols}"
         )

@@ -16,7 +16,7 @@ import numpy as np
 
 import meshkernels as mk
 from meshkernels import algorithms, weights
-from meshkernels.compliance import as_device
+from meshkernels.compliance import require_fabric
 
 PROMPT = "A wafer-scale chip is a mesh of hundreds of thousands of small cores, and every word has to travel."
 
@@ -24,7 +24,8 @@ PROMPT = "A wafer-scale chip is a mesh of hundreds of thousands of small cores, 
 COLUMNS = (
     ("algorithm", "algorithm", "{}"), ("op", "operation", "{}"), ("max_abs_err", "max error", "{:.1e}"),
     ("steps", "steps", "{:,}"), ("critical_hops", "hops", "{:,}"), ("stages", "stages", "{:,}"),
-    ("words", "words moved", "{:,}"), ("peak_bytes_per_core", "bytes/core", "{:,}"), ("colours", "colours", "{:,}"),
+    ("words", "words sent", "{:,}"), ("word_hops", "words x links", "{:,}"),
+    ("peak_bytes_per_core", "bytes/core", "{:,}"), ("colours", "colours", "{:,}"),
     ("verdict", "PLMR", "{}"), ("host_ms", "host ms", "{:.2f}"),
 )  # fmt: skip
 
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     if len(options.grid) > 2:
         raise mk.MeshError(f"--grid takes one or two numbers, not {len(options.grid)}")
     mesh = mk.Mesh(*options.grid)
-    as_device(options.device)  # refuse an unknown one before anything is fetched
+    require_fabric(mesh, options.device)  # before anything is fetched
     checkpoint = weights.load(options.model)
     rows = list(measure(mesh, checkpoint, options.prompt, options.device))
     if options.json:
@@ -54,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     print(f"block 0 of {checkpoint.path.name} on {mesh.rows} x {mesh.cols} cores, float32, {options.prompt!r}")
     print(table(rows))
+    print("words sent: a message counts once, a multicast too; words x links: what all links carry.")
     print(f"PLMR: which of Parallelism, Latency, Memory, Routing fail on {options.device}, by these counts.")
     return 0
 
@@ -61,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
 def projections(checkpoint: weights.Checkpoint, prompt: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Input ``(tokens, in)`` and weight ``(in, out)`` of four projections of block 0, by name."""
     ids = checkpoint.tokenizer.encode(prompt)
+    if not ids:
+        raise mk.MeshError("--prompt is empty: there is nothing to embed")
     tensor = checkpoint.tensor
     W = {name: tensor(f"blk.0.{name}.weight").T for name in ("attn_q", "attn_k", "ffn_up", "ffn_gate", "ffn_down")}
 
@@ -109,8 +113,8 @@ def _row(op: str, call, exact: np.ndarray, device: str) -> dict:
     judged = mk.compliance(ledger, device)
     return {
         "algorithm": ledger.schedule.name, "op": op, "max_abs_err": float(np.abs(result - exact).max()),
-        **{key: ledger.summary()[key] for key in
-           ("steps", "critical_hops", "hops_per_step", "stages", "words", "peak_bytes_per_core", "colours")},
+        **{key: ledger.summary()[key] for key in ("steps", "critical_hops", "hops_per_step", "stages", "words",
+                                                  "word_hops", "peak_bytes_per_core", "colours")},
         "compliant": judged.compliant, "verdict": "ok" if judged.compliant else f"fails {judged.fails}",
         "device": device, "host_ms": host * 1e3,
     }  # fmt: skip

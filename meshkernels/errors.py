@@ -7,6 +7,10 @@ class MeshError(ValueError):
     """An argument that no mesh could accept: an impossible grid, shape, group count or option."""
 
 
+class MeshTypeError(TypeError):
+    """An argument of a type or dtype that is not accepted; the message names those that are."""
+
+
 class ScheduleError(RuntimeError):
     """A schedule that breaks its own invariant: a core was told to use a tile that it does not hold."""
 

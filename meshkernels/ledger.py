@@ -13,9 +13,9 @@ from functools import cached_property
 
 import numpy as np
 
-from meshkernels.errors import ScheduleError
+from meshkernels.errors import MeshTypeError, ScheduleError
 from meshkernels.mesh import Mesh
-from meshkernels.schedule import Move, Multiply, RingOrder, Schedule, Tiles
+from meshkernels.schedule import ChainSum, Move, Multiply, RingOrder, Schedule, Tiles
 from meshkernels.traffic import MULTICAST
 
 EAST, WEST, SOUTH, NORTH = range(4)
@@ -174,7 +174,12 @@ def count(schedule: Schedule, dtype: np.typing.DTypeLike = np.float16,
         schedule: any schedule.
         dtype: of the stored elements; float16 is the wafer's.
         accumulate: dtype of sums; None: the same.
+
+    Raises:
+        MeshTypeError: no schedule.
     """
+    if not isinstance(schedule, Schedule):
+        raise MeshTypeError(f"count counts a Schedule, not {type(schedule).__name__}")
     hops, stages = np.zeros(len(schedule.steps), np.int64), np.zeros(len(schedule.steps), np.int64)
     axes = (_Axis(schedule, 0), _Axis(schedule, 1))
     for i, step in enumerate(schedule.steps):
@@ -250,14 +255,20 @@ def first_fit(flows: np.ndarray) -> np.ndarray:
 
 
 def _macs(schedule: Schedule) -> np.ndarray:
-    """Useful multiply-adds on each core."""
+    """Useful multiply-adds on each core: by the order where it says that each core meets everything once."""
     multiplies = [step.multiply for step in schedule.steps if step.multiply]
-    if isinstance(schedule.order, RingOrder) and schedule.result and schedule.result.grid == schedule.mesh.shape:
+    if not multiplies or schedule.result is None:
+        return walked_macs(schedule)
+    left, right = (schedule.buffers[b] for b in (multiplies[0].left, multiplies[0].right))
+    assert isinstance(left, Tiles) and isinstance(right, Tiles)
+    A, B, C = schedule.operands[left.operand], schedule.operands[right.operand], schedule.result
+    if isinstance(schedule.order, RingOrder) and C.grid == schedule.mesh.shape:
         met = sorted(t for m in multiplies for t in m.times or ())
         if met == list(range(len(schedule.order.blocks))):  # each core meets each block of K once
-            rows, cols = schedule.result.useful(0), schedule.result.useful(1)
-            K = schedule.operands[schedule.buffers[multiplies[0].left].operand].shape[1]  # type: ignore[union-attr]
-            return np.outer(rows, cols) * K
+            return np.outer(C.useful(0), C.useful(1)) * A.shape[1]
+    each_once = len(multiplies) * right.depth == B.grid[0]  # a core's block of A meets each block of rows of B once
+    if isinstance(schedule.order, ChainSum) and A.grid == schedule.mesh.shape and each_once:
+        return np.outer(A.useful(0), A.useful(1)) * B.shape[0]
     return walked_macs(schedule)
 
 

@@ -12,7 +12,7 @@ from operator import index
 
 import numpy as np
 
-from meshkernels.errors import MeshError
+from meshkernels.errors import MeshError, MeshTypeError
 
 
 def ceil_div(n: int, parts: int) -> int:
@@ -30,7 +30,7 @@ class Mesh:
 
     Raises:
         MeshError: a side below 1.
-        TypeError: a side that is not an integer.
+        MeshTypeError: a side that is not an integer.
 
     Examples:
         >>> Mesh(24, 16)
@@ -48,7 +48,7 @@ class Mesh:
             try:
                 side = index(side)
             except TypeError:
-                raise TypeError(f"Mesh {name} must be an integer, not {side!r}") from None
+                raise MeshTypeError(f"Mesh {name} must be an integer, not {side!r}") from None
             if side < 1:
                 raise MeshError(f"Mesh {name} = {side}: a mesh has at least 1 core a side")
             object.__setattr__(self, name, side)

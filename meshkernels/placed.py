@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from meshkernels.errors import MeshError
-from meshkernels.execute import kernels
+from meshkernels.arguments import as_mesh, operand
+from meshkernels.execute import cpu, kernels
 from meshkernels.mesh import Mesh
 from meshkernels.schedule import RingOrder
 
@@ -18,7 +18,7 @@ class Placed:
     """A weight matrix on a mesh, kept in whatever arrangement the products that use it read.
 
     The first product of each kind arranges a copy; later ones find it. The matrix itself is referred to, not
-    copied: do not change it afterwards.
+    copied: do not change it afterwards, since arrangements made before would not know.
 
     Attributes:
         array: ``(K, N)`` the matrix.
@@ -57,6 +57,7 @@ class Placed:
         return self._once(parts, lambda: kernels.pack_gemv(self.array, parts))
 
     def _once(self, key: Any, arrange: Callable[[], Any]) -> Any:
+        key = (cpu.simd(), key)  # an arrangement is made for one width of vectors
         if key not in self._arranged:
             self._arranged[key] = arrange()
         return self._arranged[key]
@@ -74,6 +75,7 @@ def place(W: ArrayLike, mesh: Mesh) -> Placed:
 
     Raises:
         MeshError: W is not a matrix.
+        TypeError: a dtype that is not accepted.
 
     Examples:
         >>> import meshkernels as mk
@@ -81,9 +83,4 @@ def place(W: ArrayLike, mesh: Mesh) -> Placed:
         >>> mk.gemv(np.arange(6, dtype=np.float32), W, mk.Mesh(3, 2)).tolist()
         [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     """
-    array = np.asarray(W)
-    if array.ndim != 2:
-        raise MeshError(f"W has {array.ndim} dimensions, {array.shape}; it must have 2")
-    if not isinstance(mesh, Mesh):
-        raise TypeError(f"mesh must be a Mesh, not {type(mesh).__name__}")
-    return Placed(array, mesh)
+    return Placed(operand("W", W, 2), as_mesh(mesh))

@@ -47,10 +47,11 @@ class Ring:
         Raises:
             MeshError: ``order`` is not a permutation.
         """
-        order = np.asarray(order, dtype=np.intp)
+        given = np.asarray(order)
+        order = given.astype(np.intp)
         size = len(order)
-        if size < 1 or not np.array_equal(np.sort(order), np.arange(size)):
-            raise MeshError(f"a ring visits each core of 0..{size - 1} once; got {order.tolist()}")
+        if size < 1 or not np.array_equal(order, given) or not np.array_equal(np.sort(order), np.arange(size)):
+            raise MeshError(f"a ring visits each core of 0..{size - 1} once; got {given.tolist()}")
         position = np.argsort(order)
         send = order[(position + 1) % size]
         recv = order[(position - 1) % size]

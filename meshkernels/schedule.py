@@ -12,7 +12,7 @@ ledger counts it, the compliance table judges it. None of them knows an algorith
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,13 +30,13 @@ class Tiles:
     Attributes:
         operand: name of the operand whose blocks it holds.
         depth: tiles that it has room for.
-        home: ``(rows, cols, depth)`` block ids before the first step, or None: empty at the start.
+        home: what it holds before the first step, from `place`; None: nothing.
         copies: 2 for a double-buffered one (the tile in use and the tile on its way).
     """
 
     operand: str
     depth: int = 1
-    home: np.ndarray | None = None
+    home: Callable[[], np.ndarray] | None = None
     copies: int = 1
 
 
@@ -172,6 +172,27 @@ class Step:
     moves: tuple[Move, ...] = ()
 
 
+class LazySteps(Sequence[Step]):
+    """``count`` steps, each made by ``build(i)`` when it is looked at: a large mesh has very many of them.
+
+    Examples:
+        >>> steps = LazySteps(3, lambda t: Step(f"step {t}"))
+        >>> len(steps), steps[-1].label, [s.label for s in steps[:2]]
+        (3, 'step 2', ['step 0', 'step 1'])
+    """
+
+    def __init__(self, count: int, build: Callable[[int], Step]):
+        self._count, self._build = count, build
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self._build(i) for i in range(*index.indices(self._count))]
+        return self._build(range(self._count)[index])
+
+
 @dataclass(frozen=True, eq=False)
 class Reduction:
     """The part of a schedule that combines one buffer of partial values, ``"y"``, along every line of an axis.
@@ -209,7 +230,7 @@ class Schedule:
     operands: dict[str, Tiling]
     result: Tiling | None
     buffers: dict[str, Tiles | Values]
-    steps: tuple[Step, ...] = field(repr=False)
+    steps: Sequence[Step] = field(repr=False)
     collect: np.ndarray = field(repr=False)
     output: str = "C"
     order: RingOrder | SplitSum | ChainSum | None = field(default=None, repr=False)
@@ -243,6 +264,24 @@ class Schedule:
     def tiles(self) -> dict[str, Tiles]:
         """The buffers that hold operand tiles."""
         return {name: held for name, held in self.buffers.items() if isinstance(held, Tiles)}
+
+    def check(self) -> None:
+        """Walk the whole schedule and make sure that it keeps its own promises.
+
+        Every core must hold what it is told to multiply, at every step, and a `RingOrder` must be met in full, each
+        time once: what the fused executor takes for granted.
+
+        Raises:
+            ScheduleError: it does not.
+        """
+        met: list[int] = []
+        for _, step, holds in self.walk():
+            if step.multiply:
+                met += step.multiply.times or ()
+                for _ in self.handles(step.multiply, holds):
+                    pass
+        if isinstance(self.order, RingOrder) and met != list(range(len(self.order.blocks))):
+            raise ScheduleError(f"{self.name}: times {met[:5]}... are not 0 to {len(self.order.blocks) - 1}, each once")
 
     def carry(self, step: Step, held: dict[str, np.ndarray]) -> None:
         """Carry out the moves of tiles of ``step``, all at once, on any per-core state.
@@ -300,7 +339,7 @@ def _pick(ids: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 def _initial(tiles: Tiles, mesh: Mesh) -> np.ndarray:
     if tiles.home is None:
         return np.full((*mesh.shape, tiles.depth), -1, np.int32)
-    return np.array(tiles.home, np.int32)
+    return tiles.home()
 
 
 def _arrivals(schedule: Schedule, move: Move, holds: dict[str, np.ndarray]) -> tuple[str, Any, np.ndarray]:
@@ -325,8 +364,8 @@ def _require(schedule: Schedule, held: np.ndarray) -> None:
         raise ScheduleError(f"{schedule.name}: core ({y}, {x}) does not hold the tiles that it is told to multiply")
 
 
-def place(mesh: Mesh, tiling: Tiling, down: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """Block ids ``(rows, cols, depth)`` of a placement.
+def place(mesh: Mesh, tiling: Tiling, down: np.ndarray, across: np.ndarray) -> Callable[[], np.ndarray]:
+    """A placement, worked out when it is needed: a function that returns block ids ``(rows, cols, depth)``.
 
     Args:
         mesh: the cores.
@@ -334,7 +373,9 @@ def place(mesh: Mesh, tiling: Tiling, down: np.ndarray, across: np.ndarray) -> n
         down: ``(rows, cols, depth)`` or broadcastable: which block row each core holds.
         across: the same for block columns.
     """
-    ids = np.asarray(down) * tiling.grid[1] + np.asarray(across)
-    return np.ascontiguousarray(np.broadcast_to(ids, (*mesh.shape, ids.shape[-1])), np.int32)
 
+    def ids() -> np.ndarray:
+        flat = np.asarray(down) * tiling.grid[1] + np.asarray(across)
+        return np.array(np.broadcast_to(flat, (*mesh.shape, flat.shape[-1])), np.int32)
 
+    return ids

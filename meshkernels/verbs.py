@@ -13,15 +13,14 @@ from numpy.typing import ArrayLike, DTypeLike
 import perfmodel
 from meshkernels import algorithms
 from meshkernels.algorithms import gemv as vector
-from meshkernels.compliance import as_device, require
-from meshkernels.errors import MeshError
+from meshkernels.arguments import accumulator, as_axis, as_count, as_groups, as_mesh, common_dtype, operand, output
+from meshkernels.compliance import as_device, require, require_fabric
+from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.execute import fused, lockstep
 from meshkernels.ledger import count
 from meshkernels.mesh import Mesh
 from meshkernels.placed import Placed
 from meshkernels.schedule import Schedule
-
-ACCEPTED = ("float16", "bfloat16", "float32", "float64")
 
 Observer = Callable[[Any], object]
 
@@ -38,7 +37,8 @@ def gemm(A: ArrayLike, B: ArrayLike | Placed, mesh: Mesh, *, algorithm: str = "m
         mesh: the cores.
         algorithm: ``"meshgemm"``, ``"cannon"``, ``"summa"``, ``"allgather"`` or any other registered one.
         accumulate: dtype of sums: float32 by default (float64 for float64). ``"float16"``, for float16 operands,
-            rounds after every multiply-add, as the wafer does.
+            rounds after every multiply-add, as the wafer does: the sum of an accumulator and a product (which is
+            exact) is rounded to float32 and then to float16.
         out: where to put the result, ``(M, N)``.
         ledger: also return the `Ledger` of what the mesh did.
         device: refuse what this device cannot hold or route.
@@ -60,7 +60,7 @@ def gemm(A: ArrayLike, B: ArrayLike | Placed, mesh: Mesh, *, algorithm: str = "m
         >>> C.shape, float(C[0, 0]), counted.hops_per_step
         ((5, 3), 7.0, 2)
     """
-    A, B = _array("A", A, 2), _weights("B", B, mesh)
+    A, B = operand("A", A, 2), _weights("B", B, mesh)
     if A.shape[1] != B.shape[0]:
         raise MeshError(f"A {A.shape} and B {B.shape} do not match: {A.shape[1]} columns against {B.shape[0]} rows")
     plan = _plan("gemm", algorithm, mesh, *A.shape, B.shape[1])
@@ -83,7 +83,9 @@ def gemm_t(A: ArrayLike, B: ArrayLike, mesh: Mesh, *, algorithm: str = "gemm_t",
     Raises:
         TypeError, MeshError, DeviceLimitError: as for `gemm`.
     """
-    A, B = _array("A", A, 2), _array("B", B, 2)
+    if isinstance(B, Placed):
+        raise MeshTypeError("B is placed: gemm_t takes a matrix; its B is an activation, not a weight")
+    A, B = operand("A", A, 2), operand("B", B, 2)
     if A.shape[1] != B.shape[1]:
         raise MeshError(f"A {A.shape} and B {B.shape} do not match: {A.shape[1]} columns against {B.shape[1]}")
     plan = _plan("gemm_t", algorithm, mesh, *A.shape, B.shape[0])
@@ -120,10 +122,10 @@ def gemv(x: ArrayLike, W: ArrayLike | Placed, mesh: Mesh, *, reduce: str = "ktre
         >>> gemv(x, W, Mesh(2), groups=1)
         array([0., 1., 2.])
     """
-    x, W = _array("x", x, 1), _weights("W", W, mesh)
+    x, W = operand("x", x, 1), _weights("W", W, mesh)
     if len(x) != W.shape[0]:
         raise MeshError(f"x ({len(x)},) and W {W.shape} do not match: {len(x)} elements against {W.shape[0]} rows")
-    options = _reduce_options(reduce, _axis(axis), broadcast, levels, groups, device)
+    options = _reduce_options(reduce, as_axis(axis), broadcast, levels, groups, device)
     plan = _plan("reduce", reduce, mesh, *W.shape, **options)
     return _execute(plan, {"x": x[None], "W": W}, 0, accumulate, out, ledger, device, method, observe)
 
@@ -149,18 +151,19 @@ def allreduce(values: ArrayLike, mesh: Mesh, *, axis: int = 0, op: str = "add", 
         >>> allreduce(np.arange(6.0).reshape(2, 3, 1), Mesh(2, 3), axis=1, op="max").tolist()
         [[2.0], [5.0]]
     """
-    values = _array("values", values, 3)
-    if values.shape[:2] != mesh.shape:
+    values = operand("values", values, 3)
+    if values.shape[:2] != as_mesh(mesh).shape:
         raise MeshError(f"values {values.shape}: the first two sides must be those of the mesh, {mesh.shape}")
     if op not in ("add", "max"):
         raise MeshError(f"op = {op!r}; known: 'add', 'max'")
-    options = _reduce_options(reduce, _axis(axis), broadcast, levels, groups, device)
+    options = _reduce_options(reduce, as_axis(axis), broadcast, levels, groups, device)
     plan = vector.allreduce(mesh, values.shape[2], reduce=reduce, op=op, **options)
-    sums = _accumulator(values.dtype, accumulate)
-    if device is not None:
-        require(count(plan, values.dtype, sums), device)
+    sums = accumulator(values.dtype, accumulate)
+    counted = count(plan, values.dtype, sums) if ledger or device is not None else None
+    if counted is not None and device is not None:
+        require(counted, device)
     result = lockstep.combine(plan, values, sums).astype(values.dtype, copy=False)
-    return (result, count(plan, values.dtype, sums)) if ledger else result
+    return (result, counted) if ledger else result
 
 
 def schedule(algorithm: str, mesh: Mesh, *shape: int, **options: Any) -> Schedule:
@@ -180,26 +183,31 @@ def schedule(algorithm: str, mesh: Mesh, *shape: int, **options: Any) -> Schedul
         >>> len(s.steps), s.steps[0].label
         (6, 'align')
     """
-    if not isinstance(mesh, Mesh):
-        raise TypeError(f"mesh must be a Mesh, not {type(mesh).__name__}")
     family = algorithms.family_of(algorithm)
-    return _fresh(algorithms.find(family, algorithm), family, algorithm, mesh, shape, tuple(options.items()))
+    if "axis" in options:
+        options["axis"] = as_axis(options["axis"])
+    if "groups" in options:
+        options["groups"] = as_groups(options["groups"])
+    if options.get("op", "add") != "add":
+        raise MeshError(f"op = {options['op']!r}: the partial sums of a product are added; for others see allreduce")
+    build = algorithms.find(family, algorithm)
+    return _fresh(build, family, algorithm, as_mesh(mesh), shape, tuple(options.items()))
 
 
 def _plan(family: str, algorithm: str, mesh: Mesh, *shape: int, **options: Any) -> Schedule:
     """The schedule of an algorithm that must belong to ``family``, remembered for the next call."""
-    if not isinstance(mesh, Mesh):
-        raise TypeError(f"mesh must be a Mesh, not {type(mesh).__name__}")
     build = algorithms.find(family, algorithm)
-    return _build(build, family, algorithm, mesh, shape, tuple(sorted(options.items())))
+    return _build(build, family, algorithm, as_mesh(mesh), shape, tuple(sorted(options.items())))
 
 
 def _fresh(build: Callable[..., Schedule], family: str, algorithm: str, mesh: Mesh, shape: tuple[int, ...],
            options: tuple[tuple[str, Any], ...]) -> Schedule:  # fmt: skip
     sides = "K, N" if family == "reduce" else "M, K, N"
+    shape = tuple(as_count("a size", n) for n in shape)
     if len(shape) != len(sides.split(", ")) or any(n < 0 for n in shape):
         raise MeshError(f"{algorithm} takes the sizes {sides}, none negative; got {shape}")
-    taken = set(signature(build).parameters) | ({"axis"} if family == "reduce" else set())
+    keywords = {name for name, p in signature(build).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    taken = keywords | ({"axis"} if family == "reduce" else set())
     if unknown := {name for name, _ in options} - taken:
         raise MeshError(f"{algorithm!r} takes no option {', '.join(sorted(unknown))}")
     if family == "reduce":
@@ -212,7 +220,9 @@ _build = lru_cache(maxsize=256)(_fresh)
 
 def _reduce_options(reduce: str, axis: int, broadcast: bool, levels: Any, groups: Any, device: Any) -> dict[str, Any]:
     """Keyword arguments for a reduction; the costs of ``device`` go to one that can use them."""
-    groups = tuple(groups) if isinstance(groups, Sequence) else groups
+    groups = as_groups(groups)
+    if levels is None and isinstance(groups, tuple):
+        levels = len(groups) + 1
     options = {"axis": axis, "broadcast": broadcast, "levels": levels, "groups": groups}
     if device is not None and "alpha" in signature(algorithms.find("reduce", reduce)).parameters:
         chip = as_device(device)
@@ -220,46 +230,20 @@ def _reduce_options(reduce: str, axis: int, broadcast: bool, levels: Any, groups
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _axis(axis: int) -> int:
-    if axis not in (0, 1):
-        raise MeshError(f"axis = {axis}: a mesh has axis 0 (y) and axis 1 (x)")
-    return axis
-
-
-def _array(name: str, value: ArrayLike, ndim: int) -> np.ndarray:
-    array = np.asarray(value)
-    if array.dtype.name not in ACCEPTED:
-        raise TypeError(f"{name} has dtype {array.dtype}; accepted: {', '.join(ACCEPTED)}")
-    if array.ndim != ndim:
-        raise MeshError(f"{name} has {array.ndim} dimensions, {array.shape}; it must have {ndim}")
-    return array
-
-
 def _weights(name: str, value: ArrayLike | Placed, mesh: Mesh) -> np.ndarray | Placed:
     if not isinstance(value, Placed):
-        return _array(name, value, 2)
-    if value.mesh != mesh:
+        return operand(name, value, 2)
+    if value.mesh != as_mesh(mesh):
         raise MeshError(f"{name} is placed on {value.mesh}, the product runs on {mesh}")
-    _array(name, value.array, 2)
     return value
-
-
-def _accumulator(stored: np.dtype, accumulate: DTypeLike | None) -> np.dtype:
-    """The dtype of sums: what was asked for, where it makes sense for what is stored."""
-    wide = np.dtype(np.float64 if stored == np.float64 else np.float32)
-    asked = wide if accumulate is None else np.dtype(accumulate)
-    if asked != wide and not (asked == np.float16 and stored == np.float16):
-        possible = f"{wide}" + (" or float16" if stored == np.float16 else "")
-        raise MeshError(f"accumulate = {asked}: {stored} operands are summed in {possible}")
-    return asked
 
 
 def _execute(plan: Schedule, operands: dict[str, np.ndarray | Placed], row: int | slice,
              accumulate: DTypeLike | None, out: np.ndarray | None, ledger: bool, device: Any, method: str,
              observe: Observer | None) -> Any:  # fmt: skip
     """Check, run and hand back; ``row`` picks the result out of its matrix (a vector is row 0)."""
-    stored = np.result_type(*(operand.dtype for operand in operands.values()))
-    sums = _accumulator(stored, accumulate)
+    stored = common_dtype([given.dtype for given in operands.values()])
+    sums = accumulator(stored, accumulate)
     if method not in ("fused", "lockstep"):
         raise MeshError(f"method = {method!r}; known: 'fused', 'lockstep'")
     if observe is not None and method != "lockstep":
@@ -267,24 +251,23 @@ def _execute(plan: Schedule, operands: dict[str, np.ndarray | Placed], row: int 
     assert plan.result is not None
     whole = plan.result.shape
     shape = whole if isinstance(row, slice) else whole[1:]
-    arrays = {name: operand.array if isinstance(operand, Placed) else operand for name, operand in operands.items()}
+    arrays = {name: given.array if isinstance(given, Placed) else given for name, given in operands.items()}
     if out is not None:
-        if out.shape != shape or out.dtype != stored:
-            raise MeshError(f"out is {out.dtype} {out.shape}; the result is {stored} {shape}")
-        for name, array in arrays.items():
-            if np.shares_memory(out, array):
-                raise MeshError(f"out overlaps {name}")
+        output(out, shape, stored, arrays)
     if device is not None:
-        require(count(plan, stored, sums), device)
+        require_fabric(plan.mesh, device)  # before anything is counted
+    counted = count(plan, stored, sums) if ledger or device is not None else None
+    if counted is not None and device is not None:
+        require(counted, device)
     if method == "lockstep":
         same = {name: array.astype(stored, copy=False) for name, array in arrays.items()}
         computed = lockstep.run(plan, same, sums, observe)
     else:  # what is placed keeps its arrangement where it has the common dtype already
-        fit = {name: operand if operand.dtype == stored else arrays[name].astype(stored)
-               for name, operand in operands.items()}  # fmt: skip
+        fit = {name: given if given.dtype == stored else arrays[name].astype(stored)
+               for name, given in operands.items()}  # fmt: skip
         computed = fused.run(plan, fit, sums)
     result = computed[row].astype(stored, copy=False)
     if out is not None:
         out[...] = result
         result = out
-    return (result, count(plan, stored, sums)) if ledger else result
+    return (result, counted) if ledger else result

@@ -56,3 +56,18 @@ def test_a_grid_over_the_fabric_is_refused():
 def test_a_gpu_is_no_mesh():
     with pytest.raises(TypeError, match="not a mesh of cores"):
         mk.compliance(mk.schedule("cannon", mk.Mesh(2), 2, 2, 2), "a100")
+
+
+def test_idle_steps_do_not_buy_latency():
+    from dataclasses import replace
+
+    from meshkernels.schedule import Step
+
+    slow = mk.schedule("cannon", mk.Mesh(16), 64, 64, 64)
+    padded = replace(slow, steps=(*slow.steps, *[Step("rest")] * 2000))
+    assert mk.compliance(padded, "wse2").fails == mk.compliance(slow, "wse2").fails == "L"
+
+
+def test_off_the_fabric_says_so():
+    table = mk.compliance(mk.schedule("ktree", mk.Mesh(2000, 1), 4000, 4), "wse2")
+    assert "P" in table.fails and "2000 x 1 on a fabric of" in table["P"].what

@@ -27,6 +27,8 @@ def test_json_rows(capsys):
     (["--grid", "0"], "rows = 0"),
     (["--grid", "2", "2", "2"], "one or two numbers"),
     (["--device", "wse7"], "wse7"),
+    (["--grid", "2000"], "2000 x 2000 cores does not fit wse2"),
+    (["--prompt", ""], "prompt is empty"),
     (["--model", "no-such-file.gguf"], "no-such-file.gguf"),
 ])  # fmt: skip
 def test_refusals_are_one_line(arguments, says, capsys):
@@ -39,4 +41,4 @@ def test_from_the_shell():
     done = subprocess.run([sys.executable, "-m", "meshkernels", "demo", "--grid", "24"], capture_output=True,
                           text=True, check=True)  # fmt: skip
     lines = done.stdout.splitlines()
-    assert "words moved" in lines[1] and any("meshgemm" in line and " ok" in line for line in lines)
+    assert "words sent" in lines[1] and any("meshgemm" in line and " ok" in line for line in lines)

@@ -120,6 +120,15 @@ def test_out():
     assert mk.gemm(A, B, mk.Mesh(2), out=out) is out and np.all(out == 4)
 
 
+@pytest.mark.parametrize("algorithm", ["meshgemm", "summa"])
+def test_coprime_sides(algorithm):
+    """The logical grid has lcm(rows, cols) K-blocks, here far more than K has elements; nothing depends on it."""
+    rng = np.random.default_rng(4)
+    A, B = rng.standard_normal((180, 100)).astype("f4"), rng.standard_normal((100, 179)).astype("f4")
+    C = mk.gemm(A, B, mk.Mesh(180, 179), algorithm=algorithm)
+    assert np.all(abs(C - A.astype(float) @ B.astype(float)) <= oracle.dot_bound(A, B, 100))
+
+
 def test_wafer_sized_mesh():
     """720 x 720 cores, tile 12: sampled entries against float64."""
     rng = np.random.default_rng(2)

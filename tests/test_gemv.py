@@ -58,7 +58,7 @@ def test_broadcast_reaches_every_core(reduce, axis):
     plan = allreduce(mesh, 9, axis=axis, reduce=reduce)
     values = np.random.default_rng(0).integers(-9, 9, (5, 7, 1, 9)).astype(np.float64)
     buffer = plan.buffers["y"]
-    state = {"y": spread(values, buffer.pieces, buffer.shape[1]).copy()}
+    state = {"y": spread(values, buffer.shape[1]).copy()}
     for step in plan.steps:
         for move in step.moves:
             move_values(plan, move, state)

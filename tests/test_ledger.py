@@ -155,7 +155,7 @@ def test_meshgemm_by_hand(P, n):
     assert ledger.words == 2 * n * n * P * (turns + P * (P - 1))
     assert ledger.word_hops == 2 * n * n * 2 * (P - 1) * (turns + P * (P - 1)), "a ring is 2 (P - 1) links long"
     assert ledger.peak_bytes_per_core == 2 * (2 * n * n + 2 * n * n + n * n), "published: 2 (2 MtKt + 2 KtNt + MtNt)"
-    assert ledger.colours == (12 if P > 4 else ledger.colours), "published: 3 colours in each of 4 ring sets"
+    assert ledger.colours == 12, "published: 3 colours in each of 4 ring sets"
     assert ledger.imbalance == 1.0
 
 
@@ -224,6 +224,23 @@ def test_best_groups_is_the_best(P, alpha, beta):
 
     (chosen,) = best_groups(P, 2, alpha, beta)
     assert cost(chosen) == min(map(cost, range(1, P + 1)))
+
+
+def test_many_levels_are_searched_quickly_and_well():
+    """No single count of the found tree can be improved, and levels beyond log2 P change nothing."""
+    from meshkernels.algorithms.ktree import best_groups, hops_and_stages
+
+    def cost(groups):
+        hops, stages = hops_and_stages(100, groups)
+        return 2 * hops + 10 * stages
+
+    for levels in (3, 4):
+        best = best_groups(100, levels, 2, 10)
+        every = ((a, b) for a in range(1, 101) for b in range(1, a + 1))
+        if levels == 3:
+            assert cost(best) == min(map(cost, every))
+        assert cost(best) <= cost(best_groups(100, levels - 1, 2, 10) + (1,))
+    assert cost(best_groups(100, 2000, 2, 10)) <= cost(best_groups(100, 7, 2, 10))
 
 
 def test_wafer_sized_ledgers():

@@ -9,6 +9,8 @@ import pytest
 import meshkernels as mk
 from bench.readme import BLOCK, output
 from meshkernels import algorithms
+from meshkernels.schedule import Move, Reduction, Step, Values
+from meshkernels.traffic import Traffic, chain
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
@@ -59,6 +61,7 @@ def test_an_algorithm_in_one_function(fox):
         fused, ledger = mk.gemm(A, B, mesh, algorithm="fox", ledger=True)
         assert fused.tobytes() == mk.gemm(A, B, mesh, algorithm="fox", method="lockstep").tobytes()
         np.testing.assert_allclose(fused, A @ B, rtol=1e-4, atol=1e-5)
+        mk.schedule("fox", mesh, M, K, N).check()
     assert ledger.hops_per_step == P - 1 and ledger.macs.sum() == M * K * N
     assert mk.compliance(ledger, "wse2").fails == "L"
     with pytest.raises(mk.MeshError, match="fox needs a square mesh, not 2 x 3"):
@@ -87,3 +90,42 @@ def test_a_schedule_without_an_order_still_runs(fox):
         assert mk.gemm(A, B, mk.Mesh(4), algorithm="anyhow", ledger=True)[1].macs.sum() == 512
     finally:
         del algorithms._FAMILIES["gemm"]["anyhow"]
+
+
+def _scan(mesh, axis, width, *, op="add", broadcast=True):
+    """A reduction unlike the built-in ones: log-step shifts that combine, the sum ending on the last core."""
+    size, steps, distance = mesh.length(axis), [], 1
+    while distance < size:
+        source = np.arange(size - distance)
+        hand_on = Traffic("shift", size, source, source, source + distance, np.array([], int))
+        steps.append(Step("scan", moves=(Move("y", axis, (hand_on,), combine=op),)))
+        distance *= 2
+    return Reduction(Values((1, width)), tuple(steps), size - 1)
+
+
+def _chain_and_hand_on(mesh, axis, width, *, op="add", broadcast=True):
+    """The sum is complete on core 0, which hands it to core 1: the moves that do not combine matter too."""
+    size = mesh.length(axis)
+    collect = Step("chain", moves=(Move("y", axis, (chain(0, size),), combine=op),))
+    one = np.array([0])
+    hand_on = Step("hand on", moves=(Move("y", axis, (Traffic("shift", size, one, one, one + 1, one),)),))
+    return Reduction(Values((1, width)), (collect, hand_on), 1)
+
+
+@pytest.mark.parametrize("build", [_scan, _chain_and_hand_on])
+def test_a_new_reduction_is_executed_as_it_says(build):
+    mk.register("reduce", "mine")(build)
+    try:
+        x, W = np.arange(8.0), np.arange(24.0).reshape(8, 3)
+        for axis, mesh in ((0, mk.Mesh(8, 2)), (1, mk.Mesh(2, 8))):
+            for method in ("fused", "lockstep"):
+                assert np.array_equal(mk.gemv(x, W, mesh, reduce="mine", axis=axis, method=method), x @ W)
+    finally:
+        del algorithms._FAMILIES["reduce"]["mine"]
+
+
+def test_names_are_taken_once():
+    with pytest.raises(mk.MeshError, match="'cannon' is registered already"):
+        mk.register("gemm", "cannon")
+    with pytest.raises(mk.MeshError, match="unknown family 'gem'; known: 'gemm'"):
+        mk.register("gem", "x")

@@ -9,6 +9,12 @@ A, B, x = np.ones((4, 6), np.float32), np.ones((6, 5), np.float32), np.ones(6, n
 mesh = mk.Mesh(3, 2)
 
 
+def _read_only(shape):
+    out = np.zeros(shape, np.float32)
+    out.flags.writeable = False
+    return out
+
+
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
@@ -45,6 +51,24 @@ mesh = mk.Mesh(3, 2)
         (lambda: mk.Mesh(3, -1), mk.MeshError, "cols = -1"),
         (lambda: mk.Mesh(2.5), TypeError, "rows must be an integer, not 2.5"),
         (lambda: mk.gemm(A, B, mesh, device="wse9"), ValueError, "wse9.*wse2"),
+        (lambda: mk.gemm(np.ma.masked_array(A, mask=A > 0), B, mesh), TypeError, "A is a masked array"),
+        (lambda: mk.allreduce(np.ones((3, 2, 1)), (3, 2)), TypeError, "mesh must be a Mesh, not tuple"),
+        (lambda: mk.gemv(x, B, mesh, groups=2.5), TypeError, "groups must be an integer, not 2.5"),
+        (lambda: mk.gemv(x, B, mesh, groups="2"), TypeError, "groups must be an integer, not '2'"),
+        (lambda: mk.gemv(x, B, mesh, levels=2.5), TypeError, "levels must be an integer, not 2.5"),
+        (lambda: mk.gemv(x, B, mesh, axis=0.0), mk.MeshError, "axis = 0.0"),
+        (lambda: mk.schedule("ktree", mesh, 4, 2, axis=-1), mk.MeshError, "axis = -1"),
+        (lambda: mk.schedule("ktree", mesh, 4, 2, op="mean"), mk.MeshError, "op = 'mean'"),
+        (lambda: mk.schedule("ktree", mesh, 4, 2, width=3), mk.MeshError, "takes no option width"),
+        (lambda: mk.schedule("meshgemm", mesh, 4.0, 2, 3), TypeError, "a size must be an integer, not 4.0"),
+        (lambda: mk.schedule([], mesh, 4, 2, 3), mk.MeshError, r"unknown algorithm \[\]; known"),
+        (lambda: mk.gemm(A, B, mesh, out=[[0]]), TypeError, "out must be an array, not list"),
+        (lambda: mk.gemm(A, B, mesh, out=_read_only((4, 5))), mk.MeshError, "out is read-only"),
+        (lambda: mk.compliance(3, "wse2"), TypeError, "a Ledger or a Schedule, not int"),
+        (lambda: mk.count(3), TypeError, "a Schedule, not int"),
+        (lambda: mk.gemm_t(A, mk.place(A, mesh), mesh), TypeError, "B is placed: gemm_t takes"),
+        (lambda: mk.gemm(A, B, mesh, accumulate="foo"), mk.MeshError, "accumulate = foo: float32"),
+        (lambda: mk.Ring.through([0.5, 1.2]), mk.MeshError, "visits each core"),
     ],
 )  # fmt: skip
 def test_refused(call, error, says):
@@ -72,5 +96,10 @@ def test_broken_schedule_is_caught():
     unaligned = replace(good, steps=tuple(step for step in good.steps if step.label != "align"))
     from meshkernels.execute import lockstep
 
+    good.check()
+    with pytest.raises(mk.ScheduleError, match=r"core \(\d, \d\) does not hold"):
+        unaligned.check()
+    with pytest.raises(mk.ScheduleError, match=r"times .* are not 0 to 3, each once"):
+        replace(good, steps=good.steps[:-1]).check()
     with pytest.raises(mk.ScheduleError, match=r"core \(\d, \d\) does not hold"):
         lockstep.run(unaligned, {"A": np.eye(8), "B": np.eye(8)}, np.dtype(np.float64))

@@ -4,8 +4,8 @@ Three families, by what the schedule builder takes:
 
 * ``"gemm"``: ``f(mesh, M, K, N) -> Schedule`` for C[M, N] = A[M, K] B[K, N];
 * ``"gemm_t"``: the same for C[M, N] = A[M, K] B[N, K]^T;
-* ``"reduce"``: ``f(buffer, values, mesh, axis, **options) -> list[Step]``, the steps that add up one buffer of
-  partial sums along every line of an axis (see `meshkernels.algorithms.gemv` for their use).
+* ``"reduce"``: ``f(mesh, axis, width, *, op, broadcast, **options) -> Reduction``, the steps that combine the buffer
+  ``"y"`` of ``width`` elements per core along every line of an axis; `meshkernels.algorithms.gemv` uses them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ _FAMILIES: dict[str, dict[str, Callable]] = {"gemm": {}, "gemm_t": {}, "reduce":
 
 
 def register(family: str, name: str) -> Callable[[Callable], Callable]:
-    """Decorator: make a schedule builder known under ``name`` to the verbs, the demo and the tests."""
+    """Decorator: make a schedule builder known under ``name`` to the verbs and the demo.
+
+    Raises:
+        MeshError: an unknown family, or a name that is taken.
+    """
+    if family not in _FAMILIES:
+        raise MeshError(f"unknown family {family!r}; known: {', '.join(map(repr, _FAMILIES))}")
+    if any(name in members for members in _FAMILIES.values()):
+        raise MeshError(f"an algorithm called {name!r} is registered already")
 
     def add(build: Callable) -> Callable:
         _FAMILIES[family][name] = build
@@ -42,7 +50,7 @@ def find(family: str, name: str) -> Callable:
     """
     try:
         return _FAMILIES[family][name]
-    except (KeyError, TypeError):
+    except (KeyError, TypeError):  # unknown, or nothing that could be a name
         listed = ", ".join(repr(k) for k in _FAMILIES[family])
         raise MeshError(f"unknown {family} algorithm {name!r}; known: {listed}") from None
 
@@ -54,7 +62,7 @@ def family_of(name: str) -> str:
         MeshError: unknown; the message lists all that are known.
     """
     for family, members in _FAMILIES.items():
-        if name in members:
+        if name in list(members):
             return family
     listed = ", ".join(repr(k) for members in _FAMILIES.values() for k in members)
     raise MeshError(f"unknown algorithm {name!r}; known: {listed}")

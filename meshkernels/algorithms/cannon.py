@@ -17,7 +17,18 @@ import numpy as np
 from meshkernels.algorithms import register
 from meshkernels.mesh import Mesh, Tiling
 from meshkernels.rings import Ring
-from meshkernels.schedule import Move, Multiply, RingOrder, Schedule, Step, Tiles, Values, collect_rows, place
+from meshkernels.schedule import (
+    LazySteps,
+    Move,
+    Multiply,
+    RingOrder,
+    Schedule,
+    Step,
+    Tiles,
+    Values,
+    collect_rows,
+    place,
+)
 from meshkernels.traffic import shift
 
 
@@ -37,22 +48,24 @@ def compute_shift(name: str, mesh: Mesh, M: int, K: int, N: int, along_x: Ring, 
     # Alignment: row y turns its ring of A until core (y, x) holds the tile with block start_y + start_x.
     skew_a, skew_b = start_y // q % mesh.cols, start_x // p % mesh.rows
     both_x, both_y = (shift(along_x), shift(along_x.reversed())), (shift(along_y), shift(along_y.reversed()))
-    steps = []
-    for r in range(max(_turns(skew_a, mesh.cols).max(), _turns(skew_b, mesh.rows).max())):
+    rounds = int(max(_turns(skew_a, mesh.cols).max(), _turns(skew_b, mesh.rows).max()))
+
+    def align(r: int) -> Step:
         turn_a = Move("A", 1, both_x, _direction(skew_a, mesh.cols, r))
         turn_b = Move("B", 0, both_y, _direction(skew_b, mesh.rows, r))
-        steps.append(Step("align", moves=(turn_a, turn_b)))
+        return Step("align", moves=(turn_a, turn_b))
 
-    for t in range(L):  # the last step's tiles stay where they are: nobody needs them again
+    def compute_and_shift(t: int) -> Step:
         next_a = Move("A", 1, both_x, np.where((start_y - t) % q == 0, 0, -1))
         next_b = Move("B", 0, both_y, np.where((start_x - t) % p == 0, 0, -1))
-        moves = (next_a, next_b) if t < L - 1 else ()
-        steps.append(Step("shift", Multiply("A", "B", "C", range(t, t + 1)), moves))
+        moves = (next_a, next_b) if t < L - 1 else ()  # the last tiles stay: nobody needs them again
+        return Step("shift", Multiply("A", "B", "C", range(t, t + 1)), moves)
 
     return Schedule(
         name, mesh, {"A": A, "B": B}, C,
         {"A": Tiles("A", q, a_home, copies=2), "B": Tiles("B", p, b_home, copies=2), "C": Values(C.tile)},
-        tuple(steps), collect_rows(mesh),
+        LazySteps(rounds + L, lambda i: align(i) if i < rounds else compute_and_shift(i - rounds)),
+        collect_rows(mesh),
         order=RingOrder(ring[-np.arange(L)], A.tile[1], -start_y % L, -start_x % L, *C.tile),
     )  # fmt: skip
 

@@ -12,16 +12,16 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from operator import index
 
 import numpy as np
 
 import perfmodel
 from meshkernels.algorithms import register
+from meshkernels.arguments import as_count, as_groups
 from meshkernels.errors import MeshError
-from meshkernels.mesh import Mesh, ceil_div
+from meshkernels.mesh import Mesh
 from meshkernels.schedule import Move, Reduction, Step, Values
 from meshkernels.traffic import multicast, reduce
 
@@ -55,8 +55,8 @@ def hops_and_stages(size: int, groups: Sequence[int]) -> tuple[int, int]:
 def best_groups(size: int, levels: int, alpha: float, beta: float) -> tuple[int, ...]:
     """The groups that minimise ``alpha H + beta S`` on a line of ``size`` cores, by search.
 
-    With two levels every G is tried. With more, each level's count is taken from those that equal group sizes
-    give (about 2 sqrt(P) different ones), among which is the balanced optimum P^(1/K).
+    The search improves one level at a time over all its counts until none can be improved, from the balanced tree
+    G_l = P^((K-l)/K) and from the best tree of one level less. With two levels that tries every G.
 
     Args:
         size: cores on the line.
@@ -68,21 +68,29 @@ def best_groups(size: int, levels: int, alpha: float, beta: float) -> tuple[int,
         ``(G_1, .., G_{K-1})``, groups at each level but the last, which is one group.
     """
 
-    def counts(n: int) -> list[int]:
-        return list(range(1, n + 1)) if levels == 2 else sorted({ceil_div(n, g) for g in range(1, n + 1)})
-
-    def extend(groups: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-        if len(groups) == levels - 1:
-            yield groups
-        else:
-            for count in counts(groups[-1] if groups else size):
-                yield from extend((*groups, count))
-
     def cost(groups: tuple[int, ...]) -> float:
         hops, stages = hops_and_stages(size, groups)
         return alpha * hops + beta * stages
 
-    return min(extend(()), key=cost)
+    def improve(best: tuple[int, ...]) -> tuple[int, ...]:
+        improved = True
+        while improved:
+            improved = False
+            for level in range(len(best)):
+                above, below = (size, *best)[level], (*best, 1)[level + 1]
+                tried = [(*best[:level], count, *best[level + 1 :]) for count in range(below, above + 1)]
+                candidate = min(tried, key=cost)
+                if cost(candidate) < cost(best):
+                    best, improved = candidate, True
+        return best
+
+    if levels == 1:
+        return ()
+    if levels > size.bit_length():  # more levels than halvings: another one has nothing to cut
+        useful = size.bit_length()
+        return best_groups(size, useful, alpha, beta) + (1,) * (levels - useful)
+    balanced = tuple(max(1, round(size ** ((levels - l) / levels))) for l in range(1, levels))
+    return min(improve(balanced), improve((*best_groups(size, levels - 1, alpha, beta), 1)), key=cost)
 
 
 def checked_groups(size: int, levels: int, groups: int | Sequence[int] | None,
@@ -92,13 +100,14 @@ def checked_groups(size: int, levels: int, groups: int | Sequence[int] | None,
     Raises:
         MeshError: levels < 1, the wrong number of counts, or a count that does not fit what it cuts.
     """
+    levels = as_count("levels", levels)
     if levels < 1:
         raise MeshError(f"levels = {levels}: a K-tree has at least 1 level")
     if groups is None:
         wse3 = perfmodel.device("wse3")
         alpha, beta = (wse3.alpha if alpha is None else alpha), (wse3.beta if beta is None else beta)
         return best_groups(size, levels, float(alpha), float(beta))
-    counts = tuple(map(index, groups)) if isinstance(groups, Sequence) else (index(groups),)
+    counts = groups if isinstance(groups := as_groups(groups), tuple) else (groups,)
     if len(counts) != levels - 1:
         raise MeshError(f"groups = {groups}: {levels} levels need {levels - 1} group counts, not {len(counts)}")
     for within, count in zip((size, *counts), counts):

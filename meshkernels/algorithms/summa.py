@@ -16,7 +16,18 @@ import numpy as np
 
 from meshkernels.algorithms import register
 from meshkernels.mesh import Mesh, Tiling
-from meshkernels.schedule import Move, Multiply, RingOrder, Schedule, Step, Tiles, Values, collect_rows, place
+from meshkernels.schedule import (
+    LazySteps,
+    Move,
+    Multiply,
+    RingOrder,
+    Schedule,
+    Step,
+    Tiles,
+    Values,
+    collect_rows,
+    place,
+)
 from meshkernels.traffic import Traffic, multicast, relay
 
 
@@ -27,20 +38,21 @@ def broadcast_panels(name: str, mesh: Mesh, M: int, K: int, N: int, send: Callab
     A, B, C = Tiling((M, K), (mesh.rows, L)), Tiling((K, N), (L, mesh.cols)), Tiling((M, N), mesh.shape)
     y, x = np.arange(mesh.rows)[:, None, None], np.arange(mesh.cols)[None, :, None]
 
-    steps = []
-    for t in range(-1, L):  # the first step only fetches panel 0
-        multiply = Multiply("A panel", "B panel", "C", range(t, t + 1)) if t >= 0 else None
-        k = t + 1  # the panel on its way
-        along_row = Move("A", 1, (send(k // q, mesh.cols),), piece=k % q, into="A panel", slot=0) if k < L else None
-        along_col = Move("B", 0, (send(k // p, mesh.rows),), piece=k % p, into="B panel", slot=0) if k < L else None
-        steps.append(Step("broadcast", multiply, tuple(m for m in (along_row, along_col) if m)))
+    def broadcast(k: int) -> Step:
+        """Panel k travels while panel k - 1 is multiplied; the first step only sends, the last only multiplies."""
+        multiply = Multiply("A panel", "B panel", "C", range(k - 1, k)) if k > 0 else None
+        if k == L:
+            return Step("multiply", multiply)
+        along_row = Move("A", 1, (send(k // q, mesh.cols),), piece=k % q, into="A panel", slot=0)
+        along_col = Move("B", 0, (send(k // p, mesh.rows),), piece=k % p, into="B panel", slot=0)
+        return Step("broadcast", multiply, (along_row, along_col))
 
     return Schedule(
         name, mesh, {"A": A, "B": B}, C,
         {"A": Tiles("A", q, place(mesh, A, y, x * q + np.arange(q))),
          "B": Tiles("B", p, place(mesh, B, y * p + np.arange(p), x)),
          "A panel": Tiles("A", copies=2), "B panel": Tiles("B", copies=2), "C": Values(C.tile)},
-        tuple(steps), collect_rows(mesh),
+        LazySteps(L + 1, broadcast), collect_rows(mesh),
         order=RingOrder(np.arange(L), A.tile[1], 0 * y.ravel(), 0 * x.ravel(), *C.tile),
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ mesh-stepping loop, which is slower and right for any order.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ import numpy as np
 from meshkernels.execute import kernels, lockstep
 from meshkernels.mesh import Tiling
 from meshkernels.placed import Placed
-from meshkernels.schedule import ChainSum, RingOrder, Schedule, SplitSum, Values
+from meshkernels.schedule import ChainSum, Move, RingOrder, Schedule, SplitSum, Values
+from meshkernels.traffic import MULTICAST, REDUCE
 
 
 def run(schedule: Schedule, operands: dict[str, Any], accumulate: np.dtype) -> np.ndarray:
@@ -47,16 +49,24 @@ def _split_sum(schedule: Schedule, order: SplitSum, x: np.ndarray, W: np.ndarray
     assert isinstance(buffer, Values)
     arranged = W.in_parts(size) if isinstance(W, Placed) else kernels.pack_gemv(W, size)
     partials = kernels.gemv_partials(x, arranged, accumulate=accumulate)  # (P, N)
-    if buffer.pieces == 1 and not half:  # nothing but whole vectors: add them where they are
-        for traffic in (move.traffic[0] for step in schedule.steps for move in step.moves if move.combine):
-            kernels.tree_add(partials, traffic.target, traffic.source, "add")
-        root = np.unravel_index(schedule.collect[0, 0], schedule.mesh.shape)[order.axis]
+    moves = [move for step in schedule.steps for move in step.moves]
+    root = int(np.unravel_index(schedule.collect[0, 0], schedule.mesh.shape)[order.axis])
+    if not half and buffer.pieces == 1 and _adds_whole_vectors_into(root, moves):
+        for traffic in (move.traffic[0] for move in moves if move.combine):
+            kernels.tree_add(partials, traffic.target, traffic.source)
         return partials[root : root + 1]
     tiles = Tiling(partials.shape, (size, lines)).cut(partials).reshape(size, lines, 1, -1)
-    pieces = lockstep.spread(tiles, buffer.pieces, buffer.shape[1])  # (pieces, P, lines, 1, w)
+    pieces = lockstep.spread(tiles, buffer.shape[1])  # (pieces, P, lines, 1, w)
     values = {schedule.output: pieces.swapaxes(1, 1 + order.axis)}
-    for step in schedule.steps:
-        for move in step.moves:
-            if move.traffic[0].kind != "multicast":  # the result is collected where that begins
-                lockstep.move_values(schedule, move, values, half)
+    for move in moves:
+        lockstep.move_values(schedule, move, values, half)
     return lockstep.collect(schedule, values)
+
+
+def _adds_whole_vectors_into(root: int, moves: list[Move]) -> bool:
+    """Whether the moves only stream whole vectors into sums, and then at most broadcast the one of core ``root``."""
+    reduces = list(itertools.takewhile(lambda m: m.traffic[0].kind == REDUCE and m.combine == "add", moves))
+    rest = moves[len(reduces) :]
+    plain = all(m.use is None and m.piece is None and m.into is None for m in moves)
+    broadcast = all(m.traffic[0].kind == MULTICAST and m.traffic[0].roots[0] == root for m in rest)
+    return plain and broadcast and not any(m.combine for m in rest)

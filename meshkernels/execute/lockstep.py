@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from meshkernels.execute import kernels
+from meshkernels.mesh import ceil_div
 from meshkernels.schedule import Move, Multiply, Schedule, Step, Values
 
 
@@ -53,7 +54,7 @@ def run(schedule: Schedule, operands: dict[str, np.ndarray], accumulate: np.dtyp
     wide = np.dtype(np.float32) if half else accumulate
     tiles = {name: schedule.operands[name].cut(matrix) for name, matrix in operands.items()}
     values = {
-        name: np.zeros((held.pieces, *schedule.mesh.shape, *held.shape), wide)
+        name: np.zeros((_useful_pieces(schedule, name, held), *schedule.mesh.shape, *held.shape), wide)
         for name, held in schedule.buffers.items()
         if isinstance(held, Values)
     }
@@ -79,7 +80,7 @@ def combine(schedule: Schedule, vectors: np.ndarray, accumulate: np.dtype) -> np
     buffer = schedule.buffers[schedule.output]
     assert isinstance(buffer, Values)
     vectors = vectors.astype(np.float32 if half else accumulate)[:, :, None]
-    values = {schedule.output: spread(vectors, buffer.pieces, buffer.shape[1])}
+    values = {schedule.output: spread(vectors, buffer.shape[1])}
     for step in schedule.steps:
         for move in step.moves:
             move_values(schedule, move, values, half)
@@ -96,12 +97,21 @@ def _gathered(schedule: Schedule, values: dict[str, np.ndarray]) -> np.ndarray:
     """``(blocks, h, parts * w)``: each block of the result, its parts side by side."""
     out = values[schedule.output]
     h, w = out.shape[3:]
-    parts = out.reshape(len(out) * schedule.mesh.cores, h, w)[schedule.collect]  # (blocks, parts, h, w)
+    kept = schedule.collect if schedule.collect.shape[1] == 1 else schedule.collect[:, : len(out)]
+    parts = out.reshape(len(out) * schedule.mesh.cores, h, w)[kept]  # (blocks, parts, h, w)
     return parts.swapaxes(1, 2).reshape(len(parts), h, parts.shape[1] * w)
 
 
-def spread(tiles: np.ndarray, pieces: int, width: int) -> np.ndarray:
-    """Cut tiles ``(..., h, w)`` into zero-padded pieces ``(pieces, ..., h, width)``."""
+def _useful_pieces(schedule: Schedule, name: str, held: Values) -> int:
+    """Pieces of a buffer that are not wholly padding: of a vector cut into more pieces than it has elements."""
+    if name != schedule.output or schedule.result is None or schedule.collect.shape[1] == 1:
+        return held.pieces
+    return max(1, ceil_div(schedule.result.tile[1], max(1, held.shape[1])))
+
+
+def spread(tiles: np.ndarray, width: int) -> np.ndarray:
+    """Cut tiles ``(..., h, w)`` into pieces ``(pieces, ..., h, width)``, the last one padded with zeros."""
+    pieces = max(1, ceil_div(tiles.shape[-1], max(1, width)))
     if pieces == 1 and tiles.shape[-1] == width:
         return tiles[None]
     padded = np.zeros((*tiles.shape[:-1], pieces * width), tiles.dtype)
@@ -133,7 +143,7 @@ def _compute(schedule: Schedule, multiply: Multiply, holds: dict[str, np.ndarray
             transposed=multiply.transposed, accumulate="float16" if half else None,
         )  # fmt: skip
         if not whole:
-            into[...] = spread(sums, len(into), into.shape[4])
+            into[...] = spread(sums, into.shape[4])
 
 
 def _located(store: np.ndarray, held: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -167,12 +177,16 @@ def move_values(schedule: Schedule, move: Move, values: dict[str, np.ndarray], h
     for traffic, numbers in move.lines(schedule.mesh):
         lines = slice(None) if len(numbers) == mine.shape[2] else numbers
         if traffic.kind == "shift":
-            assert move.piece is not None, "a shift of values names the piece that each core sends"
-            sent = np.broadcast_to(move.piece, traffic.size)[traffic.source]
-            arriving = mine[sent, traffic.source][:, lines]
-            held = mine[sent, traffic.target]
-            held[:, lines] = op(held[:, lines], arriving) if combine else arriving
-            mine[sent, traffic.target] = held
+            source, target = traffic.source, traffic.target
+            sent: slice | np.ndarray = slice(None)
+            if move.piece is not None:
+                pieces = np.broadcast_to(move.piece, traffic.size)[source]
+                useful = pieces < len(mine)  # the others are wholly padding
+                sent, source, target = pieces[useful], source[useful], target[useful]
+            arriving = mine[sent, source][..., lines, :, :]
+            held = mine[sent, target]  # a copy: everything is sent before anything arrives
+            held[..., lines, :, :] = op(held[..., lines, :, :], arriving) if combine else arriving
+            mine[sent, target] = held
         elif traffic.kind == "reduce":
             for source, target in zip(traffic.source, traffic.target):
                 mine[piece, target, lines] = op(mine[piece, target, lines], mine[piece, source, lines])

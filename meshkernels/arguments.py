@@ -1,0 +1,93 @@
+"""Checks of arguments: each refusal names the argument, the offending value and what would do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import index
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from meshkernels.errors import MeshError, MeshTypeError
+from meshkernels.mesh import Mesh
+
+ACCEPTED = ("float16", "bfloat16", "float32", "float64")
+
+
+def as_mesh(mesh: Mesh) -> Mesh:
+    """``mesh`` itself, if it is one."""
+    if not isinstance(mesh, Mesh):
+        raise MeshTypeError(f"mesh must be a Mesh, not {type(mesh).__name__}")
+    return mesh
+
+
+def as_axis(axis: int) -> int:
+    """0 or 1."""
+    if isinstance(axis, bool) or axis not in (0, 1) or not isinstance(axis, (int, np.integer)):
+        raise MeshError(f"axis = {axis!r}: a mesh has axis 0 (y) and axis 1 (x)")
+    return int(axis)
+
+
+def as_count(name: str, value: Any) -> int:
+    """``value`` as an integer."""
+    try:
+        return index(value)
+    except TypeError:
+        raise MeshTypeError(f"{name} must be an integer, not {value!r}") from None
+
+
+def as_groups(groups: Any) -> int | tuple[int, ...] | None:
+    """A group count, or one for each level but the last; None stays None."""
+    if groups is None:
+        return None
+    if isinstance(groups, (Sequence, np.ndarray)) and not isinstance(groups, str) and np.ndim(groups) == 1:
+        return tuple(as_count("groups", count) for count in groups)
+    return as_count("groups", groups)
+
+
+def operand(name: str, value: ArrayLike, ndim: int) -> np.ndarray:
+    """An array of ``ndim`` dimensions and an accepted dtype, in this machine's byte order."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise MeshTypeError(f"{name} is a masked array: a mesh has no masks; fill it first")
+    array = np.asarray(value)
+    if array.dtype.name not in ACCEPTED:
+        raise MeshTypeError(f"{name} has dtype {array.dtype}; accepted: {', '.join(ACCEPTED)}")
+    if array.ndim != ndim:
+        raise MeshError(f"{name} has {array.ndim} dimensions, {array.shape}; it must have {ndim}")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def accumulator(stored: np.dtype, accumulate: DTypeLike | None) -> np.dtype:
+    """The dtype of sums: what was asked for, where it makes sense for what is stored."""
+    wide = np.dtype(np.float64 if stored == np.float64 else np.float32)
+    try:
+        asked = wide if accumulate is None else np.dtype(accumulate)
+    except TypeError:
+        asked = None
+    if asked != wide and not (asked == np.float16 and stored == np.float16):
+        possible = f"{wide}" + (" or float16" if stored == np.float16 else "")
+        raise MeshError(f"accumulate = {accumulate}: {stored} operands are summed in {possible}")
+    return np.dtype(asked)
+
+
+def common_dtype(dtypes: Sequence[np.dtype]) -> np.dtype:
+    """What NumPy would promote the operands to."""
+    try:
+        return np.result_type(*dtypes)
+    except TypeError:
+        raise MeshTypeError(f"no common dtype of {' and '.join(map(str, dtypes))}: convert one of them") from None
+
+
+def output(out: Any, shape: tuple[int, ...], dtype: np.dtype, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """``out`` if the result can be put there."""
+    if not isinstance(out, np.ndarray):
+        raise MeshTypeError(f"out must be an array, not {type(out).__name__}")
+    if out.shape != shape or out.dtype.newbyteorder("=") != dtype:
+        raise MeshError(f"out is {out.dtype} {out.shape}; the result is {dtype} {shape}")
+    if not out.flags.writeable:
+        raise MeshError("out is read-only")
+    for name, array in inputs.items():
+        if np.shares_memory(out, array):
+            raise MeshError(f"out overlaps {name}")
+    return out
