@@ -249,7 +249,8 @@ def gemv_partials(x, W: PlacedVectorOperand, *, accumulate=None, threads=None):
     tile = _gemv_tile(panels.dtype, accumulate == "float16")
     out = np.zeros((parts, len(panels.index)), wide(panels.dtype))
     x, data, kb = x.astype(out.dtype), panels.data, -(-len(x) // parts)
-    spans = cpu.spans(len(panels.index) // panels.width, 1, 64)
+    count = len(panels.index) // panels.width
+    spans = cpu.spans(count, 1, max(1, count // 16))
 
     def work(tickets):
         for ticket in tickets:
