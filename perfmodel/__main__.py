@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,8 @@ def predict(options: argparse.Namespace) -> dict[str, Any]:
         return capacity(chip, size, grid=options.grid, cache=options.cache, regions=options.regions).as_dict()
     if options.what == "best-grid":
         choice = tune.best_grid(chip, size, phase=options.phase, tokens=options.tokens)
-        return {"grid": choice.value, "cycles": choice.cycles, "seconds": choice.cycles / chip.clock_hz}
+        return {"grid": choice.value, "cycles": choice.cycles, "seconds": choice.cycles / chip.clock_hz,
+                "notes": list(choice.notes)}
     if not systems.gpus(systems.check(options.system)):
         needed = ("prefill_grid", "decode_grid") if options.what == "generate" else ("grid",)
         if missing := [name for name in needed if getattr(options, name) is None]:
@@ -150,7 +152,10 @@ def main(argv: list[str] | None = None) -> int:
     except ModelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(text)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader (head, less) has seen enough; nothing is left for the interpreter to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

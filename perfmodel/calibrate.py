@@ -6,6 +6,7 @@ each and is reproducible from the measurements alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ def calibrate() -> dict[tuple[str, str], dict[str, Entry]]:
     for key, name in FITTED.items():
         done[key] = _entries(fit(measurements(name), fixed=_carried(key, done)), done)
     done["wse2", "gemv"] = _wse2_gemv(done)
+    done["wse3", "decode"] = _borrowed(done, ("wse3", "gemv"), ("row", "beat", "alpha", "beta"))
     done["a100", "generate"] = {"served": _served(done)}
     return done
 
@@ -78,29 +80,40 @@ _ORIGIN = {
 
 
 def _range(fitted: Fit) -> Entry:
-    """Smallest and largest grid, and tile side where tiles are what was swept."""
-    columns = fitted.measurements.columns
-    found: Entry = {}
+    """Smallest and largest of every size that was varied: grid, tile side, groups, payload, tokens, dimensions."""
+    data = fitted.measurements
+    columns = data.columns
+    found: dict[str, np.ndarray] = {}
     if "P" in columns:
-        found["grid"] = [int(columns["P"].min()), int(columns["P"].max())]
-    if "tile" in fitted.measurements.labels:
-        sides = [int(v) for label in fitted.measurements.labels["tile"] for v in label.split("x")]
-        found["tile"] = [min(sides), max(sides)]
-    return found
+        found["grid"] = columns["P"]
+    for name in ("tokens", "dim", "ffn", "groups"):
+        if name in columns:
+            found[name] = columns[name]
+    if data.kind in ("gemm", "gemv", "prefill"):
+        lengths = [columns[name] for name in ("M", "K", "N", "tokens", "dim", "ffn") if name in columns]
+        found["tile"] = np.concatenate([-(-length // columns["P"]) for length in lengths])
+    if data.kind == "gemv":
+        found["words"] = -(-columns["N"] // columns["P"])
+    return {name: [int(values.min()), int(values.max())] for name, values in found.items()}
 
 
 def _wse2_gemv(done: dict[tuple[str, str], dict[str, Entry]]) -> dict[str, Entry]:
     """Nothing is fitted: latencies published in HPDC'24, beats of WSE-2 prefill, the rest of the WSE-3 kernel."""
-    wse2, wse3 = device("wse2"), done["wse3", "gemv"]
-    same = "carried over from wse3.gemv"
-    entries: dict[str, Entry] = {"range": {}}
-    for key in ("launch", "row", "stream"):
-        entries[key] = {"value": wse3[key]["value"], "origin": same}
+    wse2 = device("wse2")
+    entries = _borrowed(done, ("wse3", "gemv"), ("launch", "row", "stream"))
     entries["beat"] = {"value": done["wse2", "gemm"]["beat"]["value"], "origin": "carried over from wse2.gemm"}
     entries["alpha"] = {"value": wse2.alpha, "origin": wse2.quantity("alpha").source}
     entries["beta"] = {"value": wse2.beta, "origin": wse2.quantity("beta").source}
     entries["die"] = {"value": 0.0, "origin": "no measurement shows it on this wafer"}
     return entries
+
+
+def _borrowed(done: dict[tuple[str, str], dict[str, Entry]], lender: tuple[str, str], names: Iterable[str]
+              ) -> dict[str, Entry]:
+    """Constants of another kernel, with the range they were fitted on there."""
+    origin = f"carried over from {'.'.join(lender)}"
+    return {"range": done[lender]["range"],
+            **{name: {"value": done[lender][name]["value"], "origin": origin} for name in names}}
 
 
 def _served(done: dict[tuple[str, str], dict[str, Entry]]) -> Entry:

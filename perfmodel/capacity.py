@@ -8,8 +8,11 @@ layer are spread along a row of cores, so a core spends 2 ceil(kv_dim / grid) el
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 from perfmodel.counts import ELEMENT_BYTES, cdiv, check_sizes
 from perfmodel.device import Device
@@ -68,6 +71,9 @@ def capacity(chip: Device, model: Model, *, grid: int, cache: str = "shift", reg
     check_sizes(grid=grid, **({} if regions is None else {"regions": regions}))
     check_grid(mesh(chip), grid, grid)
     regions = chip.cores // grid**2 if regions is None else regions
+    if regions * grid**2 > chip.cores:
+        raise DoesNotFit(f"{regions} regions of {grid}^2 have {regions * grid**2} cores; {chip.name} has {chip.cores}, "
+                         f"enough for {chip.cores // grid**2}")
     resident = cdiv(model.layers, regions)
     weights = resident * layer_bytes(model, grid)
     if weights >= chip.memory_per_core:
@@ -78,16 +84,57 @@ def capacity(chip: Device, model: Model, *, grid: int, cache: str = "shift", reg
     return Capacity(tokens, per_row, regions, resident, weights, token, chip.memory_per_core)
 
 
-def layer_bytes(model: Model, grid: int) -> int:
+def layer_bytes(model: Model, grid: Any) -> Any:
     """Bytes of the weight tiles of one layer on one core: 2 (2 d q + 2 d kv + 3 d f), each side padded.
 
     >>> from perfmodel.model import model
     >>> layer_bytes(model("llama3-8b"), 360)
     3600
     """
-    d, f = cdiv(model.dim, grid), cdiv(model.ffn, grid)
-    q, kv = cdiv(model.heads * model.head_dim, grid), cdiv(model.kv_dim, grid)
+    d, f, q, kv = (-(-n // grid) for n in (model.dim, model.ffn, model.heads * model.head_dim, model.kv_dim))
     return ELEMENT_BYTES * (2 * d * q + 2 * d * kv + 3 * d * f)
+
+
+def resident_bytes(chip: Device, model: Model, tokens: Any, grid: Any) -> Any:
+    """Bytes per core of all layers, shared out over the regions of grid^2 that the wafer has, and of their caches.
+
+    A core holds ceil(tokens / grid) rows of keys and values. Arrays broadcast.
+
+    >>> from perfmodel.device import device
+    >>> from perfmodel.model import model
+    >>> resident_bytes(device("wse2"), model("llama3-8b"), 4096, 360)  # 6 layers of 3600 bytes, 12 rows of 12 bytes
+    22464
+    """
+    layers = -(-model.layers // (chip.cores // grid**2))
+    token = 2 * ELEMENT_BYTES * -(-model.kv_dim // grid)
+    return layers * (layer_bytes(model, grid) + token * -(-tokens // grid))
+
+
+def residency(chip: Device, model: Model, tokens: Any, grid: Any) -> tuple[str, ...]:
+    """A note if the whole model does not fit, since then, as published, a part of its layers stands for all.
+
+    Raises:
+        DoesNotFit: the model fits on some grid of the wafer, but on none with so long a context.
+    """
+    if np.max(resident_bytes(chip, model, tokens, grid)) <= chip.memory_per_core:
+        return ()
+    sides = np.arange(1, min(chip.rows, chip.cols, math.isqrt(chip.cores)) + 1)
+    longest = int(np.max(tokens))
+    if (resident_bytes(chip, model, longest, sides) <= chip.memory_per_core).any():
+        return (f"all of {model.name} and its cache fit {chip.name} on other grids, not on this: layers are timed alone",)
+    contexts = _contexts(chip, model, sides)
+    best = int(np.argmax(contexts))
+    if contexts[best] > 0:
+        raise DoesNotFit(f"no grid of {chip.name} holds {model.name} with {longest} tokens in {chip.memory_per_core} "
+                         f"bytes per core; the longest context is {contexts[best]} tokens, on {sides[best]}^2 cores")
+    return (f"{model.name} exceeds {chip.name}: one layer is timed and multiplied, as published for models too large",)
+
+
+def _contexts(chip: Device, model: Model, sides: Any) -> Any:
+    """The longest context of every grid, in whole rows; below 1 where the weights alone are too much."""
+    layers = -(-model.layers // (chip.cores // sides**2))
+    free = chip.memory_per_core // layers - layer_bytes(model, sides)
+    return sides * (free // (2 * ELEMENT_BYTES * -(-model.kv_dim // sides)))
 
 
 def _refusal(chip: Device, model: Model, grid: int, regions: int, weights: int) -> str:

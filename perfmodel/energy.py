@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from perfmodel.device import Described
 from perfmodel.errors import ModelError
+from perfmodel.prediction import sizes
 
 
 def energy(chip: Described, seconds: Any, *, count: int = 1) -> Any:
@@ -15,8 +18,9 @@ def energy(chip: Described, seconds: Any, *, count: int = 1) -> Any:
     >>> float(energy(device("a100"), 2.0, count=8))
     6400.0
     """
-    if count < 1:
-        raise ModelError(f"count = {count} must be at least 1")
+    sizes(count=count)
+    if not np.all(np.isfinite(seconds) & (np.asarray(seconds) > 0)):
+        raise ModelError(f"seconds = {seconds} must be a positive time")
     return chip.power_w * count * seconds
 
 

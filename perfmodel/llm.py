@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 
 from perfmodel import bounds, forms, parameters, systems
+from perfmodel.capacity import residency
+from perfmodel.counts import ELEMENT_BYTES
 from perfmodel.device import Device
+from perfmodel.errors import ModelError
 from perfmodel.model import Model
-from perfmodel.operators import mesh
+from perfmodel.operators import check_groups, mesh
 from perfmodel.prediction import Prediction, check_grid, check_memory, range_notes, sizes
 
 
@@ -38,12 +41,13 @@ def prefill(chip: Device, model: Model, *, tokens: Any, grid: Any, system: str =
     if systems.check(system) != "waferllm":
         return _of_system(chip, model, system, "prefill", tokens, grid)
     tokens, grid = sizes(tokens=tokens, grid=grid)
-    check_grid(mesh(chip), grid, grid)
-    check_memory(chip, layer_bytes(model, tokens, grid), f"one layer of {model.name} on {np.min(grid)}^2 cores")
+    held = _check_layers(chip, model, "prefill", tokens, grid)
     constants = parameters.on(chip, "gemm")
     terms = forms.prefill(constants.values, chip, model.dim, model.ffn, tokens, grid)
     limits = _prefill_bounds(chip, model, tokens, grid)
-    return _whole(chip, model, terms, limits, tokens, range_notes(constants, grid=grid),
+    tile = tuple(-(-length // grid) for length in (tokens, model.dim, model.ffn))
+    notes = range_notes(constants, grid=grid, tokens=tokens, dim=model.dim, ffn=model.ffn, tile=tile)
+    return _whole(chip, model, terms, limits, tokens, notes + held,
                   f"prefill of {np.max(tokens)} tokens by {model.name} on {np.max(grid)}^2 cores of {chip.name}")
 
 
@@ -60,15 +64,18 @@ def decode(chip: Device, model: Model, *, context: Any, grid: Any, groups: Any =
     True
     """
     if systems.check(system) != "waferllm":
+        if groups is not None:
+            raise ModelError(f"groups = {groups} belong to the tree of waferllm, not to {system}")
         return _of_system(chip, model, system, "decode", context, grid)
     context, grid = sizes(context=context, grid=grid)
-    check_grid(mesh(chip), grid, grid)
-    check_memory(chip, layer_bytes(model, 0, grid), f"one layer of {model.name} on {np.min(grid)}^2 cores")
-    groups = forms.default_groups(grid)[()] if groups is None else sizes(groups=groups)[0]
+    held = _check_layers(chip, model, "decode", context, grid)
+    groups = check_groups("ktree", grid, groups)
     constants = parameters.on(chip, "decode")
     terms = forms.decode(constants.values, model.dim, model.ffn, context, grid, groups)
     limits = _decode_bounds(chip, model, context, grid)
-    return _whole(chip, model, terms, limits, 1, range_notes(constants, grid=grid),
+    tile = tuple(-(-length // grid) for length in (context, model.dim, model.ffn))
+    notes = range_notes(constants, grid=grid, tokens=context, dim=model.dim, ffn=model.ffn, tile=tile)
+    return _whole(chip, model, terms, limits, 1, notes + held,
                   f"decode at {np.max(context)} tokens by {model.name} on {np.max(grid)}^2 cores of {chip.name}")
 
 
@@ -105,10 +112,27 @@ def _sum(value: Any, times: int = 1) -> float:
     return float(np.sum(np.broadcast_to(value, times)))
 
 
-def layer_bytes(model: Model, tokens: Any, grid: Any) -> Any:
-    """fp16 weights of one layer on a core, and a prompt's activations: 4 d^2 + 3 d f + 4 s d + 2 s f + s^2."""
+def layer_bytes(model: Model, phase: str, tokens: Any, grid: Any) -> Any:
+    """fp16 weights of one layer on a core and what a phase adds, heads as wide as the kernels have them.
+
+    With tiles d, f, s of width, hidden width and tokens: 4 d^2 + 3 d f weights; a prompt's activations
+    4 s d + 2 s f + s^2; the cache of decode 2 s d.
+
+    >>> import perfmodel as pm
+    >>> layer_bytes(pm.model("llama3-8b"), "decode", 4096, 420)  # d = 10, f = 35, s = 10
+    3300
+    """
     d, f, s = -(-model.dim // grid), -(-model.ffn // grid), -(-tokens // grid)
-    return 2 * (4 * d * d + 3 * d * f + 4 * s * d + 2 * s * f + s * s)
+    extra = 4 * s * d + 2 * s * f + s * s if phase == "prefill" else 2 * s * d
+    return ELEMENT_BYTES * (4 * d * d + 3 * d * f + extra)
+
+
+def _check_layers(chip: Device, model: Model, phase: str, tokens: Any, grid: Any) -> tuple[str, ...]:
+    """One layer must fit the cores of the grid; a note if all of them do not fit the wafer."""
+    check_grid(mesh(chip), grid, grid)
+    check_memory(chip, lambda side: layer_bytes(model, phase, tokens, side), grid,
+                 f"{phase} of {np.max(tokens)} tokens by one layer of {model.name} on {np.min(grid)}^2 cores")
+    return residency(chip, model, tokens, grid)
 
 
 def _prefill_bounds(chip: Device, model: Model, tokens: Any, grid: Any) -> bounds.Bounds:
@@ -139,16 +163,20 @@ def _of_system(chip: Device, model: Model, system: str, phase: str, tokens: Any,
     label = f"{phase} at {np.max(tokens)} tokens by {model.name}, {system}"
     owner = "a100" if systems.gpus(system) else system
     constants = parameters.kernel(owner, phase)
+    notes = range_notes(constants, tokens=tokens, dim=model.dim, ffn=model.ffn)
     if owner != "a100":
         grid = sizes(grid=grid)[0]
-        check_grid(mesh(chip), grid, grid)
-    seconds, terms = systems.seconds(system, phase, model, tokens, grid)
-    cycles = {kind: value * chip.clock_hz for kind, value in terms.items()}
+        held = _check_layers(chip, model, phase, tokens, grid)
+        notes = range_notes(constants, grid=grid, tokens=tokens, dim=model.dim, ffn=model.ffn) + held
+    cycles = {kind: value * chip.clock_hz for kind, value in systems.terms(system, phase, model, tokens, grid).items()}
     if owner == "a100":  # the roofline itself: the same work at the full peak rate
         share = "compute_efficiency" if phase == "prefill" else "memory_efficiency"
         limits = {"compute": cycles["compute"] * constants.values[share]}
     else:
         layer = _prefill_bounds if phase == "prefill" else _decode_bounds
         limits = bounds.scale(model.layers, layer(chip, model, tokens, grid))
+        # a core computes while it loads, but no faster than its peak: what loads do not cover is exposed
+        cycles["compute"] = np.maximum(limits["compute"] - forms.total(cycles), 0.0)[()]
+    seconds = forms.total(cycles) / chip.clock_hz
     rate = (tokens if phase == "prefill" else 1) / seconds
-    return Prediction(seconds * chip.clock_hz, seconds, cycles, limits, range_notes(constants, grid=grid), rate, label)
+    return Prediction(seconds * chip.clock_hz, seconds, cycles, limits, notes, rate, label)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from perfmodel import bounds, counts, forms, parameters
 from perfmodel.counts_reduce import REDUCES
 from perfmodel.device import Device
 from perfmodel.errors import DoesNotFit, ModelError, unknown
+from perfmodel.parameters import Kernel
 from perfmodel.prediction import Prediction, check_grid, check_memory, range_notes, sides, sizes
 
 
@@ -42,11 +44,12 @@ def gemm(chip: Device, M: Any, K: Any, N: Any, *, grid: Any, algorithm: str = "m
     M, K, N = sizes(M=M, K=K, N=N)
     rows, cols = sides(grid)
     check_grid(mesh(chip), rows, cols)
-    check_memory(chip, gemm_bytes(algorithm, M, K, N, rows, cols), f"{algorithm} of {_shape(M, K, N)}")
+    _check_tiles(chip, lambda r, c: gemm_bytes(algorithm, M, K, N, r, c), grid,
+                 f"{algorithm} of {_shape(M, K, N)} on {_shape(rows, cols)} cores")
     constants = parameters.on(chip, "gemm")
     terms = forms.gemm(constants.values, chip, algorithm, M, K, N, rows, cols)
-    tile = np.stack(np.broadcast_arrays(*(-(-v // p) for v, p in ((M, rows), (K, cols), (N, cols)))))
-    notes = range_notes(constants, grid=np.stack(np.broadcast_arrays(rows, cols)), tile=tile)
+    tile = tuple(-(-v // p) for v, p in ((M, rows), (K, cols), (N, cols)))
+    notes = range_notes(constants, grid=(rows, cols), tile=tile)
     broadcast = algorithm.partition("_")[0] in ("summa", "allgather") and not algorithm.endswith("_relay")
     if broadcast and (routes := int(np.max(rows) + np.max(cols))) > chip.colours:
         notes += (f"{algorithm} needs {routes} routing paths per core; {chip.name} has {chip.colours}: there only "
@@ -55,6 +58,11 @@ def gemm(chip: Device, M: Any, K: Any, N: Any, *, grid: Any, algorithm: str = "m
         notes += (f"{algorithm} was not measured on {chip.name}: its steps have MeshGEMM's constants",)
     return _make(chip, terms, bounds.gemm(chip, M, K, N, rows, cols), notes,
                  f"{algorithm} {_shape(M, K, N)} on {rows} x {cols} cores of {chip.name}")
+
+
+def _check_tiles(chip: Device, bytes_on: Callable[[Any, Any], Any], grid: Any, what: str) -> None:
+    """`check_memory` of buffers on ``grid``, given as bytes on (rows, cols)."""
+    check_memory(chip, lambda g: bytes_on(*sides(g)), grid, what)
 
 
 def gemm_bytes(algorithm: str, M: Any, K: Any, N: Any, rows: Any, cols: Any) -> Any:
@@ -90,26 +98,44 @@ def gemv(chip: Device, M: Any, N: Any, *, grid: Any, reduce: str = "ktree", grou
     M, N = sizes(M=M, N=N)
     rows, cols = sides(grid)
     check_grid(mesh(chip), rows, cols)
-    groups = _groups(reduce, rows, groups)
-    m, n = -(-M // rows), -(-N // cols)
-    check_memory(chip, counts.ELEMENT_BYTES * (m + m * n + 2 * n), f"gemv of {_shape(M, N)}")
+    groups = check_groups(reduce, rows, groups)
+    _check_tiles(chip, lambda r, c: gemv_bytes(M, N, r, c), grid, f"gemv of {_shape(M, N)} on {_shape(rows, cols)} cores")
     constants = parameters.on(chip, "gemv")
     terms = forms.gemv(constants.values, chip, reduce, M, N, rows, cols, groups)
-    notes = range_notes(constants, grid=np.stack(np.broadcast_arrays(rows, cols)),
-                        tile=np.stack(np.broadcast_arrays(m, n)))
+    notes = _line_notes(constants, reduce, groups, grid=(rows, cols), tile=(-(-M // rows), -(-N // cols)))
     return _make(chip, terms, bounds.gemv(chip, M, N, rows, cols), notes,
                  f"gemv {_shape(M, N)} with {reduce} on {rows} x {cols} cores of {chip.name}")
+
+
+def gemv_bytes(M: Any, N: Any, rows: Any, cols: Any) -> Any:
+    """Bytes of the tiles of x and W on a core, of its partial sums and of those it receives.
+
+    >>> gemv_bytes(8, 8, 4, 4)
+    20
+    """
+    m, n = -(-M // rows), -(-N // cols)
+    return counts.ELEMENT_BYTES * (m + m * n + 2 * n)
+
+
+def _line_notes(constants: Kernel, reduce: str, groups: Any, **sizes: Any) -> tuple[str, ...]:
+    """Notes on a reduction along a line: only the two-phase tree was measured, with few groups."""
+    if reduce == "ktree":
+        return range_notes(constants, **sizes, groups=groups)
+    notes = range_notes(constants, **sizes)
+    if constants.fitted_range:
+        notes += (f"{reduce} was not measured on {constants.device}: its hops and stages have the K-tree's constants",)
+    return notes
 
 
 def allreduce(chip: Device, words: Any, *, cores: Any, algorithm: str = "ktree", groups: Any = None) -> Prediction:
     """Predict the sum of one vector of fp16 elements per core along a line, left on every core."""
     words, cores = sizes(words=words, cores=cores)
     _check_line(chip, cores)
-    groups = _groups(algorithm, cores, groups)
+    groups = check_groups(algorithm, cores, groups)
     constants = parameters.on(chip, "gemv")
     terms = forms.gemv({**constants.values, "row": 0.0, "beat": 0.0}, chip, algorithm, cores, words, cores, 1, groups)
     limits = {"compute": 0.0 * words, **bounds.allreduce(chip, words, cores)}
-    return _make(chip, terms, limits, range_notes(constants, grid=cores),
+    return _make(chip, terms, limits, _line_notes(constants, algorithm, groups, grid=cores, words=words),
                  f"{algorithm} all-reduce of {words} elements over {cores} cores of {chip.name}")
 
 
@@ -120,7 +146,7 @@ def _check_line(chip: Device, cores: Any) -> None:
         raise DoesNotFit(f"a line of {np.max(cores)} cores is longer than the {longest} of {chip.name}")
 
 
-def _groups(reduce: str, rows: Any, groups: Any) -> Any:
+def check_groups(reduce: str, rows: Any, groups: Any) -> Any:
     """Checked number of groups of the two-phase tree."""
     if reduce not in REDUCES:
         raise unknown("reduce", reduce, REDUCES)

@@ -85,7 +85,20 @@ def _kernel(owner: str, name: str, table: dict[str, Any]) -> Kernel:
         key: Parameter(entry["value"], *MEANING[key], origin=entry["origin"], stderr=entry.get("stderr"))
         for key, entry in table.items() if key != "range"
     }
-    return Kernel(owner, name, MappingProxyType(parameters), MappingProxyType(fitted_range))
+    return Kernel(owner, name, MappingProxyType(parameters), MappingProxyType(fitted_range),
+                  _borrowed(owner, name, parameters))
+
+
+def _borrowed(owner: str, name: str, parameters: Mapping[str, Parameter]) -> tuple[str, ...]:
+    """A note for a kernel of which nothing was fitted: whose constants it has."""
+    if any(p.stderr is not None for p in parameters.values()):
+        return ()
+    lenders: dict[str, list[str]] = {}
+    for key, p in parameters.items():
+        lender = p.origin.removeprefix("carried over from ") if p.origin.startswith("carried") else "publications"
+        lenders.setdefault(lender, []).append(key)
+    loans = "; ".join(f"{', '.join(keys)} from {lender}" for lender, keys in lenders.items())
+    return (f"{owner}.{name} is borrowed, not measured on {owner}: {loans}",)
 
 
 def kernel(owner: str, name: str) -> Kernel:

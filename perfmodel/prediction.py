@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,21 +108,54 @@ def check_grid(chip: Any, rows: Any, cols: Any) -> None:
         raise DoesNotFit(f"a grid of {rows} x {cols} cores is larger than the {chip.rows} x {chip.cols} of {chip.name}")
 
 
-def check_memory(chip: Any, bytes_per_core: Any, what: str) -> None:
-    """The buffers of one core must fit its memory."""
-    most = float(np.max(bytes_per_core))
+def check_memory(chip: Any, bytes_on: Callable[[Any], Any], grid: Any, what: str) -> None:
+    """The buffers of one core must fit its memory; the refusal says on what grid they would.
+
+    Args:
+        bytes_on: bytes per core on square grids of the given sides; of ``grid`` itself if that is a pair.
+    """
+    most = float(np.max(bytes_on(grid)))
     if most > chip.memory_per_core:
-        raise DoesNotFit(f"{what} needs {most:.0f} bytes per core; {chip.name} has {chip.memory_per_core}")
+        raise DoesNotFit(f"{what} needs {most:.0f} bytes per core; {chip.name} has {chip.memory_per_core}; "
+                         f"{_remedy(chip, bytes_on)}")
+
+
+def _remedy(chip: Any, bytes_on: Callable[[Any], Any]) -> str:
+    """The smallest square grid that holds the buffers, or how many of the largest would share them."""
+    largest = min(chip.rows, chip.cols)
+    # padded tiles only shrink as the side grows
+    side = 1 + bisect.bisect_left(range(1, largest + 1), True,
+                                  key=lambda side: bool(np.max(bytes_on(side)) <= chip.memory_per_core))
+    if side <= largest:
+        return f"a grid of {side}^2 would do"
+    pieces = math.ceil(np.max(bytes_on(largest)) / chip.memory_per_core)
+    return f"no grid of {chip.name} does: cut it over {pieces} regions of {largest}^2 cores (of more than one chip)"
 
 
 def range_notes(kernel: Kernel, **values: Any) -> tuple[str, ...]:
-    """A note for every size outside the range that the constants were fitted on."""
-    notes = list(kernel.notes)
-    for name, value in values.items():
-        if name in kernel.fitted_range:
-            low, high = kernel.fitted_range[name]
-            if np.min(value) < low or np.max(value) > high:
-                seen = f"{np.min(value)}" + (f" to {np.max(value)}" if np.max(value) > np.min(value) else "")
-                notes.append(f"extrapolated: {name} {seen} lies outside {low:g} to {high:g}, the range fitted "
-                             f"({kernel.device}.{kernel.name})")
-    return tuple(notes)
+    """One note that names every size outside the range the constants were fitted on; a tuple of arrays is one size.
+
+    >>> from perfmodel.parameters import kernel
+    >>> range_notes(kernel("wse3", "gemm"), grid=720, tile=(8, np.array([3, 16])))[0]
+    'extrapolated: grid 720 lies outside 16 to 656, tile 3 to 16 lies outside 1 to 8 (fitted range of wse3.gemm)'
+    """
+    outside = [text for name, value in values.items() if name in kernel.fitted_range
+               and (text := _outside(name, value, *kernel.fitted_range[name]))]
+    if not outside:
+        return kernel.notes
+    return (*kernel.notes, f"extrapolated: {', '.join(outside)} (fitted range of {kernel.device}.{kernel.name})")
+
+
+def _outside(name: str, value: Any, low: float, high: float) -> str:
+    """How a size leaves its range; nothing if it does not.
+
+    >>> _outside("tokens", 2048, 4096, 4096), _outside("grid", 20, 16, 656)
+    ('tokens 2048 is not 4096, the only value measured', '')
+    """
+    parts = value if isinstance(value, tuple) else (value,)
+    least, most = min(int(np.min(part)) for part in parts), max(int(np.max(part)) for part in parts)
+    if low <= least and most <= high:
+        return ""
+    seen = f"{name} {least}" + (f" to {most}" if most > least else "")
+    return f"{seen} lies outside {low:.0f} to {high:.0f}" if high > low else (
+        f"{seen} is not {low:.0f}, the only value measured")

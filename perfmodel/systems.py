@@ -124,13 +124,11 @@ FORMS = {
 }
 
 
-def seconds(system: str, phase: str, model: Model, tokens: Any, grid: Any) -> tuple[Any, Terms]:
-    """(seconds, terms in seconds) of a phase: a whole prefill, or one token of decode, over all layers."""
+def terms(system: str, phase: str, model: Model, tokens: Any, grid: Any) -> Terms:
+    """Seconds by kind of a phase: a whole prefill, or one token of decode, over all layers."""
     owner = "a100" if gpus(system) else system
     x = {"dim": model.dim, "ffn": model.ffn, "tokens": tokens, "layers": model.layers, "vocab": model.vocab,
          "kv_dim": model.kv_dim, "weights": model.layer_weights * model.layers, "P": grid, "gpus": gpus(system)}
-    terms = FORMS[f"{owner}_{phase}"](kernel(owner, phase).values, x)
-    if not gpus(system):
-        scale = model.layers / device("wse2").clock_hz
-        terms = {kind: value * scale for kind, value in terms.items()}
-    return sum(terms.values()), terms
+    found = FORMS[f"{owner}_{phase}"](kernel(owner, phase).values, x)
+    scale = 1.0 if gpus(system) else model.layers / device("wse2").clock_hz
+    return {kind: value * scale for kind, value in found.items()}

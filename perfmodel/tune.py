@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,26 +12,29 @@ from perfmodel import llm, operators
 from perfmodel.device import Device
 from perfmodel.errors import DoesNotFit, ModelError, unknown
 from perfmodel.model import Model
-from perfmodel.prediction import Prediction
+from perfmodel.operators import mesh
+from perfmodel.prediction import Prediction, sizes
 
 PHASES = ["prefill", "decode"]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The best setting, its time, and everything it was chosen from."""
+    """The best setting, its time, everything it was chosen from, and the notes of the prediction that chose."""
 
     value: int
     cycles: float
     candidates: np.ndarray
     all_cycles: np.ndarray
+    notes: tuple[str, ...]
 
 
-def _choose(candidates: np.ndarray, cycles: Any) -> Choice:
-    """The candidate of the fewest cycles; the smallest of several."""
-    cycles = np.broadcast_to(cycles, candidates.shape)
+def _choose(candidates: np.ndarray, predict: Callable[[Any], Prediction]) -> Choice:
+    """The candidate of the fewest cycles, the smallest of several, with the notes on its own prediction."""
+    cycles = np.broadcast_to(predict(candidates).cycles, candidates.shape)
     at = int(np.argmin(cycles))
-    return Choice(int(candidates[at]), float(cycles[at]), candidates, cycles)
+    value = int(candidates[at])
+    return Choice(value, float(cycles[at]), candidates, cycles, predict(value).notes)
 
 
 def best_grid(chip: Device, model: Model, *, phase: str, tokens: int, grids: Iterable[int] | None = None) -> Choice:
@@ -50,15 +53,15 @@ def best_grid(chip: Device, model: Model, *, phase: str, tokens: int, grids: Ite
     """
     if phase not in PHASES:
         raise unknown("phase", phase, PHASES)
-    largest = min(chip.rows, chip.cols)
+    largest = min(mesh(chip).rows, chip.cols)
+    sizes(tokens=tokens)
     sides = np.array(sorted(set(range(12, largest + 1, 12) if grids is None else grids)), dtype=np.int64)
     if sides.size == 0 or sides[0] < 1 or sides[-1] > largest:
         raise ModelError(f"grids = {sides.tolist()} must lie between 1 and {largest}, the side of {chip.name}")
-    fits = llm.layer_bytes(model, tokens if phase == "prefill" else 0, sides) <= chip.memory_per_core
+    fits = llm.layer_bytes(model, phase, tokens, sides) <= chip.memory_per_core
     if not fits.any():
         raise DoesNotFit(f"no grid up to {sides[-1]}^2 holds a layer of {model.name} in {chip.memory_per_core} bytes")
-    sides = sides[fits]
-    return _choose(sides, _phase(chip, model, phase, tokens, sides).cycles)
+    return _choose(sides[fits], lambda grid: _phase(chip, model, phase, tokens, grid))
 
 
 def _phase(chip: Device, model: Model, phase: str, tokens: int, grid: Any) -> Prediction:
@@ -74,15 +77,15 @@ def best_groups(chip: Device, cores: int, *, words: int = 1) -> Choice:
     >>> 20 <= best_groups(pm.device("wse3"), 720).value <= 60
     True
     """
-    groups = np.arange(1, cores + 1)
-    return _choose(groups, operators.allreduce(chip, words, cores=cores, groups=groups).cycles)
+    (cores,) = sizes(cores=cores)
+    return _choose(np.arange(1, cores + 1), lambda groups: operators.allreduce(chip, words, cores=cores, groups=groups))
 
 
 def best_gemv(chip: Device, M: int, N: int) -> Choice:
     """The fastest square grid for a GEMV, among multiples of 30 on which its tiles fit."""
-    sides = np.arange(30, min(chip.rows, chip.cols) + 1, 30)
-    m, n = -(-M // sides), -(-N // sides)
-    sides = sides[2 * (m + m * n + 2 * n) <= chip.memory_per_core]
+    M, N = sizes(M=M, N=N)
+    sides = np.arange(30, min(mesh(chip).rows, chip.cols) + 1, 30)
+    sides = sides[operators.gemv_bytes(M, N, sides, sides) <= chip.memory_per_core]
     if sides.size == 0:
         raise DoesNotFit(f"no square grid of {chip.name} holds a {M} x {N} matrix")
-    return _choose(sides, operators.gemv(chip, M, N, grid=sides).cycles)
+    return _choose(sides, lambda grid: operators.gemv(chip, M, N, grid=grid))
