@@ -8,7 +8,6 @@ Every core that needs an element and does not hold it takes it from the nearest 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 
@@ -37,8 +36,9 @@ class Transfer:
 Parts = dict[str, np.ndarray]
 
 
-def _coordinates(placement: Placement, parts: Parts, size: dict[str, int]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Per dimension what element i adds to its core's (y, x): ``(n, 2)``; and the offsets of all copies ``(m, 2)``."""
+def _coordinates(placement: Placement, parts: Parts,
+                 size: dict[str, int]) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+    """Per dimension what element i adds to its core's (y, x): ``(n, 2)``; and per axis the copies' offsets, sorted."""
     adds = {dim: np.zeros((size[dim], 2), np.int64) for dim in placement.dims}
     copies = [np.zeros(1, np.int64), np.zeros(1, np.int64)]
     for axis, cuts in enumerate((placement.y, placement.x)):
@@ -50,7 +50,13 @@ def _coordinates(placement: Placement, parts: Parts, size: dict[str, int]) -> tu
                 held = parts.get(dim, np.arange(size[dim]) // placement.tile[dim])
                 adds[dim][:, axis] = stride * held
             stride *= count
-    return adds, np.array(list(product(*copies)))
+    return adds, [np.sort(offsets) for offsets in copies]
+
+
+def _nearest(places: np.ndarray, sources: np.ndarray) -> np.ndarray:
+    """How far each place is from the nearest of the sorted sources."""
+    after = np.searchsorted(sources, places).clip(1, len(sources) - 1) if len(sources) > 1 else np.zeros_like(places)
+    return np.minimum(np.abs(places - sources[after]), np.abs(places - sources[after - 1]))
 
 
 def transfer(before: Placement, after: Placement, parts_before: Parts | None = None,
@@ -61,20 +67,20 @@ def transfer(before: Placement, after: Placement, parts_before: Parts | None = N
             for dim, length in before.dims.items()}
     old, sources = _coordinates(before, parts_before, size)
     new, targets = _coordinates(after, parts_after, size)
-    ways, weight = np.zeros((1, 4), np.int64), np.ones(1, np.int64)
+    digits = (max(*before.mesh.shape, *after.mesh.shape),) * 4  # a way (y, x) -> (y, x) as one number
+    numbers, weight = np.zeros(1, np.int64), np.ones(1, np.int64)
     for dim in before.dims:
-        pairs, number = np.unique(np.hstack([old[dim], new[dim]]), axis=0, return_counts=True)
-        ways = (ways[:, None] + pairs).reshape(-1, 4)
-        weight = np.outer(weight, number).ravel()
-        ways, back = np.unique(ways, axis=0, return_inverse=True)
-        weight = np.bincount(back.ravel(), weight).astype(np.int64)
-    moved = Transfer()
-    for target in targets:
-        there = ways[:, 2:] + target
-        distance = np.min([np.abs(ways[:, :2] + source - there).sum(axis=1) for source in sources], axis=0)
-        travels = distance > 0
-        moved = moved + Transfer(int(weight[travels].sum()), int(distance.max(initial=0)), int(weight @ distance))
-    return moved
+        pairs = np.ravel_multi_index(tuple(np.hstack([old[dim], new[dim]]).T), digits)
+        alike, times = np.unique(pairs, return_counts=True)
+        numbers, back = np.unique(np.add.outer(numbers, alike), return_inverse=True)
+        weight = np.bincount(back.ravel(), np.outer(weight, times).ravel()).astype(np.int64)
+    ways = np.stack(np.unravel_index(numbers, digits), axis=1)
+    # copies lie on a grid, so the nearest one is nearest along either axis by itself: (copies, ways)
+    dy, dx = (_nearest(ways[:, 2 + axis] - ways[:, axis] + targets[axis][:, None], sources[axis]) for axis in (0, 1))
+    stay = (dy == 0).sum(axis=0) * (dx == 0).sum(axis=0)
+    hops = int((dy.max(axis=0) + dx.max(axis=0)).max(initial=0))
+    word_hops = weight @ (len(dx) * dy.sum(axis=0) + len(dy) * dx.sum(axis=0))
+    return Transfer(int(weight @ (len(dy) * len(dx) - stay)), hops, int(word_hops))
 
 
 def handover(prefill: Plan, decode: Plan) -> dict[str, Transfer]:
