@@ -230,6 +230,17 @@ def _reach(n: int) -> np.ndarray:
     return np.maximum(root, n - 1 - root)
 
 
+def summa_hops(rows: int, cols: int) -> int:
+    """Longest paths of the lcm(rows, cols) broadcasts along rows and columns, added up.
+
+    >>> summa_hops(2, 2), summa_hops(4, 4)
+    (2, 10)
+    """
+    L = math.lcm(rows, cols)
+    along_row, along_col = np.repeat(_reach(cols), L // cols), np.repeat(_reach(rows), L // rows)
+    return int(np.maximum(along_row, along_col).sum())
+
+
 def _broadcast_colours(n: int, relay: bool) -> int:
     """Multicast: one flow per root along the whole line; relay: to and from both neighbours."""
     if n == 1:
@@ -245,8 +256,7 @@ def _messages(n: int, relay: bool) -> int:
 def _summa(M: int, K: int, N: int, rows: int, cols: int, relay: bool, element_bytes: int) -> Counts:
     """L broadcasts of an A block along its rows and a B block along its columns, one panel ahead."""
     mt, kb, nt, L, p, q = tiles(M, K, N, rows, cols)
-    block = np.arange(L)
-    hops = int(np.maximum(_reach(cols)[block // q], _reach(rows)[block // p]).sum())
+    hops = summa_hops(rows, cols)
     a_panel, b_panel = mt * kb, kb * nt
     return Counts(
         steps=L + 1, hops=hops, stages=hops if relay else 0,

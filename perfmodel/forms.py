@@ -58,33 +58,40 @@ def local_product(c: Constants, m: Any, k: Any, n: Any) -> Any:
 def schedule(algorithm: str, rows: Any, cols: Any) -> tuple[Any, Any, Any, Any]:
     """(alignment rounds, main steps, mean hops, mean stages of a main step) of a GEMM algorithm.
 
-    Closed forms for square grids; a rectangular grid is looked at line by line.
-
-    >>> [int(v) for v in schedule("meshgemm", 720, 720)]
-    [360, 720, 2, 0]
+    >>> [int(v) for v in schedule("meshgemm", 720, 720)], [int(v) for v in schedule("cannon", 4, 6)]
+    ([360, 720, 2, 0], [3, 12, 5, 0])
     """
     rows, cols = np.broadcast_arrays(np.asarray(rows), np.asarray(cols))
-    if not np.array_equal(rows, cols):
-        one = np.vectorize(_rectangular, otypes=[float] * 4, excluded=[0])
-        return one(algorithm, rows, cols)
+    square = np.array_equal(rows, cols)
+    steps, longest = (rows, rows) if square else (np.lcm(rows, cols), np.maximum(rows, cols))
     base, _, relay = algorithm.partition("_")
     if base in counts.RINGS:
-        hops = np.minimum(rows - 1, 2) if base == "meshgemm" else rows - 1
-        return rows // 2, rows, hops, 0
-    # the farthest core of a broadcast from root r is max(r, P-1-r) away: (3P-2)/4 in the mean over r
-    reach = (3 * rows - 2 - rows % 2 / rows) / 4 if base == "summa" else rows - 1
-    return 0, rows, reach, reach if relay else 0
+        hops = np.minimum(longest - 1, 2) if base == "meshgemm" else longest - 1
+        rounds = rows // 2 if square else np.maximum(_rounds(rows, cols), _rounds(cols, rows))
+        return rounds, steps, hops, 0
+    if base == "allgather":
+        reach = longest - 1
+    elif square:  # the farthest core of a broadcast from root r is max(r, P-1-r) away: (3P-2)/4 in the mean over r
+        reach = (3 * rows - 2 - rows % 2 / rows) / 4
+    else:
+        grids, back = np.unique(np.stack([rows.ravel(), cols.ravel()]), axis=1, return_inverse=True)
+        reach = np.array([_summa_reach(int(r), int(c)) for r, c in grids.T])[back].reshape(rows.shape)
+    return 0, steps, reach, reach if relay else 0
 
 
-def _rectangular(algorithm: str, rows: int, cols: int) -> tuple[float, float, float, float]:
-    """`schedule` of one rectangular grid, from the exact counts of a problem of one element per block."""
-    L = int(np.lcm(rows, cols))
-    counted = counts.gemm(algorithm, int(rows), L, int(cols), int(rows), int(cols))
-    if algorithm in counts.RINGS:
-        hops = max(counts.shift_hops(int(n), counts.RINGS[algorithm]) for n in (rows, cols))
-        return counted.steps - L, L, hops, 0
-    steps = 1 if algorithm.startswith("allgather") else L
-    return 0, L, counted.hops / steps, counted.stages / steps
+def _rounds(rows: Any, cols: Any) -> Any:
+    """Rounds that align the rows of A: row i turns by t = floor(i cols / rows), the shorter way round.
+
+    t grows with i, and min(t, cols - t) is largest where t passes cols / 2: at i = rows / 2 or just behind.
+    """
+    turns = [i * cols // rows for i in (rows // 2, rows // 2 + 1)]
+    return np.maximum(*(np.minimum(t, cols - t) for t in turns))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _summa_reach(rows: int, cols: int) -> float:
+    """Mean over the lcm(rows, cols) broadcasts of the way to the farthest core, on a rectangular grid."""
+    return counts.summa_hops(rows, cols) / math.lcm(rows, cols)
 
 
 def gemm(c: Constants, device: Device, algorithm: str, M: Any, K: Any, N: Any, rows: Any, cols: Any) -> Terms:

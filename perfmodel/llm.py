@@ -18,7 +18,7 @@ from perfmodel.device import Device
 from perfmodel.errors import ModelError
 from perfmodel.model import Model
 from perfmodel.operators import check_groups, mesh
-from perfmodel.prediction import Prediction, check_grid, check_memory, range_notes, sizes
+from perfmodel.prediction import Prediction, check_grid, check_memory, in_blocks, range_notes, sizes
 
 
 def prefill(chip: Device, model: Model, *, tokens: Any, grid: Any, system: str = "waferllm") -> Prediction:
@@ -43,8 +43,8 @@ def prefill(chip: Device, model: Model, *, tokens: Any, grid: Any, system: str =
     tokens, grid = sizes(tokens=tokens, grid=grid)
     held = _check_layers(chip, model, "prefill", tokens, grid)
     constants = parameters.on(chip, "gemm")
-    terms = forms.prefill(constants.values, chip, model.dim, model.ffn, tokens, grid)
-    limits = _prefill_bounds(chip, model, tokens, grid)
+    terms = in_blocks(lambda s, p: forms.prefill(constants.values, chip, model.dim, model.ffn, s, p), tokens, grid)
+    limits = in_blocks(lambda s, p: _prefill_bounds(chip, model, s, p), tokens, grid)
     tile = tuple(-(-length // grid) for length in (tokens, model.dim, model.ffn))
     notes = range_notes(constants, grid=grid, tokens=tokens, dim=model.dim, ffn=model.ffn, tile=tile)
     return _whole(chip, model, terms, limits, tokens, notes + held,
@@ -130,9 +130,23 @@ def layer_bytes(model: Model, phase: str, tokens: Any, grid: Any) -> Any:
 def _check_layers(chip: Device, model: Model, phase: str, tokens: Any, grid: Any) -> tuple[str, ...]:
     """One layer must fit the cores of the grid; a note if all of them do not fit the wafer."""
     check_grid(mesh(chip), grid, grid)
+    tokens, grid = _longest(tokens, grid)
     check_memory(chip, lambda side: layer_bytes(model, phase, tokens, side), grid,
                  f"{phase} of {np.max(tokens)} tokens by one layer of {model.name} on {np.min(grid)}^2 cores")
     return residency(chip, model, tokens, grid)
+
+
+def _longest(tokens: Any, grid: Any) -> tuple[Any, Any]:
+    """The most tokens on each of the grids: bytes grow with tokens, so that no other point needs to be looked at.
+
+    >>> _longest(np.array([5, 7, 6]), np.array([2, 3, 2]))
+    (array([6, 7]), array([2, 3]))
+    """
+    tokens, grid = np.broadcast_arrays(tokens, grid)
+    most = np.zeros(np.max(grid) + 1, np.int64)
+    np.maximum.at(most, grid.ravel(), tokens.ravel())
+    sides = np.flatnonzero(most)
+    return most[sides], sides
 
 
 def _prefill_bounds(chip: Device, model: Model, tokens: Any, grid: Any) -> bounds.Bounds:
@@ -174,7 +188,7 @@ def _of_system(chip: Device, model: Model, system: str, phase: str, tokens: Any,
         limits = {"compute": cycles["compute"] * constants.values[share]}
     else:
         layer = _prefill_bounds if phase == "prefill" else _decode_bounds
-        limits = bounds.scale(model.layers, layer(chip, model, tokens, grid))
+        limits = bounds.scale(model.layers, in_blocks(lambda s, p: layer(chip, model, s, p), tokens, grid))
         # a core computes while it loads, but no faster than its peak: what loads do not cover is exposed
         cycles["compute"] = np.maximum(limits["compute"] - forms.total(cycles), 0.0)[()]
     seconds = forms.total(cycles) / chip.clock_hz

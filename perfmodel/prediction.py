@@ -92,6 +92,29 @@ def sizes(**values: Any) -> list[Any]:
     return checked
 
 
+#: points that are worked on at a time: the temporaries of one block stay in a core's cache
+BLOCK = 1 << 14
+
+
+def in_blocks(function: Callable[..., Mapping[str, Any]], *arrays: Any) -> dict[str, Any]:
+    """``function(*arrays)`` of elementwise arithmetic, evaluated block by block if there are many points.
+
+    >>> in_blocks(lambda a, b: {"sum": a + b}, np.arange(3), 1)
+    {'sum': array([1, 2, 3])}
+    """
+    shape = np.broadcast_shapes(*(np.shape(array) for array in arrays))
+    points = math.prod(shape)
+    if points <= BLOCK:
+        return dict(function(*arrays))
+    flat = [np.broadcast_to(array, shape).reshape(-1) for array in arrays]
+    found: dict[str, np.ndarray] = {}
+    for start in range(0, points, BLOCK):
+        here = slice(start, start + BLOCK)
+        for key, value in function(*(array[here] for array in flat)).items():
+            found.setdefault(key, np.empty(points))[here] = value
+    return {key: value.reshape(shape) for key, value in found.items()}
+
+
 def sides(grid: Any) -> tuple[Any, Any]:
     """(rows, cols) of a grid: one side (a number, or an array of squares), or a pair (rows, cols)."""
     if isinstance(grid, tuple) and len(grid) == 2:
@@ -137,13 +160,13 @@ def range_notes(kernel: Kernel, **values: Any) -> tuple[str, ...]:
 
     >>> from perfmodel.parameters import kernel
     >>> range_notes(kernel("wse3", "gemm"), grid=720, tile=(8, np.array([3, 16])))[0]
-    'extrapolated: grid 720 lies outside 16 to 656, tile 3 to 16 lies outside 1 to 8 (fitted range of wse3.gemm)'
+    "extrapolated: grid 720 lies outside 16 to 656, tile 3 to 16 lies outside 1 to 8 (range of wse3.gemm's constants)"
     """
     outside = [text for name, value in values.items() if name in kernel.fitted_range
                and (text := _outside(name, value, *kernel.fitted_range[name]))]
     if not outside:
         return kernel.notes
-    return (*kernel.notes, f"extrapolated: {', '.join(outside)} (fitted range of {kernel.device}.{kernel.name})")
+    return (*kernel.notes, f"extrapolated: {', '.join(outside)} (range of {kernel.device}.{kernel.name}'s constants)")
 
 
 def _outside(name: str, value: Any, low: float, high: float) -> str:

@@ -40,7 +40,8 @@ def test_a_transfer_that_outlasts_the_product_is_exposed():
 
 @pytest.mark.parametrize("algorithm", [a for a in counts.GEMMS if a != "gemm_t"])
 def test_schedules_have_the_counted_steps_and_hops(algorithm):
-    grids = [(p, p) for p in (*range(1, 34), 96, 97)] + [(4, 6), (12, 8), (5, 7), (3, 2)]
+    grids = [(p, p) for p in (*range(1, 34), 96, 97)] + [(r, c) for r in range(1, 14) for c in range(1, 14)]
+    grids += [(96, 60), (97, 64), (60, 97)]
     for rows, cols in grids:
         counted = counts.gemm(algorithm, 1, 1, 1, rows, cols)
         rounds, steps, hops, stages = (float(v) for v in forms.schedule(algorithm, rows, cols))
