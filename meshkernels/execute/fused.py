@@ -19,10 +19,12 @@ from meshkernels.traffic import MULTICAST, REDUCE
 
 
 def run(schedule: Schedule, operands: dict[str, Any], accumulate: np.dtype) -> np.ndarray:
-    """Execute ``schedule``; arguments and result as `lockstep.run`, bit for bit. The right operand may be `Placed`."""
+    """Execute ``schedule``; arguments as of `lockstep.run`, and its result, bit for bit.
+
+    The right operand may be `Placed`. The result may be rounded to the operands' dtype already.
+    """
     half = accumulate == np.float16
     rounded = "float16" if half else None
-    options: dict[str, Any] = {"accumulate": rounded, "out_dtype": np.dtype(np.float32) if half else accumulate}
     order = schedule.order
     if order is None:
         return lockstep.run(schedule, {name: getattr(x, "array", x) for name, x in operands.items()}, accumulate)
@@ -30,8 +32,9 @@ def run(schedule: Schedule, operands: dict[str, Any], accumulate: np.dtype) -> n
     left = operands[schedule.buffers[multiply.left].operand]  # type: ignore[union-attr]
     right = operands[schedule.buffers[multiply.right].operand]  # type: ignore[union-attr]
     assert schedule.result is not None
+    options: dict[str, Any] = {"accumulate": rounded, "out_dtype": left.dtype}
     if 0 in (*left.shape, *right.shape):  # nothing to add up
-        return np.zeros(schedule.result.shape, options["out_dtype"])
+        return np.zeros(schedule.result.shape, left.dtype)
     if isinstance(order, RingOrder):
         arranged = right.on_ring(order) if isinstance(right, Placed) else right
         return kernels.ring_product(left, arranged, order, **options)
@@ -48,13 +51,13 @@ def _split_sum(schedule: Schedule, order: SplitSum, x: np.ndarray, W: np.ndarray
     buffer = schedule.buffers[schedule.output]
     assert isinstance(buffer, Values)
     arranged = W.in_parts(size) if isinstance(W, Placed) else kernels.pack_gemv(W, size)
-    partials = kernels.gemv_partials(x, arranged, accumulate=accumulate)  # (P, N)
     moves = [move for step in schedule.steps for move in step.moves]
     root = int(np.unravel_index(schedule.collect[0, 0], schedule.mesh.shape)[order.axis])
     if not half and buffer.pieces == 1 and _adds_whole_vectors_into(root, moves):
-        for traffic in (move.traffic[0] for move in moves if move.combine):
-            kernels.tree_add(partials, traffic.target, traffic.source)
-        return partials[root : root + 1]
+        streams = [move.traffic[0] for move in moves if move.combine]
+        target, source = (np.concatenate([[], *(getattr(t, end) for t in streams)]) for end in ("target", "source"))
+        return kernels.gemv_sums(x, arranged, target, source, [root])
+    partials = kernels.gemv_partials(x, arranged, accumulate=accumulate)  # (P, N)
     tiles = Tiling(partials.shape, (size, lines)).cut(partials).reshape(size, lines, 1, -1)
     pieces = lockstep.spread(tiles, buffer.shape[1])  # (pieces, P, lines, 1, w)
     values = {schedule.output: pieces.swapaxes(1, 1 + order.axis)}

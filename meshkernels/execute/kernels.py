@@ -235,49 +235,63 @@ def pack_gemv(W, parts, *, threads=None) -> PlacedVectorOperand:
 
 
 @njit(cache=True, nogil=True)
-def _gemv_panel(tile, x, W, p, kb, out):
-    """Panel p of W, from its first byte to its last: out[y, panel] = chain over K block y."""
+def _gemv_panels(tile, x, W, p0, p1, parts, kb, dst, src, rows, out):
+    """Panels p0 .. p1 - 1 of W, each from its first byte to its last, then its sums while they are in cache."""
     nr, K = len(tile.vectors) * len(tile.lanes), len(x)
-    for y in range(len(out)):
-        k = min(y * kb, K)
-        chain(tile, x, k, 0, 1, W, (p * K + k) * nr, nr, out[y], p * nr, 0, min(kb, K - k))
+    sums = np.empty((parts, nr), out.dtype)
+    for p in range(p0, p1):
+        sums[:] = 0
+        for y in range(parts):
+            k = min(y * kb, K)
+            chain(tile, x, k, 0, 1, W, (p * K + k) * nr, nr, sums[y], 0, 0, min(kb, K - k))
+        for step in range(len(dst)):
+            into, other = sums[dst[step]], sums[src[step]]
+            for j in range(nr):
+                into[j] += other[j]
+        for r in range(len(rows)):
+            out[r, p * nr : p * nr + nr] = sums[rows[r]]
 
 
-def gemv_partials(x, W: PlacedVectorOperand, *, accumulate=None, threads=None):
-    """partials[y, j] = fma chain over the y-th K block of x[k] * W[k, j]; (parts, N), float32 or float64."""
+def gemv_sums(x, W: PlacedVectorOperand, dst, src, rows, *, accumulate=None, threads=None):
+    """Partial sums of a product x @ W, added up in a given order; (len(rows), N), float32 or float64.
+
+    partials[y, j] = fma chain over the y-th K block of x[k] * W[k, j]; then, for s = 0, 1, ...,
+    partials[dst[s]] += partials[src[s]]; ``rows`` of them are returned.
+    """
     panels, parts = W
     tile = _gemv_tile(panels.dtype, accumulate == "float16")
-    out = np.zeros((parts, len(panels.index)), wide(panels.dtype))
-    x, data, kb = x.astype(out.dtype), panels.data, -(-len(x) // parts)
-    count = len(panels.index) // panels.width
+    out = np.empty((len(rows), len(panels.index)), wide(panels.dtype))
+    x, data, kb, nr = x.astype(out.dtype), panels.data, -(-len(x) // parts), panels.width
+    dst, src, rows = (np.asarray(a, np.int64) for a in (dst, src, rows))
+    count = len(panels.index) // nr
     spans = cpu.spans(count, 1, max(1, count // 16))
 
     def work(tickets):
         for ticket in tickets:
-            for p in range(spans[ticket].start, spans[ticket].stop):
-                _gemv_panel(tile, x, data, p, kb, out)
+            _gemv_panels(tile, x, data, spans[ticket].start, spans[ticket].stop, parts, kb, dst, src, rows, out)
 
     cpu.parallel(work, len(spans), cpu.threads_for(data.size, threads))
     return out[:, : panels.lanes]
 
 
+def gemv_partials(x, W: PlacedVectorOperand, *, accumulate=None, threads=None):
+    """The partial sums of `gemv_sums` as they are: ``(parts, N)``."""
+    return gemv_sums(x, W, (), (), range(W.parts), accumulate=accumulate, threads=threads)
+
+
 @njit(cache=True, nogil=True)
-def _tree(partials, dst, src, maximum):
+def _tree(partials, dst, src):
     width = 1024  # columns at a time: all their partials stay in L2
     for j0 in range(0, partials.shape[1], width):
         for step in range(len(dst)):
             into, other = partials[dst[step], j0 : j0 + width], partials[src[step], j0 : j0 + width]
-            if maximum:  # as np.maximum: a NaN on either side stays
-                for j in range(len(into)):
-                    into[j] = into[j] if into[j] >= other[j] or into[j] != into[j] else other[j]
-            else:
-                for j in range(len(into)):
-                    into[j] += other[j]
+            for j in range(len(into)):
+                into[j] += other[j]
 
 
-def tree_add(partials, dst, src, op="add"):
-    """partials[dst[s]] = op(partials[dst[s]], partials[src[s]]) for s = 0, 1, ..., in place; op: "add" or "max"."""
-    _tree(partials, np.asarray(dst, np.int64), np.asarray(src, np.int64), op == "max")
+def tree_add(partials, dst, src):
+    """partials[dst[s]] += partials[src[s]] for s = 0, 1, ..., in place."""
+    _tree(partials, np.asarray(dst, np.int64), np.asarray(src, np.int64))
     return partials
 
 
