@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -259,6 +260,11 @@ class Schedule:
         for i, step in enumerate(self.steps):
             yield i, step, holds
             self.carry(step, holds)
+
+    @cached_property
+    def product(self) -> Multiply | None:
+        """The first `Multiply` of the schedule."""
+        return next((step.multiply for step in self.steps if step.multiply), None)
 
     @property
     def tiles(self) -> dict[str, Tiles]:

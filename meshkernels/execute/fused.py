@@ -28,7 +28,8 @@ def run(schedule: Schedule, operands: dict[str, Any], accumulate: np.dtype) -> n
     order = schedule.order
     if order is None:
         return lockstep.run(schedule, {name: getattr(x, "array", x) for name, x in operands.items()}, accumulate)
-    multiply = next(step.multiply for step in schedule.steps if step.multiply)
+    multiply = schedule.product
+    assert multiply is not None
     left = operands[schedule.buffers[multiply.left].operand]  # type: ignore[union-attr]
     right = operands[schedule.buffers[multiply.right].operand]  # type: ignore[union-attr]
     assert schedule.result is not None
