@@ -15,7 +15,15 @@ from meshkernels.errors import MeshError
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.model import Llama
 from meshkernels.llm.sampling import Sampler
-from meshkernels.llm.summary import block_table, fit_to, mesh_summary, prediction_lines, text_table
+from meshkernels.llm.summary import (
+    WAFERS,
+    block_table,
+    fit_fabric,
+    fit_to,
+    mesh_summary,
+    prediction_lines,
+    text_table,
+)
 from meshkernels.mesh import Mesh
 from meshkernels.tokenizer import Tokenizer
 
@@ -48,7 +56,8 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--dtype", default="float32", help="float32 (default), or float16 as the wafer stores")
     parser.add_argument("--accumulate", default="float32", help="float32 (default), or float16 as the wafer sums")
     parser.add_argument("--norms", default="", help="sums of squares in the norms, if others: float32 or float16")
-    parser.add_argument("--device", help="refuse what this device's cores cannot hold, e.g. wse2")
+    parser.add_argument("--device", metavar="NAME", help="refuse what this device cannot hold, e.g. wse2 (default: "
+                        f"only grids beyond {WAFERS[-1]}'s fabric; none: nothing, but large grids count for minutes)")
     parser.add_argument("--ledger", action="store_true", help="print the ledger of one block too")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run=run)
@@ -60,6 +69,7 @@ class Record:
 
     prompt_ids: list[int]
     new_ids: list[int] = field(default_factory=list)
+    compile_seconds: float = 0.0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
     ended_by: str = "length"
@@ -87,20 +97,23 @@ def run(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     sampler = Sampler(options.temperature, options.top_p, options.seed)  # refuse before anything slow
+    decode_mesh = options.decode_grid or options.grid
+    prefill_mesh = options.prefill_grid or options.grid
+    if options.device != "none":
+        fit_fabric(options.device or WAFERS[-1], decode_mesh, prefill_mesh)
     checkpoint = weights.load(options.model)
     tokenizer = checkpoint.tokenizer
     text = tokenizer.chat([{"role": "user", "content": options.prompt}]) if options.chat else options.prompt
     record = Record(tokenizer.encode(text))
     _check_length(len(record.prompt_ids), options.new, checkpoint.config.context)
-    decode_mesh = options.decode_grid or options.grid
-    prefill_mesh = options.prefill_grid or options.grid
     limit = None
-    if options.device:
+    if options.device not in (None, "none"):
         layouts = Layout(checkpoint.config, decode_mesh), Layout(checkpoint.config, prefill_mesh)
         limit = fit_to(options.device, *layouts, len(record.prompt_ids))
     model = Llama(checkpoint, decode_mesh, prefill_mesh=prefill_mesh, dtype=options.dtype,
                   accumulate=options.accumulate, norms=options.norms, cache=options.cache, cache_limit=limit)
     del checkpoint  # everything is placed: let the file go
+    record.compile_seconds = model.warm_up()
     stream = None if options.json else sys.stdout
     if stream:
         print(options.prompt, end="\n\n" if options.chat else "", file=stream, flush=True)
@@ -132,7 +145,7 @@ def _check_length(prompt: int, new: int, context: int) -> None:
 def generate(model: Llama, tokenizer: Tokenizer, sampler: Sampler, record: Record, new: int,
              stream: TextIO | None) -> None:
     """Fill the record token by token, and print text as soon as its bytes are whole characters."""
-    progress = Progress(model.config.blocks) if stream and sys.stderr.isatty() else None
+    progress = Progress(model.config.blocks) if stream else None
     shown = ""
     try:
         begin = time.perf_counter()
@@ -164,27 +177,36 @@ def generate(model: Llama, tokenizer: Tokenizer, sampler: Sampler, record: Recor
 
 
 class Progress:
-    """A hook that shows how far prefill is, on one line of the terminal."""
+    """A hook that shows how far prefill is: a bar on one line of a terminal, else a line every few seconds."""
+
+    #: Seconds between two lines where stderr is no terminal.
+    PAUSE = 5.0
 
     def __init__(self, blocks: int):
-        self.blocks = blocks
+        self.blocks, self.terminal = blocks, sys.stderr.isatty()
+        self._last = time.monotonic()
 
     def __call__(self, block: int, op: Any, values: dict[str, Any]) -> None:
-        if op.name == "residual 2":
+        if not self.terminal:
+            if time.monotonic() - self._last >= self.PAUSE:
+                self._last = time.monotonic()
+                print(f"prefill: block {block + 1}/{self.blocks}, {op.name} done", file=sys.stderr, flush=True)
+        elif op.name == "residual 2":
             done = (block + 1) * 30 // self.blocks
             print(f"\r\033[Kprefill [{'#' * done}{' ' * (30 - done)}] block {block + 1}/{self.blocks}",
                   end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
-        """Leave no trace."""
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+        """Leave no trace on a terminal."""
+        if self.terminal:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def _as_json(record: Record, tokenizer: Tokenizer, summary: dict[str, Any]) -> dict[str, Any]:
     return {"prompt_ids": record.prompt_ids, "new_ids": record.new_ids,
             "text": tokenizer.decode(record.new_ids, skip_special=True), "ended_by": record.ended_by,
-            "prefill_seconds": record.prefill_seconds, "decode_seconds": record.decode_seconds,
-            "tokens_per_s": record.tokens_per_s, "mesh": summary}
+            "compile_seconds": record.compile_seconds, "prefill_seconds": record.prefill_seconds,
+            "decode_seconds": record.decode_seconds, "tokens_per_s": record.tokens_per_s, "mesh": summary}
 
 
 def report(record: Record, summary: dict[str, Any]) -> str:
@@ -192,7 +214,8 @@ def report(record: Record, summary: dict[str, Any]) -> str:
     prompt, decoded = len(record.prompt_ids), max(len(record.new_ids) - 1, 0)
     speed = f", {decoded} decoded at {record.tokens_per_s:.1f} tokens/s" if record.tokens_per_s else ""
     host = (f"host: prompt of {prompt} tokens in {record.prefill_seconds:.2f} s "
-            f"({prompt / record.prefill_seconds:.1f} tokens/s){speed}; ended by {record.ended_by}")
+            f"({prompt / record.prefill_seconds:.1f} tokens/s){speed}; ended by {record.ended_by}; "
+            f"kernels ready in {record.compile_seconds:.2f} s before that")
     mesh = (f"mesh, as float16 on the wafer ({summary['all_reduces_per_block']} all-reduces per block and token):\n"
             + text_table(summary))
     return "\n".join((host, mesh, prediction_lines(summary)))

@@ -37,15 +37,14 @@ class Phase:
         self._run = {part: [(op, getattr(self, op.kind)) for op in getattr(plan, part)]
                      for part in ("before", "layer", "after")}
 
-    def run(self, hook: Hook | None = None, logits: bool = True) -> dict[str, Any]:
-        """All operations, in order; returns the last values by name."""
+    def run(self, hook: Hook | None = None, blocks: int | None = None) -> dict[str, Any]:
+        """All operations, in order, through the first ``blocks`` blocks (None: all); the last values by name."""
         values: dict[str, Any] = {}
         self._part("before", -1, values, hook)
         self.turns = self.placed.rope(self.position, len(self.tokens))
-        for block in range(self.config.blocks):
+        for block in range(self.config.blocks if blocks is None else blocks):
             self._part("layer", block, values, hook)
-        if logits:
-            self._part("after", -1, values, hook)
+        self._part("after", -1, values, hook)
         return values
 
     def _part(self, part: str, block: int, values: dict[str, Any], hook: Hook | None) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
 from meshkernels import weights
-from meshkernels.errors import MeshError
+from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.llm import prepared
 from meshkernels.llm.cache import KVCache
 from meshkernels.llm.execute import Decode, Hook, Prefill
@@ -22,7 +25,7 @@ from meshkernels.tokenizer import Tokenizer
 
 
 class Llama:
-    """A model placed on a mesh of cores; one text at a time (batch 1).
+    """A model placed on a mesh of cores; one text at a time (batch 1), by one thread at a time.
 
     Args:
         source: the weights.
@@ -34,7 +37,7 @@ class Llama:
         norms: dtype of the norms' sums of squares, if another: see `Precision`.
         cache: "shift" or "concat".
         cache_limit: bytes per core that the KV cache may take; None: no limit.
-        threads: of decode; None: as many as Numba uses.
+        threads: of decode; None: as many as Numba uses. While there are hooks, decode keeps to one.
 
     Attributes:
         config: the model's dimensions.
@@ -54,6 +57,7 @@ class Llama:
         self.prefill_layout = self.layout if prefill_mesh is None else Layout(self.config, _mesh(prefill_mesh))
         self.cache = KVCache(self.layout, cache, cache_limit, self.precision.itemsize)
         self.hooks: list[Hook] = []
+        self._free = Lock()
         table = Table(source, self.precision)
         self.team = Team(threads)
         placed = Placed(source, self.layout, table, self.precision, self.team)
@@ -63,6 +67,22 @@ class Llama:
         self._prefill_head = prepared.Gemv(table.head, self.prefill_layout.mesh, 1, accumulate)
         head = prepared.Gemv(table.head, self.layout.mesh, 0, accumulate, self.team)
         self._decode = Decode(decode_plan(self.layout, 1), placed, head, self.cache)
+
+    def warm_up(self) -> float:
+        """Compile, or load from the disk, every kernel that a text needs; returns the seconds that it took.
+
+        One block of a prompt of two tokens and one of the next token, both thrown away; the text stays as it is.
+        """
+        begin = time.perf_counter()
+        phase = Prefill(prefill_plan(self.prefill_layout, 2), self._prefill_placed, self._prefill_head)
+        phase.start(np.zeros(2, np.int64))
+        phase.run(blocks=1)
+        scratch = KVCache(self.layout, self.cache.policy, itemsize=self.precision.itemsize)
+        token = Decode(self._decode.plan, self._decode.placed, self._decode.head_weight, scratch)
+        token.start(0)
+        with self._alone(), self.team.awake():
+            token.run(blocks=1)
+        return time.perf_counter() - begin
 
     def prefill(self, tokens: Sequence[int], *, every: bool = False) -> np.ndarray:
         """Start a new text with a prompt, and hand its keys and values over to decode.
@@ -75,7 +95,9 @@ class Llama:
             Logits ``(vocab,)``, or ``(L, vocab)`` with ``every``.
 
         Raises:
-            MeshError: an empty prompt, one longer than the model's context, an id outside the vocabulary.
+            MeshError: an empty prompt, one longer than the model's context, an id outside the vocabulary, or
+                another thread is at work on the model.
+            MeshTypeError: ids that are not integers.
             CacheOverflow: the prompt's keys and values do not fit on a core.
         """
         ids = self._checked(tokens)
@@ -85,8 +107,9 @@ class Llama:
             raise MeshError(f"the prompt has {len(ids)} tokens, the model's context {self.config.context}")
         phase = Prefill(prefill_plan(self.prefill_layout, len(ids)), self._prefill_placed, self._prefill_head)
         phase.start(ids)
-        values = phase.run(self._hook)
-        self.cache.hand_over(*(self._rehead(heads) for heads in (phase.keys, phase.kept)))
+        with self._alone():
+            values = phase.run(self._hook)
+            self.cache.hand_over(*(self._rehead(heads) for heads in (phase.keys, phase.kept)))
         if not every:
             return values["logits"][0]
         return prepared.gemm(values["N"], self._table.head, self.prefill_layout.mesh, self.precision.accumulate)
@@ -95,15 +118,20 @@ class Llama:
         """Append one token to the text; returns the logits ``(vocab,)`` of what follows it.
 
         Raises:
-            MeshError: an id outside the vocabulary, or a text that is as long as the context already.
+            MeshError: an id outside the vocabulary, a text that is as long as the context already, or another
+                thread is at work on the model.
+            MeshTypeError: an id that is no integer.
             CacheOverflow: a core has no room for the token's key and value.
         """
         ids = self._checked([token])
-        if len(self.cache) >= self.config.context:
-            raise MeshError(f"the text has {len(self.cache)} tokens, the model's context {self.config.context}")
-        self._decode.start(int(ids[0]))
-        with self.team.awake():
-            return self._decode.run(self._hook)["logits"][0]
+        with self._alone():
+            if len(self.cache) >= self.config.context:
+                raise MeshError(f"the text has {len(self.cache)} tokens, the model's context {self.config.context}")
+            self._decode.start(int(ids[0]))
+            if self.hooks:  # whose time no thread should wait through
+                return self._decode.run(self._hook)["logits"][0]
+            with self.team.awake():
+                return self._decode.run()["logits"][0]
 
     def generate(self, tokens: str | Sequence[int], new: int = 40, *, temperature: float = 0.0, top_p: float = 1.0,
                  seed: int | None = None, stop: Iterable[int] | None = None) -> Iterator[int]:
@@ -138,10 +166,23 @@ class Llama:
 
     def reset(self) -> None:
         """Forget the text."""
-        self.cache.clear()
+        with self._alone():
+            self.cache.clear()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._free.acquire(blocking=False):
+            raise MeshError("this Llama is at work in another thread or hook: it has one text; place a second one")
+        try:
+            yield
+        finally:
+            self._free.release()
 
     def _checked(self, tokens: Sequence[int]) -> np.ndarray:
-        ids = np.asarray(tokens, np.int64)
+        given = np.asarray(tokens)
+        if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+            raise MeshTypeError(f"token ids must be a sequence of integers, not {given.dtype} {given.shape}")
+        ids = given.astype(np.int64)
         wrong = ids[(ids < 0) | (ids >= self.config.vocab)]
         if len(wrong):
             raise MeshError(f"token id {wrong[0]} is outside the vocabulary of {self.config.vocab}")

@@ -2,7 +2,8 @@
 
 Each takes its schedule from the builders that the library's verbs use, and keeps the order of additions that the
 schedule states: the bits are those of the verbs. Matrix products call the kernels of the fused executor; a GEMV reads
-the same row-major weight as the GEMM, so that a weight is stored once for both phases.
+the same row-major weight as the GEMM, so that a weight is stored once for both phases. What is kept is row-major
+weights and the order of additions, nothing packed: it holds for every width of vectors.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
+from textwrap import fill
 from typing import Any
 
 import perfmodel
@@ -14,6 +15,10 @@ from meshkernels.llm.handover import Transfer, handover
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.model import Llama
 from meshkernels.llm.plan import Plan, decode_plan, prefill_plan
+from meshkernels.mesh import Mesh
+
+#: The wafers that predictions are made for, the larger one last.
+WAFERS = ("wse2", "wse3")
 
 
 def mesh_summary(model: Llama, prompt: int, context: int) -> dict[str, Any]:
@@ -34,7 +39,7 @@ def mesh_summary(model: Llama, prompt: int, context: int) -> dict[str, Any]:
         "prefill": _phase(first, itemsize, accumulator),
         "hand_over": asdict(moved),
         "token": _phase(token, itemsize, accumulator),
-        "predicted": {name: predict(model, prompt, context, name) for name in ("wse2", "wse3")},
+        "predicted": {name: predict(model, prompt, context, name) for name in WAFERS},
     }
 
 
@@ -60,6 +65,7 @@ def predict(model: Llama, prompt: int, context: int, device: str) -> dict[str, A
             continue
         found[key] = float(prediction.tokens_per_s)
         found["notes"] += prediction.notes
+    found["notes"] = list(dict.fromkeys(found["notes"]))
     return found
 
 
@@ -77,6 +83,19 @@ def _line(line: counts.Line) -> dict[str, Any]:
     w = line.work
     return {"operation": line.name, "steps": w.steps, "hops": w.hops, "stages": w.stages, "words": w.words,
             "collectives": [{"op": op, "axis": axis, "words": words} for op, axis, words in line.collectives]}
+
+
+def fit_fabric(device: str, *meshes: Mesh) -> None:
+    """Refuse grids that a device has no cores for.
+
+    Raises:
+        DeviceLimitError: it names the grid and the device's fabric.
+    """
+    found = as_device(device)
+    for mesh in meshes:
+        if mesh.rows > found.rows or mesh.cols > found.cols:
+            raise DeviceLimitError(f"generate: a grid of {mesh.rows} x {mesh.cols} cores does not fit {found.name}, "
+                                   f"which has {found.rows} x {found.cols}")
 
 
 def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, itemsize: int = 2) -> int:
@@ -124,10 +143,13 @@ def text_table(summary: dict[str, Any]) -> str:
 
 def prediction_lines(summary: dict[str, Any]) -> str:
     """The performance model's part of the summary as text."""
-    lines = []
+    lines, notes = [], dict[str, list[str]]()
     for device, found in summary["predicted"].items():
         speeds = [f"{name} {found[key]:,.0f} tokens/s" for name, key in
                   (("prefill", "prefill_tokens_per_s"), ("decode", "tokens_per_s")) if found[key] is not None]
         lines.append(f"predicted on {device}: {', '.join(speeds) or 'nothing'}")
-        lines += [f"  note: {note}" for note in found["notes"]]
+        for note in found["notes"]:
+            notes.setdefault(note, []).append(device)
+    lines += [fill(f"note ({', '.join(devices)}): {note}", 108, initial_indent="  ", subsequent_indent="    ")
+              for note, devices in notes.items()]
     return "\n".join(lines)

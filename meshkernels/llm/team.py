@@ -2,8 +2,10 @@
 
 Decoding a token is some hundred products of a few hundred microseconds each: too short to wake a sleeping thread for.
 So the helpers stay awake for the length of a token. The leader posts a product on the *board*, and everybody takes
-spans of its columns, one ticket at a time; who finds no ticket waits for the next product. A helper that the
-operating system does not run takes no tickets and is not waited for, so that a busy machine costs little.
+spans of its columns, one ticket at a time; who finds no ticket spins for some microseconds and then offers the core
+to others between looks. A helper that the operating system does not run takes no tickets and is not waited for, so
+that a busy machine costs little; there are never more threads than cores that the process may use.
+
 
 The board is an array of 64-bit integers. ``board[TICKETS]`` packs, for the product on the board, the number of tickets
 and of those taken (16 bits each, above them the number of the product): taking a ticket is one compare-and-swap,
@@ -23,12 +25,17 @@ import numpy as np
 from numba import carray, config, njit, types
 from numba.extending import intrinsic
 
+from meshkernels.errors import MeshError
 from meshkernels.execute import cpu
 from meshkernels.llm.kernels import gemv
 
 #: Places on the board, a cache line apart.
 TICKETS, DONE, STOP, JOB = 0, 8, 16, 24
 _SIXTEEN = 0xFFFF
+#: Looks at the board before the core is offered to others: about as long as the leader's Python between products.
+_LOOKS = 20_000
+
+_give_way = types.ExternalFunction("sched_yield" if os.name == "posix" else "SwitchToThread", types.int32())
 
 
 @intrinsic
@@ -124,41 +131,66 @@ def _lead(board, job):
     store(board, DONE, 0)
     store(board, TICKETS, (((load(board, TICKETS) >> 32) + 1) << 32) | (tickets << 16))
     _take_tickets(board)
+    looks = 0
     while load(board, DONE) < tickets:
-        pass
+        looks += 1
+        if looks > _LOOKS:
+            _give_way()
 
 
 @njit(cache=True, nogil=True)
 def _help(board):
     """Work on one product after the other until the token is done."""
+    looks, product = 0, load(board, TICKETS) >> 32
     while not load(board, STOP):
         _take_tickets(board)
+        looks += 1
+        if load(board, TICKETS) >> 32 != product:
+            looks, product = 0, load(board, TICKETS) >> 32
+        elif looks > _LOOKS:
+            _give_way()
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not everywhere
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class Team:
     """The threads that decode a token together.
 
     Args:
-        threads: at most so many, the leader included; None: as many as Numba has (``NUMBA_NUM_THREADS``) and may
-            use at that moment (``numba.set_num_threads``).
+        threads: at most so many, the leader included; None: as many as Numba may use at that moment
+            (``numba.set_num_threads``, ``NUMBA_NUM_THREADS``). Never more than the process has cores.
+
+    Raises:
+        MeshError: fewer than one thread.
     """
 
     def __init__(self, threads: int | None = None):
-        self.threads = threads or config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-        self._follow_numba = threads is None
+        if threads is not None and threads < 1:
+            raise MeshError(f"threads = {threads}: at least 1, the one that asks")
+        self._most = threads
         self._board = np.zeros(JOB + 16, np.int64)
         self._pool: ThreadPoolExecutor | None = None
-        self._process = 0  # a forked child has none of its parent's threads
+        self._process = self._helpers = 0  # a forked child has none of its parent's threads
+
+    @property
+    def threads(self) -> int:
+        """Threads that work on a product at this moment, the leader included."""
+        return min(cpu.threads_for(sys.maxsize, self._most), _cores())
 
     @contextmanager
     def awake(self) -> Iterator[None]:
         """Helpers are awake inside the ``with`` block."""
-        threads = min(self.threads, cpu.threads_for(sys.maxsize)) if self._follow_numba else self.threads
+        threads = self.threads
         if threads == 1:
             yield
             return
-        if self._pool is None or self._process != os.getpid():
-            self._pool, self._process = ThreadPoolExecutor(self.threads - 1, "meshkernels-team"), os.getpid()
+        if self._pool is None or self._process != os.getpid() or self._helpers < threads - 1:
+            self._helpers, self._process = threads - 1, os.getpid()
+            self._pool = ThreadPoolExecutor(self._helpers, "meshkernels-team")
         self._board[STOP] = 0
         helpers = [self._pool.submit(_help, self._board) for _ in range(threads - 1)]
         try:
@@ -171,7 +203,8 @@ class Team:
 
     def span(self, N: int) -> int:
         """Columns of one ticket: few tickets where columns are few, none wider than a strip of the kernel."""
-        tickets = self.threads if N < 2048 else 2 * self.threads
+        most = self._most or config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+        tickets = most if N < 2048 else 2 * most
         return min(4096, 16 * -(-N // (16 * tickets)))
 
     def job(self, W: np.ndarray, parts: int, dst: np.ndarray, src: np.ndarray, root: int, half: bool) -> np.ndarray:

@@ -8,7 +8,9 @@ from llama_reference import NumpyLlama, Synthetic, tiny
 
 from meshkernels import weights
 from meshkernels.__main__ import main
-from meshkernels.llm import Llama
+from meshkernels.errors import MeshError
+from meshkernels.llm import Llama, cli
+from meshkernels.llm.summary import prediction_lines
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def test_json_is_one_object_with_the_greedy_tokens_of_numpy(small, capsys):
         assert token == reference.forward(text).argmax()
         text.append(token)
     assert out["text"] == checkpoint.tokenizer.decode(out["new_ids"], skip_special=True)
-    assert out["prefill_seconds"] > 0 and out["tokens_per_s"] > 0
+    assert out["compile_seconds"] > 0 and out["prefill_seconds"] > 0 and out["tokens_per_s"] > 0
     mesh = out["mesh"]
     assert (mesh["rows"], mesh["cols"], mesh["all_reduces_per_block"]) == (3, 4, 10)
     for phase in ("prefill", "token"):
@@ -50,6 +52,32 @@ def test_text_streams_and_ends_with_the_summary(small, capsys):
     assert out.startswith("abc")
     for part in ("tokens/s", "prefill of 1", "2x3", "hand-over", "all-reduces", "bytes/core", "add y: 1"):
         assert part in out
+
+
+@pytest.mark.parametrize("device, code", [((), 2), (("--device", "none"), 0)])
+def test_device_none_takes_any_grid(small, monkeypatch, device, code):
+    def too_large(*_):
+        raise MeshError("does not fit")
+
+    monkeypatch.setattr(cli, "fit_fabric", too_large)
+    assert generate("abc", "--model", small, "--grid", "2", *device, "--new", "2") == code
+
+
+def test_progress_without_a_terminal(small, capsys, monkeypatch):
+    monkeypatch.setattr(cli.Progress, "PAUSE", 0.0)
+    generate("abc", "--model", small, "--grid", "2", "--new", "2")
+    err = capsys.readouterr().err
+    assert "prefill: block 2/2, residual 2 done\n" in err and "\r" not in err
+    generate("abc", "--model", small, "--grid", "2", "--new", "2", "--json")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_note_is_printed_once():
+    predicted = {name: {"prefill_tokens_per_s": 2.0, "tokens_per_s": None, "notes": ["alike", *own]}
+                 for name, own in (("wse2", ()), ("wse3", ("its own",)))}
+    assert prediction_lines({"predicted": predicted}).splitlines() == [
+        "predicted on wse2: prefill 2 tokens/s", "predicted on wse3: prefill 2 tokens/s",
+        "  note (wse2, wse3): alike", "  note (wse3): its own"]
 
 
 def test_sampling_is_repeatable(small, capsys):
@@ -72,6 +100,9 @@ def test_sampling_is_repeatable(small, capsys):
     (("abc", "--dtype", "int8"), "float32, float16"),
     (("abc", "--chat"), "no chat template"),
     (("abc" * 20, "--device", "wse2", "--grid", "1"), "the limit is "),
+    (("abc", "--grid", "3000"), "a grid of 3000 x 3000 cores does not fit wse3, which has 1170 x 755"),
+    (("abc", "--prefill-grid", "4x751", "--device", "wse2"), "a grid of 4 x 751 cores does not fit wse2"),
+    (("abc", "--device", "wse9"), "wse9"),
 ])  # fmt: skip
 def test_refusals_are_one_line_and_not_zero(small, capsys, arguments, message):
     assert generate(*arguments, "--model", small) != 0
@@ -111,8 +142,6 @@ def test_interrupt_before_the_first_token(small, capsys, monkeypatch):
 
 
 def test_cache_overflow_during_generation_names_core_bytes_and_limit(small, capsys, monkeypatch):
-    from meshkernels.llm import cli
-
     monkeypatch.setattr(cli, "fit_to", lambda *_: 700)
     assert generate("abc", "--model", small, "--grid", "1", "--device", "wse2", "--new", "40") != 0
     assert "core (0, 0) would hold" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import pytest
 
 import meshkernels as mk
 from meshkernels.llm import kernels, prepared
+from meshkernels.llm import team as team_module
 from meshkernels.llm.team import Team
 
 GRIDS = [(1, 1), (2, 3), (5, 5), (8, 4), (24, 24)]
@@ -29,7 +30,8 @@ def test_gemv(grid, axis):
 
 
 @pytest.mark.parametrize("threads", [2, 3])
-def test_gemv_by_a_team(threads):
+def test_gemv_by_a_team(threads, monkeypatch):
+    monkeypatch.setattr(team_module, "_cores", lambda: threads)  # more than there are: they take turns
     mesh, team = mk.Mesh(5), Team(threads)
     weights = [array(37, n) for n in (1, 15, 576, 9001)]
     products = [prepared.Gemv(W, mesh, 0, team=team) for W in weights]
@@ -41,6 +43,12 @@ def test_gemv_by_a_team(threads):
                 assert np.array_equal(product(x[None])[0], result)
     asleep = products[-1](xs[0][None])[0]  # the leader alone does it all
     assert np.array_equal(asleep, expected[0][-1])
+
+
+@pytest.mark.parametrize("cores, asked, threads", [(1, 4, 1), (2, 4, 2), (8, 3, 3)])
+def test_a_team_is_no_larger_than_the_cores_it_may_use(monkeypatch, cores, asked, threads):
+    monkeypatch.setattr(team_module.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert Team(asked).threads == threads
 
 
 @pytest.mark.parametrize("grid", GRIDS[:4], ids=str)

@@ -1,12 +1,17 @@
 """Tiny seeded models on every grid and head layout against a plain NumPy forward pass in float64."""
 
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import pytest
 from llama_reference import NumpyLlama, Synthetic, tiny
 
 from meshkernels import Mesh
-from meshkernels.errors import MeshError
-from meshkernels.llm import Llama
+from meshkernels.errors import MeshError, MeshTypeError
+from meshkernels.llm import Llama, team
 
 GRIDS = [(1, 1), (2, 3), (5, 5), (8, 4), (24, 24)]
 HEADS = {"MHA": (3, 3), "GQA": (6, 2), "MQA": (4, 1), "three strips": (6, 3)}
@@ -58,11 +63,82 @@ def test_caches_give_identical_bits_where_rows_do_not_matter_and_equal_tokens_ev
     assert runs[0] == runs[1]
 
 
-def test_threads_do_not_change_a_bit():
+def test_threads_do_not_change_a_bit(monkeypatch):
+    monkeypatch.setattr(team, "_cores", lambda: 3)
     source = Synthetic(tiny(6, 3, vocab=5000), seed=6)
-    alone, team = Llama(source, 4, threads=1), Llama(source, 4, threads=3)
+    alone, three = Llama(source, 4, threads=1), Llama(source, 4, threads=3)
     for token in TOKENS:
-        assert np.array_equal(alone.decode(token), team.decode(token))
+        assert np.array_equal(alone.decode(token), three.decode(token))
+
+
+def test_no_helper_waits_while_hooks_run(monkeypatch):
+    monkeypatch.setattr(team, "_cores", lambda: 2)
+    model, woken = Llama(Synthetic(tiny()), 2, threads=2), []
+    awake = model.team.awake
+    monkeypatch.setattr(model.team, "awake", lambda: woken.append(1) or awake())
+    model.hooks.append(lambda *_: None)
+    with_hook = model.decode(1)
+    assert not woken
+    model.reset()
+    model.hooks.clear()
+    assert np.array_equal(model.decode(1), with_hook) and woken
+
+
+def test_one_model_is_used_by_one_thread_at_a_time():
+    model, refused = Llama(Synthetic(tiny()), 2), []
+
+    def other_thread(block, op, values):
+        if block != 1 or op.name != "residual 2":
+            return
+        for act in (lambda: model.decode(1), lambda: model.prefill([1]), model.reset, model.warm_up):
+            with ThreadPoolExecutor(1) as pool:
+                refused.append(str(pool.submit(act).exception()))
+
+    model.hooks.append(other_thread)
+    model.prefill(TOKENS)
+    model.decode(1)
+    assert len(refused) == 8 and all("at work in another thread" in message for message in refused)
+    assert len(model.cache) == len(TOKENS) + 1
+
+
+def test_warm_up_leaves_the_text_alone():
+    source = Synthetic(tiny())
+    model, cold = Llama(source, 3), Llama(source, 3)
+    for llama in (model, cold):
+        llama.prefill(TOKENS)
+    assert model.warm_up() > 0
+    assert len(model.cache) == len(TOKENS) and np.array_equal(model.decode(1), cold.decode(1))
+
+
+WARM = """
+import sys
+from numba.core.registry import CPUDispatcher
+from llama_reference import Synthetic, tiny
+from meshkernels.llm import Llama
+
+def compiled():
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith("meshkernels.")]
+    return {f"{module.__name__}.{key}": len(value.overloads) for module in modules
+            for key, value in vars(module).items() if isinstance(value, CPUDispatcher)}
+
+model = Llama(Synthetic(tiny(6, 3)), 4, threads=1, **OPTIONS)
+cold = sum(compiled().values())
+model.warm_up()
+warm = compiled()
+for length in (1, 5, 70):
+    model.prefill([7] * (length % 60 + 1))
+    model.decode(3)
+assert cold == 0 and compiled() == warm, {k: n for k, n in compiled().items() if n != warm[k]}
+"""
+
+
+@pytest.mark.parametrize("options", [{}, {"dtype": "float16", "accumulate": "float16"}], ids=["float32", "float16"])
+def test_nothing_is_compiled_after_warm_up(options):
+    """In a fresh process: no kernel gains a specialisation between the warm-up and the end of a text."""
+    here = str(Path(__file__).parent)
+    script = f"import sys; sys.path.insert(0, {here!r})\n" + WARM.replace("OPTIONS", repr(options))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_prefill_on_another_grid():
@@ -126,6 +202,11 @@ def test_bad_input_names_value_and_limit():
     model.prefill([1] * 12)
     with pytest.raises(MeshError, match=r"12 tokens.*context 12"):
         model.decode(1)
+    for ids in ([1.5], "abc", [[1]]):
+        with pytest.raises(MeshTypeError, match="token ids must be"):
+            model.prefill(ids)
+    with pytest.raises(MeshError, match="threads = 0"):
+        Llama(Synthetic(tiny()), 2, threads=0)
     with pytest.raises(MeshError, match="float64"):
         Llama(Synthetic(tiny()), 2, dtype="float64")
     with pytest.raises(MeshError, match="need dtype='float16'"):
