@@ -53,19 +53,33 @@ def heading(about: dict) -> str:
             "threads are the same on both sides.\n")
 
 
+def stored(prefixes: list[str]) -> str:
+    """Tables of the last whole run: the groups whose name begins with one of ``prefixes``; all, if there is none."""
+    kept = json.loads((RESULTS / "tables.json").read_text())
+    chosen = {name: infos for name, infos in kept["groups"].items()
+              if not prefixes or any(name.startswith(prefix) for prefix in prefixes)}  # fmt: skip
+    return "\n".join([heading(kept["machine"]), *(table(name, infos) for name, infos in chosen.items())])
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="leave out what takes minutes")
     parser.add_argument("--scaling", action="store_true", help="also measure the data of the scaling plot")
+    parser.add_argument("--stored", nargs="*", metavar="GROUP",
+                        help="measure nothing: print what the last whole run stored (of the groups that begin so)")
     parser.add_argument("-k", default="", metavar="EXPR", help="which benchmarks, as in pytest")
     options = parser.parse_args(argv)
+    if options.stored is not None:
+        print(stored(options.stored))
+        return 0
     if options.quick:
         os.environ["BENCH_LARGE"] = "0"
     RESULTS.mkdir(exist_ok=True)
     raw = RESULTS / "pytest-benchmark.json"
     about = measure.machine()
     about |= {f"peak_{dtype}_gflops": round(measure.fma_peak(dtype), 1) for dtype in ("float32", "float64")}
-    status = pytest.main([str(Path(__file__).parent / "bench_kernels.py"), "-q", "-p", "no:cacheprovider",
+    files = [str(Path(__file__).parent / name) for name in ("bench_kernels.py", "bench_llm.py")]
+    status = pytest.main([*files, "-q", "-p", "no:cacheprovider",
                           "-k", options.k, f"--benchmark-json={raw}", "--benchmark-columns=median,iqr"])  # fmt: skip
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         return int(status)
