@@ -14,6 +14,7 @@ import numpy as np
 from perfmodel import parameters
 from perfmodel.device import device
 from perfmodel.fitting import Fit, fit
+from perfmodel.forms import default_groups
 from perfmodel.measurements import measurements, tables
 
 HEADER = """# Constants of the model, written by `python -m perfmodel calibrate` from the measurements in this folder.
@@ -89,6 +90,8 @@ def _range(fitted: Fit) -> Entry:
     for name in ("tokens", "dim", "ffn", "groups"):
         if name in columns:
             found[name] = columns[name]
+    if data.kind == "decode":
+        found["groups"] = default_groups(columns["P"])
     if data.kind in ("gemm", "gemv", "prefill"):
         lengths = [columns[name] for name in ("M", "K", "N", "tokens", "dim", "ffn") if name in columns]
         found["tile"] = np.concatenate([-(-length // columns["P"]) for length in lengths])

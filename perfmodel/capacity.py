@@ -121,7 +121,8 @@ def residency(chip: Device, model: Model, tokens: Any, grid: Any) -> tuple[str, 
     sides = np.arange(1, min(chip.rows, chip.cols, math.isqrt(chip.cores)) + 1)
     longest = int(np.max(tokens))
     if (resident_bytes(chip, model, longest, sides) <= chip.memory_per_core).any():
-        return (f"all of {model.name} and its cache fit {chip.name} on other grids, not on this: layers are timed alone",)
+        return (f"all of {model.name} and its cache fit {chip.name} on other grids, not on this: one layer is timed "
+                f"and multiplied",)
     contexts = _contexts(chip, model, sides)
     best = int(np.argmax(contexts))
     if contexts[best] > 0:

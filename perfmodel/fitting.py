@@ -57,26 +57,29 @@ class Kind:
 
     form: Form
     free: Mapping[str, float]
-    carried: Mapping[str, Callable[[], float]] = dataclasses.field(default_factory=dict)
+    carried: Mapping[str, tuple[Callable[[], float], str]] = dataclasses.field(default_factory=dict)
     soft: float = 0.02
 
 
-def _zero() -> float:
-    return 0.0
+def _of(owner: str, name: str, constant: str) -> tuple[Callable[[], float], str]:
+    """A constant of a packaged kernel, and whose it is."""
+    return lambda: kernel(owner, name).values[constant], f"{owner}.{name}"
+
+
+_ZERO = (lambda: 0.0, "")
 
 
 KINDS: dict[str, Kind] = {
     "gemm": Kind(_gemm, {"launch": 80, "startup": 80, "k_loop": 40, "remainder": 4, "vector": 1, "beat": 1}),
     "gemv": Kind(_gemv, {"launch": 100, "row": 3, "stream": 3, "alpha": 2, "beta": 10, "die": 10},
-                 {"beat": lambda: kernel("wse3", "gemm").values["beat"]},
+                 {"beat": _of("wse3", "gemm", "beat")},
                  soft=0.001),  # repeats to a few cycles; on 16 cores a side other effects show, which stay out
     # Six published rows cannot tell all constants of a step apart. Start-up is the WSE-3's (a free fit gives the
     # same); the start of a vector is inside beat, the loop's remainder inside k_loop, a launch below 0.1 %.
     "prefill": Kind(_prefill, {"k_loop": 50, "beat": 2}, {
-        "startup": lambda: kernel("wse3", "gemm").values["startup"],
-        "vector": _zero, "remainder": _zero, "launch": _zero}),
+        "startup": _of("wse3", "gemm", "startup"), "vector": _ZERO, "remainder": _ZERO, "launch": _ZERO}),
     "decode": Kind(_decode, {"row": 30, "beta": 20}, {
-        "alpha": lambda: device("wse2").alpha, "beat": lambda: kernel("wse2", "gemm").values["beat"]}),
+        "alpha": (lambda: device("wse2").alpha, "the device file of wse2"), "beat": _of("wse2", "gemm", "beat")}),
     "t10_prefill": Kind(_system("t10_prefill"), {"word": 2, "relay": 100}),
     "t10_decode": Kind(_system("t10_decode"), {"relay": 20}),
     "ladder_prefill": Kind(_system("ladder_prefill"), {"word": 1, "barrier": 800}),
@@ -86,7 +89,7 @@ KINDS: dict[str, Kind] = {
     "a100_decode": Kind(_system("a100_decode"), {"memory_efficiency": 0.8, "layer_x1": 1e-4, "layer_x8": 1e-4,
                                                  "layer_x16": 1e-4}),
     "a100_gemv": Kind(_system("a100_gemv"), {"collective_x8": 1e-4, "collective_x16": 1e-4},
-                      {"memory_efficiency": lambda: kernel("a100", "decode").values["memory_efficiency"]}),
+                      {"memory_efficiency": _of("a100", "decode", "memory_efficiency")}),
     "host": Kind(_host, {"overhead": 1e-5, "per_flop": 1e-11, "per_byte": 1e-10}),
 }
 
@@ -163,7 +166,8 @@ def fit(data: Measurements, *, fixed: Mapping[str, float] | None = None, drop: t
         raise ModelError(f"{data.name}: nothing is fitted to a {data.kind!r} experiment")
     kind = KINDS[data.kind]
     held = {**dict.fromkeys(drop, 0.0), **(fixed or {})}
-    held |= {name: find() for name, find in kind.carried.items() if name not in held}
+    lent = {name: lender for name, (_, lender) in kind.carried.items() if name not in held and lender}
+    held |= {name: find() for name, (find, _) in kind.carried.items() if name not in held}
     if data.kind == "host" and not data.columns["bytes"].any():
         held["per_byte"] = 0.0
     free = [name for name in kind.free if name not in held]
@@ -176,7 +180,25 @@ def fit(data: Measurements, *, fixed: Mapping[str, float] | None = None, drop: t
     stderr, correlation = _uncertainty(data, solution, free, residuals)
     params = dict(zip(free, solution.x.tolist()))
     return Fit(data, params, dict(zip(free, stderr.tolist())), held, correlation, residuals,
-               _warnings(params, stderr, correlation))
+               _carried(data, held, lent) + _absurd(residuals) + _warnings(params, stderr, correlation))
+
+
+def _carried(data: Measurements, held: Mapping[str, float], lent: Mapping[str, str]) -> tuple[str, ...]:
+    """A warning for each constant that comes from another kernel instead of from the rows."""
+    return tuple(f"{name} = {held[name]:.4g} is carried over from {lender}, not fitted to {data.name}"
+                 for name, lender in lent.items())
+
+
+#: mean relative error above which the form does not describe the rows at all
+ABSURD = 0.5
+
+
+def _absurd(residuals: np.ndarray) -> tuple[str, ...]:
+    """A warning if the constants explain nothing: wrong unit, wrong kernel, wrong columns."""
+    mean = float(np.abs(residuals).mean())
+    if mean <= ABSURD:
+        return ()
+    return (f"mean error {mean:.0%}: the form does not describe these rows; check their unit and kernel",)
 
 
 def _residuals(data: Measurements, rows: np.ndarray, constants: Mapping[str, float]) -> np.ndarray:

@@ -7,6 +7,7 @@ head of full width and attend to the whole context.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from perfmodel.device import Device
 from perfmodel.errors import ModelError
 from perfmodel.model import Model
 from perfmodel.operators import check_groups, mesh
+from perfmodel.parameters import Kernel
 from perfmodel.prediction import Prediction, check_grid, check_memory, in_blocks, range_notes, sizes
 
 
@@ -43,11 +45,10 @@ def prefill(chip: Device, model: Model, *, tokens: Any, grid: Any, system: str =
     tokens, grid = sizes(tokens=tokens, grid=grid)
     held = _check_layers(chip, model, "prefill", tokens, grid)
     constants = parameters.on(chip, "gemm")
-    terms = in_blocks(lambda s, p: forms.prefill(constants.values, chip, model.dim, model.ffn, s, p), tokens, grid)
-    limits = in_blocks(lambda s, p: _prefill_bounds(chip, model, s, p), tokens, grid)
-    tile = tuple(-(-length // grid) for length in (tokens, model.dim, model.ffn))
-    notes = range_notes(constants, grid=grid, tokens=tokens, dim=model.dim, ffn=model.ffn, tile=tile)
-    return _whole(chip, model, terms, limits, tokens, notes + held,
+    values = constants.values
+    terms = _layers(model, lambda s, p: forms.prefill(values, chip, model.dim, model.ffn, s, p), tokens, grid)
+    limits = _layers(model, lambda s, p: _prefill_bounds(chip, model, s, p), tokens, grid)
+    return _whole(chip, terms, limits, tokens, _notes(constants, model, tokens, grid) + held,
                   f"prefill of {np.max(tokens)} tokens by {model.name} on {np.max(grid)}^2 cores of {chip.name}")
 
 
@@ -71,11 +72,10 @@ def decode(chip: Device, model: Model, *, context: Any, grid: Any, groups: Any =
     held = _check_layers(chip, model, "decode", context, grid)
     groups = check_groups("ktree", grid, groups)
     constants = parameters.on(chip, "decode")
-    terms = forms.decode(constants.values, model.dim, model.ffn, context, grid, groups)
-    limits = _decode_bounds(chip, model, context, grid)
-    tile = tuple(-(-length // grid) for length in (context, model.dim, model.ffn))
-    notes = range_notes(constants, grid=grid, tokens=context, dim=model.dim, ffn=model.ffn, tile=tile)
-    return _whole(chip, model, terms, limits, 1, notes + held,
+    values = constants.values
+    terms = _layers(model, lambda s, p, k: forms.decode(values, model.dim, model.ffn, s, p, k), context, grid, groups)
+    limits = _layers(model, lambda s, p: _decode_bounds(chip, model, s, p), context, grid)
+    return _whole(chip, terms, limits, 1, _notes(constants, model, context, grid, groups) + held,
                   f"decode at {np.max(context)} tokens by {model.name} on {np.max(grid)}^2 cores of {chip.name}")
 
 
@@ -162,13 +162,24 @@ def _decode_bounds(chip: Device, model: Model, context: Any, grid: Any) -> bound
                       bounds.scale(forms.ALLREDUCES, bounds.allreduce(chip, 1, grid)))
 
 
-def _whole(chip: Device, model: Model, layer: Any, limits: Any, tokens: Any, notes: tuple[str, ...],
-           label: str) -> Prediction:
-    """All layers from one."""
-    terms = {kind: model.layers * value for kind, value in layer.items()}
+def _layers(model: Model, layer: Callable[..., Any], *sizes: Any) -> dict[str, Any]:
+    """All layers from one, kind by kind."""
+    return in_blocks(lambda *block: bounds.scale(model.layers, layer(*block)), *sizes)
+
+
+def _notes(constants: Kernel, model: Model, tokens: Any, grid: Any, groups: Any = None) -> tuple[str, ...]:
+    """Which sizes leave the range fitted; the widest and narrowest tiles of a width lie on the outermost grids."""
+    ends = np.array([np.min(grid), np.max(grid)])
+    tile = (-(-tokens // grid), -(-model.dim // ends), -(-model.ffn // ends))
+    tree = {} if groups is None else {"groups": groups}
+    return range_notes(constants, grid=grid, tokens=tokens, dim=model.dim, ffn=model.ffn, tile=tile, **tree)
+
+
+def _whole(chip: Device, terms: Any, limits: Any, tokens: Any, notes: tuple[str, ...], label: str) -> Prediction:
+    """The prediction that the terms of all layers make."""
     cycles = forms.total(terms)
     seconds = cycles / chip.clock_hz
-    return Prediction(cycles, seconds, terms, bounds.scale(model.layers, limits), notes, tokens / seconds, label)
+    return Prediction(cycles, seconds, terms, limits, notes, tokens / seconds, label)
 
 
 def _of_system(chip: Device, model: Model, system: str, phase: str, tokens: Any, grid: Any) -> Prediction:
@@ -188,7 +199,7 @@ def _of_system(chip: Device, model: Model, system: str, phase: str, tokens: Any,
         limits = {"compute": cycles["compute"] * constants.values[share]}
     else:
         layer = _prefill_bounds if phase == "prefill" else _decode_bounds
-        limits = bounds.scale(model.layers, in_blocks(lambda s, p: layer(chip, model, s, p), tokens, grid))
+        limits = _layers(model, lambda s, p: layer(chip, model, s, p), tokens, grid)
         # a core computes while it loads, but no faster than its peak: what loads do not cover is exposed
         cycles["compute"] = np.maximum(limits["compute"] - forms.total(cycles), 0.0)[()]
     seconds = forms.total(cycles) / chip.clock_hz

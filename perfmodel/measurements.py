@@ -114,6 +114,7 @@ def _sweep(path: Path, name: str, device: str | None) -> Measurements:
         raise DataError(f"{path.name} lacks the column {', '.join(lacking[kind])} of a {kind} sweep; it has "
                         f"{', '.join(header)}")
     columns = {c: _numbers(path, c, [row[c] for row in rows]) for c in SWEEPS[kind]}
+    _check_rows(path, rows, columns)
     measured = columns.pop("cycles")
     labels = {"grid": columns["P"]}
     if kind != "reduce":
@@ -134,7 +135,28 @@ def _numbers(path: Path, column: str, texts: list[str]) -> np.ndarray:
     if wrong.any():
         at = int(np.argmax(wrong))
         raise DataError(f"{path.name}, row {at + 2}: {column} = {texts[at]} must be positive")
-    return values if column == "cycles" else values.astype(np.int64)
+    if column == "cycles":
+        return values
+    if (broken := values != np.floor(values)).any():
+        at = int(np.argmax(broken))
+        raise DataError(f"{path.name}, row {at + 2}: {column} = {texts[at]} must be a whole number")
+    return values.astype(np.int64)
+
+
+#: ways to write the unit of a sweep
+UNITS = ("cycle", "cycles")
+
+
+def _check_rows(path: Path, rows: list[dict[str, str]], columns: Mapping[str, np.ndarray]) -> None:
+    """What a sweep may not say: another unit than cycles, groups or group members beyond the cores of a line."""
+    for at, row in enumerate(rows):
+        if "unit" in row and str(row["unit"]).strip() not in UNITS:
+            raise DataError(f"{path.name}, row {at + 2}: unit {row['unit']!r}, expected 'cycle'")
+    for name in ("groups", "group_size"):
+        if name in columns and (wrong := columns[name] > columns["P"]).any():
+            at = int(np.argmax(wrong))
+            raise DataError(f"{path.name}, row {at + 2}: {name} = {columns[name][at]} exceeds P = {columns['P'][at]}, "
+                            f"the cores of a line")
 
 
 def _is_number(text: Any) -> bool:

@@ -91,7 +91,8 @@ def _build(path: Path, table: dict[str, object]) -> Model:
             if dim % heads:
                 raise DataError(f"{path.name}: dim = {dim} is no multiple of heads = {heads}; give head_dim")
             table["head_dim"] = dim // heads
-    table = {"name": path.stem, **table}
+    folder = path.resolve().parent.name  # a published configuration is called config.json in a folder of its model
+    table = {"name": folder if path.stem in ("config", "model") and folder else path.stem, **table}
     fields = {field.name for field in dataclasses.fields(Model)}
     if extra := sorted(set(table) - fields):
         raise unknown(f"dimension in {path.name}", extra[0], fields)

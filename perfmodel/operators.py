@@ -99,7 +99,8 @@ def gemv(chip: Device, M: Any, N: Any, *, grid: Any, reduce: str = "ktree", grou
     rows, cols = sides(grid)
     check_grid(mesh(chip), rows, cols)
     groups = check_groups(reduce, rows, groups)
-    _check_tiles(chip, lambda r, c: gemv_bytes(M, N, r, c), grid, f"gemv of {_shape(M, N)} on {_shape(rows, cols)} cores")
+    _check_tiles(chip, lambda r, c: gemv_bytes(M, N, r, c), grid,
+                 f"gemv of {_shape(M, N)} on {_shape(rows, cols)} cores")
     constants = parameters.on(chip, "gemv")
     terms = forms.gemv(constants.values, chip, reduce, M, N, rows, cols, groups)
     notes = _line_notes(constants, reduce, groups, grid=(rows, cols), tile=(-(-M // rows), -(-N // cols)))

@@ -95,7 +95,23 @@ def warnings_part() -> str:
     from perfmodel import report
 
     lines = [f"* {name}: {warning}" for name, fitted in report.fits().items() for warning in fitted.warnings]
-    return "\n".join([*lines, *(f"* {note}" for note in NOTES)])
+    return "\n".join([*lines, *(f"* {note}" for note in [*NOTES, lockstep_note()])])
+
+
+def lockstep_note() -> str:
+    """The transposed product of prefill: what lockstep counts would cost, and what the pipelined form charges."""
+    from perfmodel import counts, llm
+
+    grid, tokens, chip, size = 480, 4096, device("wse2"), model("llama3-8b")
+    counted = counts.gemm("gemm_t", tokens, size.dim, tokens, grid)
+    lockstep = counted.hops * chip.alpha + counted.stages * chip.beta
+    layer = float(llm.prefill(chip, size, tokens=tokens, grid=grid).cycles) / size.layers
+    pipelined = (grid - 1) * (chip.alpha + chip.beta)
+    return (f"dist-GEMM-T (scores of prefill): in lockstep its streams pass {counted.hops} hops and {counted.stages} "
+            f"stages on {grid}^2 cores, {lockstep / 1e6:.2f} M cycles, {percent(lockstep / layer)} of a layer of "
+            f"{size.name} at {tokens} tokens; the form charges one way across the row, {pipelined:.0f} cycles, since "
+            f"streams of successive steps follow each other. Lockstep counts are an upper bound without that overlap; "
+            f"the measured prefill agrees with the pipeline.")
 
 
 #: where one constant does not serve everywhere, and what the form leaves out

@@ -168,17 +168,17 @@ def fit_summaries() -> list[Summary]:
 
 
 def table_summaries(found: list[Row] | None = None) -> list[Summary]:
-    """Mean and worst error per table and kind of system."""
-    groups: dict[tuple[str, str], list[Row]] = {}
+    """Mean and worst error per table and kind of system, fitted rows apart from predicted ones."""
+    groups: dict[tuple[str, str, bool], list[Row]] = {}
     for row in rows() if found is None else found:
         group = "WaferLLM" if row.system in ("waferllm", "wse2", "shift", "concat") else "competitors"
         if "energy" in row.label or row.table in ("7", "8"):
             group = "energy ratios"
-        groups.setdefault((row.table, group), []).append(row)
+        groups.setdefault((row.table, group, row.fitted), []).append(row)
     return [
         summarise(f"table {table}, {group}" if table.isdigit() else f"two-phase {table}, nothing fitted",
-                  "in sample" if all(row.fitted for row in members) else "predicted", (row.error for row in members))
-        for (table, group), members in sorted(groups.items())
+                  "in sample" if fitted else "predicted", (row.error for row in members))
+        for (table, group, fitted), members in sorted(groups.items())
     ]
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -49,11 +52,29 @@ def test_capacity(capsys):
     ("predict prefill --model llama3-8b --tokens 1", "needs --grid"),
     ("predict generate --model llama3-8b --prompt 1 --new 1 --prefill-grid 480", "needs --decode-grid"),
     ("predict capacity --model qwen2-72b --grid 360", "bytes per core"),
+    ("predict best-grid --device a100 --model llama3-8b --phase decode --tokens 64", "'a100' is no mesh"),
+    ("predict decode --model llama3-8b --context 4096 --grid 420 --groups 1000000", "between 1 and 420"),
     ("fit nowhere.csv", "no file 'nowhere.csv'"),
 ])
 def test_bad_input(command, message, capsys):
     assert main(command.split()) == 2
     assert message in capsys.readouterr().err
+
+
+def test_best_grid_prints_its_notes(capsys):
+    command = "best-grid --model llama3-8b --phase decode --tokens 2048"
+    assert main(["predict", *command.split(), "--json"]) == 0
+    assert any("tokens 2048 is not 4096" in note for note in json.loads(capsys.readouterr().out)["notes"])
+
+
+def test_a_reader_that_stops_early_is_no_error():
+    """As in ``python -m perfmodel report | head``: the pipe is closed before anything is read."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "perfmodel", "devices"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_fit_prints_constants_and_errors(capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tomllib
 
@@ -140,7 +141,9 @@ def test_the_packaged_constants_are_these_fits():
     assert {f"{a}.{b}" for a, b in fresh} == {f"{a}.{b}" for a, kinds in packaged.items() for b in kinds}
     for (owner, name), entries in fresh.items():
         for key, entry in entries.items():
-            if key != "range":
+            if key == "range":
+                assert packaged[owner][name][key] == entry
+            else:
                 assert packaged[owner][name][key]["value"] == pytest.approx(entry["value"], rel=1e-4, abs=1e-9)
 
 
@@ -152,12 +155,25 @@ def test_the_packaged_constants_are_these_fits():
     ("P,M,K,N,cycles\n4,4,4,4,nan\n", r"row 2: cycles = nan must be positive"),
     ("P,M,K,N,cycles\n4,4,zero,4,9\n", r"row 2: K = 'zero' is not a number"),
     ("P,M,K,N,cycles\n", "has no rows"),
+    ("P,M,K,N,cycles\n16.7,16,16,16,9\n", r"row 2: P = 16\.7 must be a whole number"),
+    ("P,M,N,groups,cycles\n8,16,16,8,9\n8,16,16,9,9\n", "row 3: groups = 9 exceeds P = 8"),
+    ("P,M,N,groups,cycles,unit\n8,16,16,8,9,cycle\n8,16,16,8,9,us\n", "row 3: unit 'us', expected 'cycle'"),
 ])
 def test_bad_sweeps_are_refused(tmp_path, text, message):
     path = tmp_path / "bad.csv"
     path.write_text(text)
     with pytest.raises(pm.DataError, match=message):
         pm.measurements(path)
+
+
+def test_a_borrowed_constant_and_an_absurd_error_are_warned_of():
+    """Of three rows one is ten, one a hundred times too long: no constants describe that."""
+    data = pm.measurements("wse3_meshgemv")
+    longer = 10.0 ** (np.arange(len(data)) % 3) * data.measured
+    warnings = pm.fit(dataclasses.replace(data, name="mine", measured=longer)).warnings
+    assert warnings[0] == "beat = 1.015 is carried over from wse3.gemm, not fitted to mine"
+    assert any("the form does not describe these rows" in text for text in warnings)
+    assert not any("does not describe" in text for text in pm.fit(data).warnings)
 
 
 def benchmark_file(path, entries):

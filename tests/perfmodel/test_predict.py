@@ -14,6 +14,7 @@ from perfmodel import claims, operators, report
 from perfmodel.measurements import tables
 
 WSE2, WSE3 = pm.device("wse2"), pm.device("wse3")
+LLAMA, SMALL = pm.model("llama3-8b"), pm.model("smollm2-135m")
 
 
 def predictions():
@@ -142,6 +143,24 @@ def test_claims_of_the_paper():
     (lambda: pm.capacity(WSE2, pm.model("qwen2-72b"), grid=360), pm.DoesNotFit,
      r"193844 bytes per core; wse2 has 49152.*27 regions"),
     (lambda: pm.best_grid(WSE2, pm.model("llama3-8b"), phase="decode", tokens=1, grids=[900]), pm.ModelError, "900"),
+    (lambda: pm.gemm(WSE3, 10**6, 10**6, 10**6, grid=60), pm.DoesNotFit,
+     r"no grid of wse3 does: cut it over \d+ regions"),
+    (lambda: pm.decode(WSE2, pm.model("llama3-8b"), context=4096, grid=420, groups=421), pm.ModelError,
+     "groups = 421 must lie between 1 and 420"),
+    (lambda: pm.decode(WSE2, pm.model("llama3-8b"), context=4096, grid=420, groups=4, system="t10"), pm.ModelError,
+     "groups = 4 belong to the tree of waferllm, not to t10"),
+    (lambda: pm.decode(WSE2, pm.model("llama3-8b"), context=10**8, grid=420), pm.DoesNotFit, r"needs 9526740 bytes"),
+    (lambda: pm.generate(WSE2, pm.model("llama3-8b"), prompt=2048, new=200000, prefill_grid=660, decode_grid=360),
+     pm.DoesNotFit, r"no grid of wse2 holds llama3-8b with 202047 tokens .* longest context is \d+ tokens, on"),
+    (lambda: pm.capacity(WSE2, pm.model("llama3-8b"), grid=360, regions=100), pm.DoesNotFit,
+     "100 regions of 360.2 have 12960000 cores; wse2 has 850000, enough for 6"),
+    (lambda: pm.best_grid(pm.device("a100"), LLAMA, phase="decode", tokens=1),  # type: ignore[arg-type]
+     pm.ModelError, "'a100' is no mesh"),
+    (lambda: pm.best_groups(pm.device("a100"), 8), pm.ModelError, "'a100' is no mesh"),  # type: ignore[arg-type]
+    (lambda: pm.best_gemv(pm.device("a100"), 8, 8), pm.ModelError, "'a100' is no mesh"),  # type: ignore[arg-type]
+    (lambda: pm.energy(WSE2, -3.0), pm.ModelError, r"seconds = -3\.0 must be a positive time"),
+    (lambda: pm.energy_ratio(WSE2, 1.0, WSE3, 0), pm.ModelError, "seconds = 0 must be a positive time"),
+    (lambda: pm.energy(WSE2, 1.0, count=1.5), pm.ModelError, r"count = 1\.5"),  # type: ignore[arg-type]
     (lambda: pm.model("llama3-7b"), pm.UnknownName, "did you mean 'llama3-8b'"),
 ])
 def test_refusals_name_the_value_and_the_limit(call, error, message):
@@ -152,8 +171,117 @@ def test_refusals_name_the_value_and_the_limit(call, error, message):
 def test_predictions_outside_the_fitted_range_say_so():
     assert any("grid 720 lies outside 16 to 656" in note for note in pm.gemm(WSE3, 720, 720, 720, grid=720).notes)
     assert pm.gemm(WSE3, 656, 656, 656, grid=656).notes == ()
+    assert any("tile 2 to 16 lies outside 1 to 8" in note for note in pm.gemm(WSE3, 3200, 400, 400, grid=200).notes)
     assert any("no kernel was measured" in note for note in pm.gemm(pm.device("dojo"), 90, 90, 90, grid=90).notes)
     assert any("1440 routing paths" in n for n in pm.gemm(WSE2, 720, 720, 720, grid=720, algorithm="summa").notes)
+
+
+OUTSIDE = {
+    "tokens 2048 is not 4096": [
+        lambda: pm.prefill(WSE2, LLAMA, tokens=2048, grid=480), lambda: pm.decode(WSE2, LLAMA, context=2048, grid=420),
+        lambda: pm.prefill(WSE2, LLAMA, tokens=2048, grid=480, system="t10"),
+        lambda: pm.decode(WSE2, LLAMA, context=2048, grid=420, system="ladder"),
+        lambda: pm.prefill(WSE2, LLAMA, tokens=2048, grid=None, system="a100x8"),
+        lambda: pm.best_grid(WSE2, LLAMA, phase="decode", tokens=2048)],
+    "tokens 2048 to 2175 is not 4096": [
+        lambda: pm.generate(WSE2, LLAMA, prompt=2048, new=128, prefill_grid=480, decode_grid=420)],
+    "dim 576 lies outside 4096 to 8192, ffn 1536 lies outside 14336 to 29568": [
+        lambda: pm.prefill(WSE2, SMALL, tokens=4096, grid=480), lambda: pm.decode(WSE2, SMALL, context=4096, grid=420)],
+    "words 40 lies outside 1 to 8": [lambda: pm.allreduce(WSE3, 40, cores=400, groups=8)],
+    "groups 20 lies outside 2 to 8": [lambda: pm.gemv(WSE3, 400, 400, grid=400, groups=20)],
+    "ring was not measured on wse3": [lambda: pm.gemv(WSE3, 400, 400, grid=400, reduce="ring")],
+    "wse2.gemv is borrowed, not measured on wse2: launch, row, stream from wse3.gemv": [
+        lambda: pm.gemv(WSE2, 420, 420, grid=420)],
+    "wse3.decode is borrowed, not measured on wse3: row, beat, alpha, beta from wse3.gemv": [
+        lambda: pm.decode(WSE3, SMALL, context=64, grid=24)],
+    "qwen2-72b exceeds wse2": [lambda: pm.decode(WSE2, pm.model("qwen2-72b"), context=4096, grid=420)],
+    "llama2-13b and its cache fit wse2 on other grids": [
+        lambda: pm.decode(WSE2, pm.model("llama2-13b"), context=4096, grid=540)],
+}
+
+
+@pytest.mark.parametrize("note", OUTSIDE)
+def test_every_size_outside_its_range_is_noted(note):
+    for predict in OUTSIDE[note]:
+        notes = predict().notes
+        assert any(note in text for text in notes), notes
+        assert len(notes) == len(set(notes)) <= 3
+
+
+def test_published_rows_of_the_wafer_carry_no_note_of_extrapolation():
+    for grid in (480, 600, 720):
+        assert pm.prefill(WSE2, LLAMA, tokens=4096, grid=grid).notes == ()
+    for grid in (420, 540, 660):
+        assert pm.decode(WSE2, LLAMA, context=4096, grid=grid).notes == ()
+
+
+def test_decode_of_a_small_model_is_of_one_order_on_both_wafers():
+    """The WSE-3's constants are those of its plain GEMV kernel, a row of which costs a tenth of the WSE-2's decode."""
+    wse2, wse3 = (float(pm.decode(chip, SMALL, context=64, grid=24).cycles) for chip in (WSE2, WSE3))
+    assert 1 < wse2 / wse3 < 10
+
+
+@pytest.mark.parametrize("system", ["t10", "ladder"])
+def test_competitors_compute_no_faster_than_the_peak(system):
+    """Ten by ten cores of another chip: their moves take less than the products."""
+    chip = pm.device("blackhole")
+    for p in (pm.prefill(chip, SMALL, tokens=128, grid=10, system=system),
+              pm.decode(chip, SMALL, context=128, grid=3, system=system)):
+        assert p.cycles >= p.bounds["compute"]
+        assert sum(p.terms.values()) == pytest.approx(float(p.cycles))
+    with pytest.raises(pm.DoesNotFit, match=r"one layer of llama3-8b .* a grid of 108\^2 would do"):
+        pm.decode(WSE2, LLAMA, context=4096, grid=60, system=system)
+
+
+def test_remedies_would_do():
+    """The grid that a refusal proposes holds the problem, the one below it does not."""
+    cases = [lambda g: pm.gemm(WSE3, 8192, 8192, 8192, grid=g), lambda g: pm.gemv(WSE3, 81920, 8192, grid=g),
+             lambda g: pm.prefill(WSE2, LLAMA, tokens=4096, grid=g),
+             lambda g: pm.decode(WSE2, LLAMA, context=4096, grid=g)]
+    for predict in cases:
+        with pytest.raises(pm.DoesNotFit) as refusal:
+            predict(60)
+        side = int(str(refusal.value).split("a grid of ")[1].split("^")[0])
+        assert predict(side).cycles > 0
+        with pytest.raises(pm.DoesNotFit):
+            predict(side - 1)
+
+
+def test_resident_bytes_agree_with_the_capacity():
+    """A context of the capacity, in whole rows, fits; one more row does not."""
+    import importlib
+
+    resident = importlib.import_module("perfmodel.capacity").resident_bytes
+    found = pm.capacity(WSE2, LLAMA, grid=360)
+    rows = int(found.per_row)
+    assert resident(WSE2, LLAMA, 360 * rows, 360) <= 49152 < resident(WSE2, LLAMA, 360 * rows + 1, 360)
+
+
+def test_a_sweep_in_blocks_is_the_same_as_its_points():
+    from perfmodel import prediction
+
+    tokens = np.arange(1, 2 * prediction.BLOCK + 100)
+    grids = 300 + tokens % 400
+    many = pm.prefill(WSE2, LLAMA, tokens=tokens % 5000 + 1, grid=grids)
+    for at in (0, prediction.BLOCK - 1, prediction.BLOCK, len(tokens) - 1):
+        one = pm.prefill(WSE2, LLAMA, tokens=int(tokens[at] % 5000 + 1), grid=int(grids[at]))
+        assert many.cycles[at] == pytest.approx(float(one.cycles))
+        assert many.lower_bound[at] == pytest.approx(float(one.lower_bound))
+
+
+def test_the_summary_keeps_fitted_rows_apart():
+    """Table 2: the wafer's and its competitors' 4 + 8 rows are predicted, the 12 of the A100 fitted."""
+    found = {(s.experiment, s.regime): s.rows for s in report.table_summaries() if s.experiment.startswith("table 2")}
+    assert found == {("table 2, WaferLLM", "predicted"): 4, ("table 2, competitors", "predicted"): 8,
+                     ("table 2, competitors", "in sample"): 12}
+
+
+def test_limits_state_the_lockstep_counts_of_the_transposed_product():
+    """479 x 480 hops and as many stages at 480^2: (1 + 5) cycles each, 1.38 M."""
+    from perfmodel import render
+
+    note = render.lockstep_note()
+    assert "229920 hops and 229920 stages" in note and "1.38 M cycles" in note and "19.8 %" in note
 
 
 def test_a_changed_device_file_is_no_longer_the_measured_device(tmp_path):
