@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 import perfmodel as pm
 from plots.style import COLOURS
 
-MODELS = {"llama3-8b": "blue", "llama2-13b": "green", "codellama-34b": "orange", "qwen2-72b": "vermilion"}
+#: colour and line; codellama-34b and qwen2-72b are equally wide, so one is dashed over the other
+MODELS = {"llama3-8b": ("blue", "-"), "llama2-13b": ("green", "-"), "qwen2-72b": ("vermilion", "-"),
+          "codellama-34b": ("orange", (0, (2, 2)))}  # fmt: skip
 TOKENS = 2 ** np.arange(8, 15)
 
 
@@ -18,14 +20,19 @@ def draw() -> Figure:
     chip = pm.device("wse2")
     figure, axes = plt.subplots(1, 3, figsize=(14.5, 4.4), constrained_layout=True)
     for ax, phase in zip(axes, pm.tune.PHASES):
-        for name, colour in MODELS.items():
+        for name, (colour, dashes) in MODELS.items():
             choices = [pm.best_grid(chip, pm.model(name), phase=phase, tokens=int(t)) for t in TOKENS]
             near = [c.candidates[c.all_cycles <= 1.02 * c.cycles] for c in choices]
             ax.fill_between(TOKENS, [n.min() for n in near], [n.max() for n in near], color=COLOURS[colour], alpha=0.12,
                             lw=0)  # fmt: skip
-            ax.plot(TOKENS, [c.value for c in choices], "o-", ms=4, color=COLOURS[colour], label=name)
+            hollow = "none" if dashes != "-" else COLOURS[colour]
+            ax.plot(TOKENS, [c.value for c in choices], ls=dashes, marker="o", ms=5, mfc=hollow, color=COLOURS[colour],
+                    label=name)  # fmt: skip
         ax.set_xscale("log", base=2)
         ax.set(ylim=(0, 770), xlabel="tokens", ylabel="best side, cores", title=f"{phase.capitalize()}: best grid")
+    axes[0].annotate("2048 tokens make tiles of 3 or 4 rows: 4 fill a 64-bit\nword, 3 straddle two, so padding to 4 on fewer\n"
+                     "cores wins; a step of the tiling, no trend", (2048, 585), (270, 350), fontsize=8,
+                     arrowprops={"arrowstyle": "-", "color": COLOURS["grey"]})  # fmt: skip
     axes[0].legend(fontsize=9, loc="lower right")
     _throughput(axes[2], chip)
     figure.suptitle("The two phases want different grids, which is why weights are re-placed between them", x=0.01,
