@@ -49,7 +49,7 @@ def gemm(chip: Device, M: Any, K: Any, N: Any, *, grid: Any, algorithm: str = "m
     constants = parameters.on(chip, "gemm")
     terms = forms.gemm(constants.values, chip, algorithm, M, K, N, rows, cols)
     tile = tuple(-(-v // p) for v, p in ((M, rows), (K, cols), (N, cols)))
-    notes = range_notes(constants, grid=(rows, cols), tile=tile)
+    notes = range_notes(constants, grid=(rows, cols), tile=tile) + _square_notes(constants, rows, cols)
     broadcast = algorithm.partition("_")[0] in ("summa", "allgather") and not algorithm.endswith("_relay")
     if broadcast and (routes := int(np.max(rows) + np.max(cols))) > chip.colours:
         notes += (f"{algorithm} needs {routes} routing paths per core; {chip.name} has {chip.colours}: there only "
@@ -104,6 +104,7 @@ def gemv(chip: Device, M: Any, N: Any, *, grid: Any, reduce: str = "ktree", grou
     constants = parameters.on(chip, "gemv")
     terms = forms.gemv(constants.values, chip, reduce, M, N, rows, cols, groups)
     notes = _line_notes(constants, reduce, groups, grid=(rows, cols), tile=(-(-M // rows), -(-N // cols)))
+    notes += _square_notes(constants, rows, cols)
     return _make(chip, terms, bounds.gemv(chip, M, N, rows, cols), notes,
                  f"gemv {_shape(M, N)} with {reduce} on {rows} x {cols} cores of {chip.name}")
 
@@ -116,6 +117,13 @@ def gemv_bytes(M: Any, N: Any, rows: Any, cols: Any) -> Any:
     """
     m, n = -(-M // rows), -(-N // cols)
     return counts.ELEMENT_BYTES * (m + m * n + 2 * n)
+
+
+def _square_notes(constants: Kernel, rows: Any, cols: Any) -> tuple[str, ...]:
+    """A note on rectangular grids: no sweep has them."""
+    if not constants.fitted_range or np.all(rows == cols):
+        return ()
+    return (f"only square grids were measured on {constants.device}",)
 
 
 def _line_notes(constants: Kernel, reduce: str, groups: Any, **sizes: Any) -> tuple[str, ...]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,7 +178,7 @@ def test_predictions_outside_the_fitted_range_say_so():
     assert any("1440 routing paths" in n for n in pm.gemm(WSE2, 720, 720, 720, grid=720, algorithm="summa").notes)
 
 
-OUTSIDE = {
+OUTSIDE: dict[str, list[Callable[[], Any]]] = {
     "tokens 2048 is not 4096": [
         lambda: pm.prefill(WSE2, LLAMA, tokens=2048, grid=480), lambda: pm.decode(WSE2, LLAMA, context=2048, grid=420),
         lambda: pm.prefill(WSE2, LLAMA, tokens=2048, grid=480, system="t10"),
@@ -189,6 +191,9 @@ OUTSIDE = {
         lambda: pm.prefill(WSE2, SMALL, tokens=4096, grid=480), lambda: pm.decode(WSE2, SMALL, context=4096, grid=420)],
     "words 40 lies outside 1 to 8": [lambda: pm.allreduce(WSE3, 40, cores=400, groups=8)],
     "groups 20 lies outside 2 to 8": [lambda: pm.gemv(WSE3, 400, 400, grid=400, groups=20)],
+    "only square grids were measured on wse3": [
+        lambda: pm.gemm(WSE3, 400, 400, 400, grid=(400, 200)),
+        lambda: pm.gemv(WSE3, 400, 400, grid=(400, 200), groups=8)],
     "ring was not measured on wse3": [lambda: pm.gemv(WSE3, 400, 400, grid=400, reduce="ring")],
     "wse2.gemv is borrowed, not measured on wse2: launch, row, stream from wse3.gemv": [
         lambda: pm.gemv(WSE2, 420, 420, grid=420)],
@@ -299,6 +304,10 @@ def test_models_from_json(tmp_path):
     path.write_text(json.dumps({"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
                                 "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "x": 1}))
     assert pm.model(path).layer_weights == pm.model("llama3-8b").layer_weights
+    config = tmp_path / "SmolLM" / "config.json"
+    config.parent.mkdir()
+    config.write_text(path.read_text())
+    assert (pm.model(path).name, pm.model(config).name) == ("tiny", "SmolLM")
     path.write_text(json.dumps({"dim": 64}))
     with pytest.raises(pm.DataError, match=r"tiny\.json lacks ffn, head_dim"):
         pm.model(path)
