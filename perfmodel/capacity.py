@@ -70,7 +70,7 @@ def capacity(chip: Device, model: Model, *, grid: int, cache: str = "shift", reg
         raise unknown("cache", cache, CACHES)
     check_sizes(grid=grid, **({} if regions is None else {"regions": regions}))
     check_grid(mesh(chip), grid, grid)
-    regions = chip.cores // grid**2 if regions is None else regions
+    regions = int(_regions(chip, grid)) if regions is None else regions
     if regions * grid**2 > chip.cores:
         raise DoesNotFit(f"{regions} regions of {grid}^2 have {regions * grid**2} cores; {chip.name} has {chip.cores}, "
                          f"enough for {chip.cores // grid**2}")
@@ -95,6 +95,11 @@ def layer_bytes(model: Model, grid: Any) -> Any:
     return ELEMENT_BYTES * (2 * d * q + 2 * d * kv + 3 * d * f)
 
 
+def _regions(chip: Device, grid: Any) -> Any:
+    """Regions of grid^2 that the cores of a chip make, at least the one asked for."""
+    return np.maximum(chip.cores // np.asarray(grid) ** 2, 1)
+
+
 def resident_bytes(chip: Device, model: Model, tokens: Any, grid: Any) -> Any:
     """Bytes per core of all layers, shared out over the regions of grid^2 that the wafer has, and of their caches.
 
@@ -102,10 +107,10 @@ def resident_bytes(chip: Device, model: Model, tokens: Any, grid: Any) -> Any:
 
     >>> from perfmodel.device import device
     >>> from perfmodel.model import model
-    >>> resident_bytes(device("wse2"), model("llama3-8b"), 4096, 360)  # 6 layers of 3600 bytes, 12 rows of 12 bytes
+    >>> int(resident_bytes(device("wse2"), model("llama3-8b"), 4096, 360))  # 6 layers of 3600 bytes, 12 rows of 12
     22464
     """
-    layers = -(-model.layers // (chip.cores // grid**2))
+    layers = -(-model.layers // _regions(chip, grid))
     token = 2 * ELEMENT_BYTES * -(-model.kv_dim // grid)
     return layers * (layer_bytes(model, grid) + token * -(-tokens // grid))
 
@@ -133,7 +138,7 @@ def residency(chip: Device, model: Model, tokens: Any, grid: Any) -> tuple[str, 
 
 def _contexts(chip: Device, model: Model, sides: Any) -> Any:
     """The longest context of every grid, in whole rows; below 1 where the weights alone are too much."""
-    layers = -(-model.layers // (chip.cores // sides**2))
+    layers = -(-model.layers // _regions(chip, sides))
     free = chip.memory_per_core // layers - layer_bytes(model, sides)
     return sides * (free // (2 * ELEMENT_BYTES * -(-model.kv_dim // sides)))
 
