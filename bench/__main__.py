@@ -54,7 +54,7 @@ def heading(about: dict) -> str:
 
 
 def stored(prefixes: list[str]) -> str:
-    """Tables of the last whole run: the groups whose name begins with one of ``prefixes``; all, if there is none."""
+    """Tables of the last run without ``-k``: the groups whose name begins with one of ``prefixes``; all, if there is none."""
     kept = json.loads((RESULTS / "tables.json").read_text())
     chosen = {name: infos for name, infos in kept["groups"].items()
               if not prefixes or any(name.startswith(prefix) for prefix in prefixes)}  # fmt: skip
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="leave out what takes minutes")
     parser.add_argument("--scaling", action="store_true", help="also measure the data of the scaling plot")
     parser.add_argument("--stored", nargs="*", metavar="GROUP",
-                        help="measure nothing: print what the last whole run stored (of the groups that begin so)")
+                        help="measure nothing: print what the last run without -k stored (of the groups that begin so)")
     parser.add_argument("-k", default="", metavar="EXPR", help="which benchmarks, as in pytest")
     options = parser.parse_args(argv)
     if options.stored is not None:
