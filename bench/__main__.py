@@ -54,7 +54,7 @@ def heading(about: dict) -> str:
 
 
 def stored(prefixes: list[str]) -> str:
-    """Tables of the last run without ``-k``: groups whose name begins with one of ``prefixes``; all, if there is none."""
+    """Tables of the last run without ``-k``: groups whose name begins with one of ``prefixes``; else all."""
     kept = json.loads((RESULTS / "tables.json").read_text())
     chosen = {name: infos for name, infos in kept["groups"].items()
               if not prefixes or any(name.startswith(prefix) for prefix in prefixes)}  # fmt: skip
