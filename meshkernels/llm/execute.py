@@ -7,6 +7,7 @@ in float32; with float16 storage every operation's result is rounded to float16.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ from meshkernels.llm.plan import Operation, Plan
 Hook = Callable[[int, Operation, dict[str, Any]], object]
 
 
-class Phase:
+class Phase(ABC):
     """What prefill and decode have in common."""
 
     def __init__(self, plan: Plan, placed: Placed, table: Any, axis: int):
@@ -114,9 +115,9 @@ class Phase:
         """The largest logit's place, the lowest of equals."""
         return (int(logits[0].argmax()),)
 
+    @abstractmethod
     def product(self, name: str, block: int, X: np.ndarray) -> np.ndarray:
         """``X W`` by this phase's distributed product."""
-        raise NotImplementedError
 
 
 class Prefill(Phase):
