@@ -22,7 +22,7 @@ import numpy as np
 from numba import njit
 
 from meshkernels.execute import cpu
-from meshkernels.execute.microkernel import add_chain, chain, live_chain, round_half
+from meshkernels.execute.microkernel import add_chains, chain, live_chain, round_half
 from meshkernels.execute.pack import Panels, copy_line, pack, seen, wide, write_back
 
 # ------------------------------------------------------------------------------------------- C = A @ B on rings
@@ -33,6 +33,7 @@ def _ring_block(tile, A, B, a_lanes, b_lanes, ic, jc, u_row, u_col, clock, L, kc
     """The block of C at (ic, jc): loops pc (over time), jr, ir. clock[tau] = multiply-adds before ring time tau."""
     mr, nr, K = len(tile.rows), len(tile.vectors) * len(tile.lanes), clock[L]
     begin, end = clock[u_row[0] + u_col[0]], clock[u_row[-1] + u_col[-1] + L]
+    life = np.empty((2 * (u_row[-1] - u_row[0] + u_col[-1] - u_col[0]) + 2, 3), np.int32)
     pc = begin // K * K + begin % K // kc * kc
     while pc < end:
         depth = min(kc, K - pc % K)
@@ -44,18 +45,29 @@ def _ring_block(tile, A, B, a_lanes, b_lanes, ic, jc, u_row, u_col, clock, L, kc
                 low, high = u_row[ir] + u_col[jr], u_row[ir + mr - 1] + u_col[jr + nr - 1]
                 if clock[high] < pc and stop <= clock[low + L]:  # all alive
                     chain(tile, A, a0, 1, mr, B, b0, nr, C, at, nr, depth)
-                    continue
-                tau = low
-                while tau < high + L and clock[tau] < stop:
-                    after = low + L if high <= tau < low + L else tau + 1
-                    here = pc <= clock[tau]  # time tau itself, at which elements start, is in this step of pc
-                    k, k_end = max(clock[tau], pc), min(clock[after], stop)
-                    if k < k_end or here:
-                        a, b = a0 + (k - pc) * mr, b0 + (k - pc) * nr
-                        born, kept = tau if here else tau + 1, after - L
-                        live_chain(tile, A, a, 1, mr, B, b, nr, C, at, nr, k_end - k, u_row, ir, u_col, jr, born, kept)
-                    tau = after
+                elif clock[low] < stop and pc < clock[high + L]:
+                    k0 = max(clock[low], pc)
+                    spans = _spans(low, high, L, clock, pc, stop, k0, life)
+                    a, b = a0 + (k0 - pc) * mr, b0 + (k0 - pc) * nr
+                    live_chain(tile, A, a, 1, mr, B, b, nr, C, at, nr, spans, u_row, ir, u_col, jr, life)
         pc = stop
+
+
+@njit(cache=True, nogil=True)
+def _spans(low, high, L, clock, pc, stop, k0, life):
+    """Spans of time from pc to stop between which elements of a register tile start or end; see `live_chain`."""
+    count, tau = 0, low
+    while tau < high + L and clock[tau] < stop:
+        after = low + L if high <= tau < low + L else tau + 1
+        here = pc <= clock[tau]  # time tau itself, at which elements start, is in this step of pc
+        if pc < clock[after] or here:
+            life[count, 0] = min(clock[after], stop) - k0
+            life[count, 1] = tau if here and tau <= high else -1
+            life[count, 2] = after - L if after >= low + L else -1
+            count += 1
+        tau = after
+    life[count - 1, 2] = max(life[count - 1, 2], 0)
+    return count
 
 
 def ring_product(A, B, order, *, out_dtype=None, accumulate=None, threads=None):
@@ -161,13 +173,12 @@ def _chain_block(tile, Q, K, q_lanes, k_lanes, ic, jc, rows, root, E, eb, parts,
                     depth, q, b = max(0, min(eb, deep - k)), q0 + k * mr, k0 + k * nr
                     if (common - x) * step > 0:
                         chains = 1 if depth < eb else (min(common, whole) - x if left else x - common)
-                        for _ in range(chains):
-                            add_chain(tile, Q, q, 1, mr, K, b, nr, S, at, nr, depth)
-                            q, b = q + step * eb * mr, b + step * eb * nr
+                        q_step, k_step = step * eb * mr, step * eb * nr
+                        add_chains(tile, Q, q, 1, mr, K, b, nr, S, at, nr, depth, chains, q_step, k_step)
                         x += step * chains
                         continue
                     spare[:] = S[at : at + mr * nr]
-                    add_chain(tile, Q, q, 1, mr, K, b, nr, spare, 0, nr, depth)
+                    add_chains(tile, Q, q, 1, mr, K, b, nr, spare, 0, nr, depth, 1, 0, 0)
                     for i in range(mr * nr):
                         if (x <= root[jr + i % nr]) == left:
                             S[at + i] = spare[i]

@@ -147,76 +147,85 @@ def _fence(builder):
 
 
 def _micro_kernel(context, module, tile, left_type, storage, target, kind):
-    """The LLVM function of one register tile; see `chain`, `add_chain` and `live_chain` for the three kinds.
+    """The LLVM function of one register tile; see `chain`, `add_chains` and `live_chain` for the three kinds.
 
     One function, called but never inlined: its loop keeps the registers to itself, and it compiles once.
     """
     rows, vectors, lanes, halves = (len(field) for field in tile.types)
-    scalar, element = context.get_value_type(target), context.get_value_type(storage)
-    vector, single, count = ir.VectorType(scalar, lanes), scalar.as_pointer(), _I32.as_pointer()
     name = f"{kind}_{rows}x{vectors}x{lanes}_{left_type}_{storage}_{target}_{halves}"
     if name in module.globals:
         return module.globals[name]
-    factor = context.get_value_type(left_type).as_pointer()
-    kinds = [factor, _I64, _I64, element.as_pointer(), _I64, single, _I64, _I64, count, count, _I32, _I32]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds[: 12 if kind == "live" else 8]), name)
+    scalar = context.get_value_type(target)
+    factor, element = (context.get_value_type(dtype).as_pointer() for dtype in (left_type, storage))
+    more = {"chain": [], "add": [_I64] * 3, "live": [_I32.as_pointer()] * 3}[kind]
+    kinds = [factor, _I64, _I64, element, _I64, scalar.as_pointer(), _I64, _I64, *more]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    a, a_row, a_k, b, b_k, c, c_row, depth, *life = function.args
-    entry, loop, done = (function.append_basic_block(block) for block in ("entry", "loop", "done"))
-    builder = ir.IRBuilder(entry)
-    tiles = [(r, v) for r in range(rows) for v in range(vectors)]
+    a, a_row, a_k, b, b_k, c, c_row, count, *more = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    tiles, vector = [(r, v) for r in range(rows) for v in range(vectors)], ir.VectorType(scalar, lanes)
+    homes = [builder.gep(c, [builder.add(builder.mul(c_row, _I64(r)), _I64(v * lanes))]) for r, v in tiles]
+    accumulators = [cgutils.alloca_once(builder, vector) for _ in tiles]  # LLVM makes registers of them
+    zeros = [ir.Constant(vector, [0.0] * lanes)] * len(tiles)
 
     def rounded(x):
         return _round_half(builder, x, lanes) if halves else x
 
-    def at_least(bound):
-        """Masks of the tile: which elements start at ring time ``bound`` or later."""
-        row_start, col_start = life[:2]
-        limits = [builder.sub(bound, builder.load(builder.gep(row_start, [_I64(r)]))) for r in range(rows)]
-        starts = [_load(context, builder, builder.gep(col_start, [_I64(v * lanes)]), types.int32, lanes)
-                  for v in range(vectors)]
-        return [builder.icmp_signed(">=", starts[v], _splat(builder, limits[r], lanes)) for r, v in tiles]
+    def sums():
+        return [_load(context, builder, home, target, lanes) for home in homes]
 
-    homes = [builder.gep(c, [builder.add(builder.mul(c_row, _I64(r)), _I64(v * lanes))]) for r, v in tiles]
-    zero = ir.Constant(vector, [0.0] * lanes)
-    first = [zero if kind == "add" else _load(context, builder, home, target, lanes) for home in homes]
-    if kind == "live":
-        first = [builder.select(unborn, zero, x) for unborn, x in zip(at_least(life[2]), first)]
-    builder.cbranch(builder.icmp_signed(">", depth, _I64(0)), loop, done)
+    def now():
+        return [builder.load(x) for x in accumulators]
 
-    builder.position_at_end(loop)
-    k = builder.phi(_I64)
-    acc = [builder.phi(vector) for _ in tiles]
-    line = builder.gep(b, [builder.mul(k, b_k)])
-    right = [_convert(builder, _load(context, builder, builder.gep(line, [_I64(v * lanes)]), storage, lanes),
-                      storage, target, lanes) for v in range(vectors)]
-    column = builder.gep(a, [builder.mul(k, a_k)])
-    after = []
-    for r in range(rows):
-        if r and r % 2 == 0:
-            _fence(builder)
-        factor = builder.load(builder.gep(column, [builder.mul(a_row, _I64(r))]))
-        left = _splat(builder, _convert(builder, factor, left_type, target), lanes)
-        after += [rounded(_fma(builder, left, right[v], acc[r * vectors + v])) for v in range(vectors)]
-    step = builder.add(k, _I64(1))
-    for phi, begin, again in zip([k, *acc], [_I64(0), *first], [step, *after]):
-        phi.add_incoming(begin, entry)
-        phi.add_incoming(again, loop)
-    builder.cbranch(builder.icmp_signed("<", step, depth), loop, done)
+    def put(values, places):
+        for x, place in zip(values, places):
+            _store(context, builder, x, place)
 
-    builder.position_at_end(done)
-    results = [builder.phi(vector) for _ in tiles]
-    for result, begin, last in zip(results, first, after):
-        result.add_incoming(begin, entry)
-        result.add_incoming(last, loop)
-    held = [_load(context, builder, home, target, lanes) for home in homes]  # dead code for a plain chain
-    if kind == "add":
-        results = [rounded(builder.fadd(old, result)) for old, result in zip(held, results)]
-    if kind == "live":
-        results = [builder.select(*choice) for choice in zip(at_least(life[3]), results, held)]
-    for home, result in zip(homes, results):
-        _store(context, builder, result, home)
+    def multiply_add(a, b, begin, end):
+        with cgutils.for_range(builder, end, begin, _I64) as loop:
+            line, column = builder.gep(b, [builder.mul(loop.index, b_k)]), builder.gep(a, [builder.mul(loop.index, a_k)])
+            right = [_load(context, builder, builder.gep(line, [_I64(v * lanes)]), storage, lanes) for v in range(vectors)]
+            right = [_convert(builder, x, storage, target, lanes) for x in right]
+            for r in range(rows):
+                if r and r % 2 == 0:
+                    _fence(builder)
+                x = builder.load(builder.gep(column, [builder.mul(a_row, _I64(r))]))
+                left = _splat(builder, _convert(builder, x, left_type, target), lanes)
+                for x, place in list(zip(right, accumulators[r * vectors :])):
+                    put([rounded(_fma(builder, left, x, builder.load(place)))], [place])
+
+    def since(time):
+        """Which elements start at ring time ``time`` or later."""
+        ahead = [builder.sub(time, builder.load(builder.gep(more[0], [_I64(r)]))) for r in range(rows)]
+        starts = [_load(context, builder, builder.gep(more[1], [_I64(v * lanes)]), types.int32, lanes)
+                  for v in range(vectors)]  # fmt: skip
+        return [builder.icmp_signed(">=", starts[v], _splat(builder, ahead[r], lanes)) for r, v in tiles]
+
+    if kind == "chain":
+        put(sums(), accumulators)
+        multiply_add(a, b, _I64(0), count)
+        put(now(), homes)
+    elif kind == "add":
+        chains, a_step, b_step = more
+        with cgutils.for_range(builder, chains, intp=_I64) as loop:
+            put(zeros, accumulators)
+            a_chain, b_chain = (builder.gep(x, [builder.mul(loop.index, step)]) for x, step in ((a, a_step), (b, b_step)))
+            multiply_add(a_chain, b_chain, _I64(0), count)
+            put([rounded(builder.fadd(old, x)) for old, x in zip(sums(), now())], homes)
+    else:
+        put(sums(), accumulators)
+        k = cgutils.alloca_once_value(builder, _I64(0))
+        with cgutils.for_range(builder, count, intp=_I64) as loop:
+            at = builder.mul(loop.index, _I64(3))
+            end, born, kept = (builder.load(builder.gep(more[2], [builder.add(at, _I64(i))])) for i in range(3))
+            with builder.if_then(builder.icmp_signed(">=", born, _I32(0))):
+                put([builder.select(unborn, zeros[0], x) for unborn, x in zip(since(born), now())], accumulators)
+            end = builder.sext(end, _I64)
+            multiply_add(a, b, builder.load(k), end)
+            builder.store(end, k)
+            with builder.if_then(builder.icmp_signed(">=", kept, _I32(0))):
+                put([builder.select(*choice) for choice in zip(since(kept), now(), sums())], homes)
     builder.ret_void()
     return function
 
@@ -231,17 +240,18 @@ def _caller(kind):
 
         dtypes = (sig.args[array].dtype for array in (1, 5, 8))
         kernel = _micro_kernel(context, builder.module, sig.args[0], *dtypes, kind)
-        life = [at(12, 13), at(14, 15), args[16], args[17]] if kind == "live" else []
-        _, _, _, a_row, a_k, _, _, b_k, _, _, c_row, depth = args[:12]
-        builder.call(kernel, [at(1, 2), a_row, a_k, at(5, 6), b_k, at(8, 9), c_row, depth, *life])
+        _, _, _, a_row, a_k, _, _, b_k, _, _, c_row, count, *more = args
+        if kind == "live":
+            more = [at(12, 13), at(14, 15), context.make_array(sig.args[16])(context, builder, args[16]).data]
+        builder.call(kernel, [at(1, 2), a_row, a_k, at(5, 6), b_k, at(8, 9), c_row, count, *more])
         return context.get_dummy_value()
 
     return codegen
 
 
-def _signature(tile, A, B, C, *life):
+def _signature(tile, A, B, C, *more):
     i = types.intp
-    return types.void(tile, A, i, i, i, B, i, i, C, i, i, i, *life)
+    return types.void(tile, A, i, i, i, B, i, i, C, i, i, i, *more)
 
 
 @intrinsic
@@ -254,14 +264,18 @@ def chain(typingctx, tile, A, a0, a_row, a_k, B, b0, b_k, C, c0, c_row, depth):
 
 
 @intrinsic
-def add_chain(typingctx, tile, A, a0, a_row, a_k, B, b0, b_k, C, c0, c_row, depth):
-    """As `chain`, but the chains start from zero and are added to C at the end."""
-    return _signature(tile, A, B, C), _caller("add")
+def add_chains(typingctx, tile, A, a0, a_row, a_k, B, b0, b_k, C, c0, c_row, depth, chains, a_step, b_step):
+    """Add to C the results of so many chains as in `chain`, each from zero; a0 and b0 go on by a_step and b_step."""
+    i = types.intp
+    return _signature(tile, A, B, C, i, i, i), _caller("add")
 
 
 @intrinsic
-def live_chain(typingctx, tile, A, a0, a_row, a_k, B, b0, b_k, C, c0, c_row, depth, row, r0, col, j0, born, kept):
-    """As `chain`, but element (r, j) with u = row[r0 + r] + col[j0 + j] restarts from zero where u >= born, and is
-    left as it was where u < kept (its chain is complete)."""
+def live_chain(typingctx, tile, A, a0, a_row, a_k, B, b0, b_k, C, c0, c_row, spans, row, r0, col, j0, life):
+    """As `chain`, in spans of time in which elements start and end; element (r, j) starts at u = row[r0+r] + col[j0+j].
+
+    life[s] = end, born, kept of span s: elements with u >= born restart from zero if born >= 0, then come the
+    multiply-adds up to k = end, then elements with u >= kept are stored if kept >= 0 (the others are complete).
+    """
     i = types.intp
-    return _signature(tile, A, B, C, row, i, col, i, types.int32, types.int32), _caller("live")
+    return _signature(tile, A, B, C, row, i, col, i, life), _caller("live")
