@@ -22,7 +22,7 @@ import numpy as np
 from numba import njit
 
 from meshkernels.execute import cpu
-from meshkernels.execute.microkernel import add_chains, chain, live_chain, round_half
+from meshkernels.execute.microkernel import add_chains, chain, chain_ahead, live_chain, round_half
 from meshkernels.execute.pack import Panels, copy_line, pack, seen, wide, write_back
 
 # ------------------------------------------------------------------------------------------- C = A @ B on rings
@@ -35,6 +35,7 @@ def _ring_block(tile, A, B, a_lanes, b_lanes, ic, jc, u_row, u_col, clock, L, kc
     begin, end = clock[u_row[0] + u_col[0]], clock[u_row[-1] + u_col[-1] + L]
     life = np.empty((2 * (u_row[-1] - u_row[0] + u_col[-1] - u_col[0]) + 2, 3), np.int32)
     pc = begin // K * K + begin % K // kc * kc
+    size, a_data, b_data = A.itemsize, A.ctypes.data, B.ctypes.data
     while pc < end:
         depth = min(kc, K - pc % K)
         stop, a_pc, b_pc = pc + depth, pc % K * a_lanes, pc % K * b_lanes
@@ -44,7 +45,12 @@ def _ring_block(tile, A, B, a_lanes, b_lanes, ic, jc, u_row, u_col, clock, L, kc
                 a0, b0 = a_pc + (ic + ir) * depth, b_pc + (jc + jr) * depth
                 low, high = u_row[ir] + u_col[jr], u_row[ir + mr - 1] + u_col[jr + nr - 1]
                 if clock[high] < pc and stop <= clock[low + L]:  # all alive
-                    chain(tile, A, a0, 1, mr, B, b0, nr, C, at, nr, depth)
+                    ahead = a_data + a0 * size
+                    if jr + nr == len(u_col):  # the next block of A
+                        ahead = a_data + (stop % K * a_lanes + (ic + ir) * min(kc, K - stop % K)) * size
+                    elif ir // mr < nr * size // 64:  # a part of the next panel of B
+                        ahead = b_data + (b0 + nr * depth) * size + ir // mr * 64 * depth
+                    chain_ahead(tile, A, a0, 1, mr, B, b0, nr, C, at, nr, depth, ahead)
                 elif clock[low] < stop and pc < clock[high + L]:
                     k0 = max(clock[low], pc)
                     spans = _spans(low, high, L, clock, pc, stop, k0, life)

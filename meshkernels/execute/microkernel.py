@@ -92,15 +92,19 @@ def move(typingctx, lanes, address, like, out, offset):
     return types.void(lanes, types.intp, like, out, types.intp), codegen
 
 
+def _prefetch(builder, address, locality):
+    byte = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(function, [builder.inttoptr(address, byte), _I32(0), _I32(locality), _I32(1)])
+
+
 @intrinsic
 def prefetch(typingctx, address):
     """Ask for the cache line at an address; harmless where there is none."""
 
     def codegen(context, builder, sig, args):
-        byte = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [builder.inttoptr(args[0], byte), _I32(0), _I32(3), _I32(1)])  # read, keep, data
+        _prefetch(builder, args[0], 3)
         return context.get_dummy_value()
 
     return types.void(types.intp), codegen
@@ -157,7 +161,7 @@ def _micro_kernel(context, module, tile, left_type, storage, target, kind):
         return module.globals[name]
     scalar = context.get_value_type(target)
     factor, element = (context.get_value_type(dtype).as_pointer() for dtype in (left_type, storage))
-    more = {"chain": [], "add": [_I64] * 3, "live": [_I32.as_pointer()] * 3}[kind]
+    more = {"chain": [], "ahead": [_I64], "add": [_I64] * 3, "live": [_I32.as_pointer()] * 3}[kind]
     kinds = [factor, _I64, _I64, element, _I64, scalar.as_pointer(), _I64, _I64, *more]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
     function.linkage = "internal"
@@ -187,6 +191,8 @@ def _micro_kernel(context, module, tile, left_type, storage, target, kind):
             line, column = builder.gep(b, [builder.mul(loop.index, b_k)]), builder.gep(a, [builder.mul(loop.index, a_k)])
             right = [_load(context, builder, builder.gep(line, [_I64(v * lanes)]), storage, lanes) for v in range(vectors)]
             right = [_convert(builder, x, storage, target, lanes) for x in right]
+            if kind == "ahead":
+                _prefetch(builder, builder.add(more[0], builder.mul(loop.index, _I64(64))), 2)
             for r in range(rows):
                 if r and r % 2 == 0:
                     _fence(builder)
@@ -202,7 +208,7 @@ def _micro_kernel(context, module, tile, left_type, storage, target, kind):
                   for v in range(vectors)]  # fmt: skip
         return [builder.icmp_signed(">=", starts[v], _splat(builder, ahead[r], lanes)) for r, v in tiles]
 
-    if kind == "chain":
+    if kind in ("chain", "ahead"):
         put(sums(), accumulators)
         multiply_add(a, b, _I64(0), count)
         put(now(), homes)
@@ -261,6 +267,12 @@ def chain(typingctx, tile, A, a0, a_row, a_k, B, b0, b_k, C, c0, c_row, depth):
     Element (r, j): for k = 0, 1, ...: C[c0 + r c_row + j] = fma(A[a0 + r a_row + k a_k], B[b0 + k b_k + j], same).
     """
     return _signature(tile, A, B, C), _caller("chain")
+
+
+@intrinsic
+def chain_ahead(typingctx, tile, A, a0, a_row, a_k, B, b0, b_k, C, c0, c_row, depth, ahead):
+    """As `chain`; on the way, ``depth`` cache lines from the address ``ahead`` on are asked for."""
+    return _signature(tile, A, B, C, types.intp), _caller("ahead")
 
 
 @intrinsic

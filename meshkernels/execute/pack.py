@@ -30,7 +30,7 @@ def wide(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float64 if np.dtype(dtype) == np.float64 else np.float32)
 
 
-_ONE, _FOUR = (0,), (0, 0, 0, 0)  # vector lengths, as types: see cpu.MicroTile
+_ONE, _FOUR, _SIXTEEN = (0,), (0,) * 4, (0,) * 16  # vector lengths, as types: see cpu.MicroTile
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +99,9 @@ def pack(X, start, blocks, block, width, kc, *, widened=True, threads=None, memo
 def copy_line(address, count, like, out, to):
     """out[to : to + count] = the numbers, of the dtype of ``like``, at an address; converted."""
     r = 0
+    while r + 16 <= count:
+        move(_SIXTEEN, address + r * like.itemsize, like, out, to + r)
+        r += 16
     while r + 4 <= count:
         move(_FOUR, address + r * like.itemsize, like, out, to + r)
         r += 4
@@ -172,14 +175,15 @@ def write_back(tiles, mr, lanes, rows, cols, N, out):
     Element (i, j) of the block is ``tiles[(j // nr * padded + i) * nr + j % nr]`` with nr = len(lanes) and padded =
     rows rounded up to mr.
     """
-    nr, padded, base = len(lanes), (len(rows) + mr - 1) // mr * mr, tiles.ctypes.data
+    nr, padded, strip = len(lanes), (len(rows) + mr - 1) // mr * mr, 8
     begins = np.array([j for j in range(len(cols)) if j % nr == 0 or cols[j] != cols[j - 1] + 1])
     ends = np.append(begins[1:], len(cols))
-    for i in range(len(rows)):
+    for i0 in range(0, len(rows), strip):  # a few rows at a time: runs in both, and lines that stay in L1
         for s in range(len(begins)):
             j, run = begins[s], ends[s] - begins[s]
-            at = base + ((j // nr * padded + i) * nr + j % nr) * tiles.itemsize
-            if run == nr:
-                move(lanes, at, tiles, out, rows[i] * N + cols[j])
-            else:
-                copy_line(at, run, tiles, out, rows[i] * N + cols[j])
+            for i in range(i0, min(i0 + strip, len(rows))):
+                at = tiles.ctypes.data + ((j // nr * padded + i) * nr + j % nr) * tiles.itemsize
+                if run == nr:
+                    move(lanes, at, tiles, out, rows[i] * N + cols[j])
+                else:
+                    copy_line(at, run, tiles, out, rows[i] * N + cols[j])
