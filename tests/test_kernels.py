@@ -6,8 +6,8 @@ The oracle shares nothing with the kernels: NumPy's float64 with rounding to odd
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from fractions import Fraction
-from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshkernels.execute import cpu, kernels
+from meshkernels.schedule import RingOrder
 
 WIDTHS = list(cpu.SIMD)
 BFLOAT = ml_dtypes.bfloat16
@@ -70,7 +71,7 @@ def ring_oracle(A, B, order, accumulate=None):
 
 def random_order(rng, M, K, N, rows, cols, L):
     """Any starts and any order of the blocks; the last blocks may be short or empty."""
-    return SimpleNamespace(
+    return RingOrder(
         blocks=rng.permutation(L), block=-(-K // L), row_start=rng.integers(0, L, rows),
         col_start=rng.integers(0, L, cols), row_tile=-(-M // rows), col_tile=-(-N // cols),
     )  # fmt: skip
@@ -175,16 +176,16 @@ def test_infinities_stay_in_their_row_and_column():
 
 
 def test_no_length_and_no_elements():
-    order = SimpleNamespace(blocks=np.arange(2), block=0, row_start=np.zeros(1, int), col_start=np.zeros(1, int),
-                            row_tile=4, col_tile=4)  # fmt: skip
+    order = RingOrder(blocks=np.arange(2), block=0, row_start=np.zeros(1, int), col_start=np.zeros(1, int),
+                      row_tile=4, col_tile=4)  # fmt: skip
     assert not kernels.ring_product(np.ones((4, 0)), np.ones((0, 4)), order).any()
-    order.block = 2
+    order = replace(order, block=2)
     assert kernels.ring_product(np.ones((0, 4)), np.ones((4, 4)), order).shape == (0, 4)
 
 
 def test_half_overflow_and_subnormals():
-    order = SimpleNamespace(blocks=np.arange(1), block=2, row_start=np.zeros(1, int), col_start=np.zeros(1, int),
-                            row_tile=3, col_tile=1)  # fmt: skip
+    order = RingOrder(blocks=np.arange(1), block=2, row_start=np.zeros(1, int), col_start=np.zeros(1, int),
+                      row_tile=3, col_tile=1)  # fmt: skip
     A = np.array([[240, 240], [2.0**-12, 2.0**-13], [255, 2]], np.float16)
     B = np.array([[256], [2.0**-12]], np.float16)
     C = kernels.ring_product(A, B, order, accumulate="float16")
@@ -195,8 +196,8 @@ def test_half_overflow_and_subnormals():
 def test_results_are_rounded_to_bfloat16_to_nearest_even():
     values = np.concatenate([np.random.default_rng(5).standard_normal(4000) * 1e3, [np.nan, np.inf, -np.inf, 1e-40, 0]])
     values = np.concatenate([values, 1 + np.arange(1, 64, 2) * 2.0**-8]).astype(np.float32)[:, None]  # ties too
-    order = SimpleNamespace(blocks=np.arange(1), block=1, row_start=np.zeros(1, int), col_start=np.zeros(1, int),
-                            row_tile=len(values), col_tile=1)  # fmt: skip
+    order = RingOrder(blocks=np.arange(1), block=1, row_start=np.zeros(1, int), col_start=np.zeros(1, int),
+                      row_tile=len(values), col_tile=1)  # fmt: skip
     got = kernels.ring_product(values, np.ones((1, 1), np.float32), order, out_dtype=BFLOAT)
     np.testing.assert_array_equal(got.astype(np.float32), (values + 0).astype(BFLOAT).astype(np.float32))
 

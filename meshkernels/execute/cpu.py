@@ -74,9 +74,13 @@ class MicroTile(NamedTuple):
 
 def micro_tile(dtype: np.dtype, half: bool = False, rows: int = 0, vectors: int = 0) -> MicroTile:
     """The register tile for accumulators of ``dtype`` at the width in use, with other rows and vectors if given."""
-    width = SIMD[simd()]
-    lanes = width.bytes // np.dtype(dtype).itemsize
-    sizes = (rows or width.rows, vectors or width.vectors, lanes, int(half))
+    return _micro_tile(simd(), np.dtype(dtype), half, rows, vectors)
+
+
+@cache
+def _micro_tile(name: str, dtype: np.dtype, half: bool, rows: int, vectors: int) -> MicroTile:
+    width = SIMD[name]
+    sizes = (rows or width.rows, vectors or width.vectors, width.bytes // dtype.itemsize, int(half))
     return MicroTile(*((0,) * n for n in sizes))
 
 
@@ -109,7 +113,7 @@ def aligned(size: int, dtype: np.dtype) -> np.ndarray:
 
 
 #: Packing buffers of up to this many bytes wait for the next product: pages fresh from the system cost 2-4 % of one.
-KEPT = 64 << 20
+KEPT = 160 << 20
 _kept: dict[int, np.ndarray] = {}
 
 
@@ -137,6 +141,7 @@ class Blocking(NamedTuple):
     nc: int
 
 
+@cache
 def blocking(tile: MicroTile, itemsize: int, K: int, kc: int | None = None) -> Blocking:
     """Cache blocking after Goto & van de Geijn, for a contraction of length K.
 
@@ -163,7 +168,7 @@ class _Notice(event.Listener):
 
     def on_start(self, event: event.Event) -> None:
         function = event.data["dispatcher"].py_func
-        if not self.said and function.__module__.startswith("meshkernels."):
+        if not self.said and (function.__module__ or "").startswith("meshkernels."):
             self.said = True
             print("meshkernels: compiling kernels for this CPU (seconds, once; cached on disk)", file=sys.stderr)
 

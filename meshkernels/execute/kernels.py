@@ -16,6 +16,7 @@ needs a mask. Rows and columns are packed in the order of their starts, so that 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from numba import njit
 
 from meshkernels.execute import cpu
 from meshkernels.execute.microkernel import add_chains, chain, chain_ahead, live_chain, round_half
-from meshkernels.execute.pack import Panels, copy_line, pack, seen, wide, write_back
+from meshkernels.execute.pack import Panels, copy_line, layout, pack, seen, wide, write_back
 
 # ------------------------------------------------------------------------------------------- C = A @ B on rings
 
@@ -94,16 +95,17 @@ def ring_product(A, B, order, *, out_dtype=None, accumulate=None, threads=None):
     A = A if isinstance(A, Panels) else pack_left(A, order, threads=threads, memory=cpu.borrow)
     B = B if isinstance(B, Panels) else pack_right(B, order, threads=threads, memory=cpu.borrow)
     C = np.empty((A.lanes, B.lanes), out_dtype or A.dtype)
-    L, K = len(A.places) - 1, int(A.places[-1])
+    (rows, u_row, places, _, _), (cols, u_col, *_) = A.layout, B.layout
+    L, K = len(places) - 1, int(places[-1])
     if C.size == 0 or K == 0:
         C[...] = 0
         return C
     tile = cpu.micro_tile(A.data.dtype, accumulate == "float16")
-    clock = np.concatenate([A.places[:-1] + K * turn for turn in range(3)] + [[3 * K]])
+    clock = np.concatenate([places[:-1] + K * turn for turn in range(3)] + [[3 * K]])
 
-    def block(rows, cols, tiles):
-        _ring_block(tile, A.data, B.data, len(A.index), len(B.index), rows.start, cols.start,
-                    A.start[rows], B.start[cols], clock, L, A.kc, tiles)  # fmt: skip
+    def block(i, j, tiles):
+        _ring_block(tile, A.data, B.data, len(rows), len(cols), i.start, j.start, u_row[i], u_col[j], clock, L, A.kc,
+                    tiles)  # fmt: skip
 
     _over_blocks(block, A, B, tile, C, 1, threads)
     for operand, panels in zip(given, (A, B)):
@@ -114,40 +116,47 @@ def ring_product(A, B, order, *, out_dtype=None, accumulate=None, threads=None):
 
 def _over_blocks(block, A, B, tile, C, copies, threads):
     """The loops jc and ic, shared out over threads: ``block(rows, cols, tiles)``, then its tiles go to their places."""
-    mr, nr, K = A.width, B.width, int(A.places[-1])
+    rows, cols, K = A.layout.index, B.layout.index, len(A.layout.k_of)
+    mr, nr = A.layout.width, B.layout.width
     _, mc, nc = cpu.blocking(tile, A.data.itemsize, K, A.kc)
     threads = cpu.threads_for(A.lanes * B.lanes * K // 8, threads)
-    spans_j = cpu.spans(len(B.index), nr, nc // copies)
-    blocks = [(rows, cols) for cols in spans_j for rows in cpu.spans(len(A.index), mr, mc, threads)]
+    spans_j = cpu.spans(len(cols), nr, nc // copies)
+    blocks = [(i, j) for j in spans_j for i in cpu.spans(len(rows), mr, mc, threads)]
     out = C.reshape(-1).view(seen(C.dtype))
 
     def work(tickets):
         tiles = cpu.borrow(copies * (mc + mr) * (nc + nr), A.data.dtype)
         for ticket in tickets:
-            rows, cols = blocks[ticket]
-            block(rows, cols, tiles)
-            i, j = A.index[rows.start : min(rows.stop, A.lanes)], B.index[cols.start : min(cols.stop, B.lanes)]
+            i, j = blocks[ticket]
+            block(i, j, tiles)
+            i, j = rows[i.start : min(i.stop, A.lanes)], cols[j.start : min(j.stop, B.lanes)]
             write_back(tiles, mr, (0,) * nr, i, j, C.shape[1], out)
         cpu.give_back(tiles)
 
     cpu.parallel(work, len(blocks), threads)
 
 
-def _ring_panels(X, start, order, left, options):
-    tile = cpu.micro_tile(wide(X.dtype))
+@lru_cache(maxsize=64)
+def _ring_layout(order, left, lanes, K, width):
+    start, tile = (order.row_start, order.row_tile) if left else (order.col_start, order.col_tile)
+    return layout(start[np.arange(lanes) // tile], order.blocks, order.block, K, width)
+
+
+def _ring_panels(X, order, left, options):
+    tile, (lanes, K) = cpu.micro_tile(wide(X.dtype)), X.shape
     width = len(tile.rows) if left else len(tile.vectors) * len(tile.lanes)
-    kc = cpu.blocking(tile, wide(X.dtype).itemsize, X.shape[1]).kc
-    return pack(X, start, order.blocks, order.block, width, kc, **options)
+    kc = cpu.blocking(tile, wide(X.dtype).itemsize, K).kc
+    return pack(X, _ring_layout(order, left, lanes, K, width), kc, **options)
 
 
 def pack_left(A, order, **options) -> Panels:
     """A (M, K) as `ring_product` reads it, to be used again and again with this order."""
-    return _ring_panels(A, order.row_start[np.arange(A.shape[0]) // order.row_tile], order, True, options)
+    return _ring_panels(A, order, True, options)
 
 
 def pack_right(B, order, **options) -> Panels:
     """B (K, N) as `ring_product` reads it, to be used again and again with this order."""
-    return _ring_panels(B.T, order.col_start[np.arange(B.shape[1]) // order.col_tile], order, False, options)
+    return _ring_panels(B.T, order, False, options)
 
 
 # ------------------------------------------------------------------------------- S = Q @ K.T on chains of cores
@@ -215,12 +224,13 @@ def chain_product(Q, K, root, parts, *, out_dtype=None, accumulate=None, threads
     tile, eb = cpu.micro_tile(wide(Q.dtype), accumulate == "float16"), -(-E // parts)
     kc = max(1, cpu.blocking(tile, wide(Q.dtype).itemsize, E).kc // eb) * eb  # whole blocks
     mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)
-    left = pack(Q, np.zeros(len(Q), np.int64), [0], E, mr, kc, threads=threads, memory=cpu.borrow)
-    right = pack(K, root, [0], E, nr, kc, threads=threads, memory=cpu.borrow)
+    rows, cols = layout(np.zeros(len(Q), np.int64), [0], E, E, mr), layout(root, [0], E, E, nr)
+    left = pack(Q, rows, kc, threads=threads, memory=cpu.borrow)
+    right = pack(K, cols, kc, threads=threads, memory=cpu.borrow)
 
-    def block(rows, cols, tiles):
-        _chain_block(tile, left.data, right.data, len(left.index), len(right.index), rows.start, cols.start,
-                     rows.stop - rows.start, right.start[cols], E, eb, parts, kc, tiles,
+    def block(i, j, tiles):
+        _chain_block(tile, left.data, right.data, len(rows.index), len(cols.index), i.start, j.start,
+                     i.stop - i.start, cols.start[j], E, eb, parts, kc, tiles,
                      cpu.aligned(mr * nr, tiles.dtype))  # fmt: skip
 
     _over_blocks(block, left, right, tile, S, 2, threads)
@@ -248,7 +258,8 @@ def pack_gemv(W, parts, *, threads=None) -> PlacedVectorOperand:
     """W (K, N), cut in ``parts`` K blocks of ceil(K / parts), stored once for many products."""
     tile, K = _gemv_tile(W.dtype), W.shape[0]
     start, width = np.zeros(W.shape[1], np.int64), len(tile.vectors) * len(tile.lanes)
-    return PlacedVectorOperand(pack(W.T, start, [0], K, width, max(K, 1), widened=False, threads=threads), parts)
+    columns = layout(start, [0], K, K, width)
+    return PlacedVectorOperand(pack(W.T, columns, max(K, 1), widened=False, threads=threads), parts)
 
 
 @njit(cache=True, nogil=True)
@@ -277,10 +288,10 @@ def gemv_sums(x, W: PlacedVectorOperand, dst, src, rows, *, accumulate=None, thr
     """
     panels, parts = W
     tile = _gemv_tile(panels.dtype, accumulate == "float16")
-    out = np.empty((len(rows), len(panels.index)), wide(panels.dtype))
-    x, data, kb, nr = x.astype(out.dtype), panels.data, -(-len(x) // parts), panels.width
+    out = np.empty((len(rows), len(panels.layout.index)), wide(panels.dtype))
+    x, data, kb, nr = x.astype(out.dtype), panels.data, -(-len(x) // parts), panels.layout.width
     dst, src, rows = (np.asarray(a, np.int64) for a in (dst, src, rows))
-    count = len(panels.index) // nr
+    count = len(panels.layout.index) // nr
     spans = cpu.spans(count, 1, max(1, count // 16))
 
     def work(tickets):

@@ -92,22 +92,12 @@ def move(typingctx, lanes, address, like, out, offset):
     return types.void(lanes, types.intp, like, out, types.intp), codegen
 
 
-def _prefetch(builder, address, locality):
+def _prefetch(builder, address):
+    """Ask for the cache line at an address, into L2; harmless where there is none."""
     byte = ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(function, [builder.inttoptr(address, byte), _I32(0), _I32(locality), _I32(1)])
-
-
-@intrinsic
-def prefetch(typingctx, address):
-    """Ask for the cache line at an address; harmless where there is none."""
-
-    def codegen(context, builder, sig, args):
-        _prefetch(builder, args[0], 3)
-        return context.get_dummy_value()
-
-    return types.void(types.intp), codegen
+    builder.call(function, [builder.inttoptr(address, byte), _I32(0), _I32(2), _I32(1)])  # read, L2, data
 
 
 @intrinsic
@@ -192,7 +182,7 @@ def _micro_kernel(context, module, tile, left_type, storage, target, kind):
             right = [_load(context, builder, builder.gep(line, [_I64(v * lanes)]), storage, lanes) for v in range(vectors)]
             right = [_convert(builder, x, storage, target, lanes) for x in right]
             if kind == "ahead":
-                _prefetch(builder, builder.add(more[0], builder.mul(loop.index, _I64(64))), 2)
+                _prefetch(builder, builder.add(more[0], builder.mul(loop.index, _I64(64))))
             for r in range(rows):
                 if r and r % 2 == 0:
                     _fence(builder)

@@ -9,28 +9,50 @@ float16 and bfloat16 become float32 on the way, unless they are kept for GEMV.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from meshkernels.execute import cpu
-from meshkernels.execute.microkernel import move, prefetch, transpose4
+from meshkernels.execute.microkernel import move, transpose4
 
 #: Storage types that Numba has no arithmetic for travel as 16-bit integers; see microkernel.HALF and BFLOAT.
 _BITS = {"float16": np.dtype(np.uint16), "bfloat16": np.dtype(np.int16)}
 
 
+@cache
 def seen(dtype: np.dtype) -> np.dtype:
     """``dtype`` as Numba sees it: float16 as uint16, bfloat16 as int16, anything else as it is."""
     return _BITS.get(np.dtype(dtype).name, np.dtype(dtype))
 
 
+@cache
 def wide(dtype: np.dtype) -> np.dtype:
     """The precision sums are kept in: float64 for float64 storage, else float32."""
     return np.dtype(np.float64 if np.dtype(dtype) == np.float64 else np.float32)
 
 
 _ONE, _FOUR, _SIXTEEN = (0,), (0,) * 4, (0,) * 16  # vector lengths, as types: see cpu.MicroTile
+
+
+class Layout(NamedTuple):
+    """Where the numbers of an operand go.
+
+    Attributes:
+        index: (panels * width,) which row of A (column of B) each lane is; padding repeats the last.
+        start: (panels * width,) int32, the lane's share of the ring place where its chains start; ascending.
+        places: (L + 1,) multiply-adds before each ring place; the last is K.
+        k_of: (K,) which k stands at each place.
+        width: lanes in a panel.
+    """
+
+    index: np.ndarray
+    start: np.ndarray
+    places: np.ndarray
+    k_of: np.ndarray
+    width: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,44 +62,48 @@ class Panels:
     Attributes:
         data: (K * panels * width,) element (place, panel p, lane l) at ``chunk * kc * panels * width +
             (p * depth + place - chunk * kc) * width + l``, where the chunk is depth = min(kc, K - chunk * kc) deep.
-        index: (panels * width,) which row of A (column of B) each lane is; padding repeats the last.
-        start: (panels * width,) int32, the lane's share of the ring place where its chains start; ascending.
-        places: (L + 1,) multiply-adds before each ring place; the last is K.
+        layout: see `Layout`.
         kc: depth of a chunk.
-        width: lanes in a panel.
         lanes: rows of A (columns of B).
         dtype: of the operand before packing.
     """
 
     data: np.ndarray
-    index: np.ndarray
-    start: np.ndarray
-    places: np.ndarray
+    layout: Layout
     kc: int
-    width: int
     lanes: int
     dtype: np.dtype
 
 
-def pack(X, start, blocks, block, width, kc, *, widened=True, threads=None, memory=cpu.aligned) -> Panels:
-    """Pack the rows of ``X`` (lanes, K), any strides: lanes sorted by ``start``, K in the order of ``blocks``.
+def layout(start, blocks, block, K, width) -> Layout:
+    """Lanes sorted by ``start``, K in the order of ``blocks``.
 
     Args:
-        X: A itself, or B.T.
         start: (lanes,) ring place at which each lane's chains start.
         blocks: (L,) K-block ids in ring order, each ``block`` long, the last ones short or empty.
         width: lanes of a panel.
+    """
+    lanes = len(start)
+    padded = np.minimum(np.arange(-(-lanes // width) * width), lanes - 1)
+    index = np.argsort(start, kind="stable")[padded]
+    first = np.minimum(np.asarray(blocks, np.int64) * block, K)
+    lengths = np.minimum(first + block, K) - first
+    places = np.concatenate(([0], np.cumsum(lengths)))
+    k_of = np.arange(K) + np.repeat(first - places[:-1], lengths)
+    return Layout(index, np.asarray(start)[index].astype(np.int32), places, k_of, width)
+
+
+def pack(X, layout, kc, *, widened=True, threads=None, memory=cpu.aligned) -> Panels:
+    """Pack the rows of ``X`` (lanes, K), any strides.
+
+    Args:
+        X: A itself, or B.T.
         kc: depth of a chunk.
         widened: convert 16-bit storage to float32.
         memory: where the panels come from.
     """
     lanes, K = X.shape
-    panels = -(-lanes // width)
-    index = np.argsort(start, kind="stable")[np.minimum(np.arange(panels * width), lanes - 1)]
-    first = np.minimum(np.asarray(blocks, np.int64) * block, K)
-    lengths = np.minimum(first + block, K) - first
-    places = np.concatenate(([0], np.cumsum(lengths)))
-    k_of = np.arange(K) + np.repeat(first - places[:-1], lengths)
+    index, _, _, k_of, width = layout
     like = np.empty(0, seen(X.dtype))
     data = memory(len(index) * K, wide(X.dtype) if widened else like.dtype)
     copy = _copy_runs if X.strides[0] == X.itemsize else _transpose
@@ -88,14 +114,14 @@ def pack(X, start, blocks, block, width, kc, *, widened=True, threads=None, memo
             p0, p1 = groups[ticket].start, groups[ticket].stop
             copy(address, *X.strides, like, index, (0,) * width, k_of, kc, p0, p1, data)
 
-    # 256 lanes at a time: long runs of a row are read, and few panels are written, at once.
+    # 1 KiB of a row at a time: long runs are read, and few panels are written, at once.
     threads = cpu.threads_for(data.size, threads)
-    groups = cpu.spans(panels, 1, max(1, 256 // width), threads)
+    groups = cpu.spans(len(index) // width, 1, max(1, 1024 // (X.itemsize * width)), threads)
     cpu.parallel(work, len(groups), threads)
-    return Panels(data, index, np.asarray(start)[index].astype(np.int32), places, kc, width, lanes, X.dtype)
+    return Panels(data, layout, kc, lanes, X.dtype)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True, inline="always")
 def copy_line(address, count, like, out, to):
     """out[to : to + count] = the numbers, of the dtype of ``like``, at an address; converted."""
     r = 0
@@ -115,29 +141,23 @@ def _copy_runs(address, lane_step, k_step, like, index, lanes, k_of, kc, p0, p1,
     """Panels p0 .. p1 - 1 of an operand whose lanes lie side by side (steps in bytes): copy runs, row after row."""
     K, width = len(k_of), len(lanes)
     begins = np.array([l for l in range(p0 * width, p1 * width) if l % width == 0 or index[l] != index[l - 1] + 1])
-    ends = np.append(begins[1:], p1 * width)
-    for place in range(K):
-        row, ahead = address + k_of[place] * k_step, (k_of[min(place + 8, K - 1)] - k_of[place]) * k_step
-        chunk = place - place % kc
+    runs, source = np.append(begins[1:], p1 * width) - begins, address + index[begins] * lane_step
+    for chunk in range(0, K, kc):
         depth = min(kc, K - chunk)
-        base = chunk * len(index) + (place - chunk) * width
-        for i in range(len(begins)):
-            l = begins[i]
-            at, run = row + index[l] * lane_step, ends[i] - l
-            to = base + l % width + l // width * width * depth
-            if run == width:
-                for line in range(0, width * like.itemsize, 64):
-                    prefetch(at + ahead + line)
-                move(lanes, at, like, out, to)
-            else:
-                prefetch(at + ahead)
-                copy_line(at, run, like, out, to)
+        target = chunk * len(index) + begins // width * width * depth + begins % width
+        for k in range(depth):
+            row, line = k_of[chunk + k] * k_step, k * width
+            for i in range(len(begins)):
+                if runs[i] == width:
+                    move(lanes, source[i] + row, like, out, target[i] + line)
+                else:
+                    copy_line(source[i] + row, runs[i], like, out, target[i] + line)
 
 
 @njit(cache=True, nogil=True)
 def _transpose(address, lane_step, k_step, like, index, lanes, k_of, kc, p0, p1, out):
     """The same for lanes that lie apart: a transposition, 4 x 4 at a time where k is contiguous."""
-    K, width, strip = len(k_of), len(lanes), 64
+    K, width, strip = len(k_of), len(lanes), 64 // like.itemsize  # a cache line of each lane
     for p in range(p0, p1):
         place = 0
         while place < K:
@@ -148,16 +168,10 @@ def _transpose(address, lane_step, k_step, like, index, lanes, k_of, kc, p0, p1,
                 count += 1
             row, to = address + k_of[place] * k_step, chunk * len(index) + (p * depth + place - chunk) * width
             fours = count - count % 4 if k_step == like.itemsize else 0
-            ahead = (k_of[min(place + count, K - 1)] - k_of[place]) * k_step
             for l in range(0, width - 3, 4):
                 q = p * width + l
                 a0, a1 = row + index[q] * lane_step, row + index[q + 1] * lane_step
                 a2, a3 = row + index[q + 2] * lane_step, row + index[q + 3] * lane_step
-                for line in range(0, fours * like.itemsize, 64):
-                    prefetch(a0 + ahead + line)
-                    prefetch(a1 + ahead + line)
-                    prefetch(a2 + ahead + line)
-                    prefetch(a3 + ahead + line)
                 for k in range(0, fours, 4):
                     s = k * k_step
                     transpose4((a0 + s, a1 + s, a2 + s, a3 + s), k_step, like, out, to + k * width + l, width)
