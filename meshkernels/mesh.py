@@ -116,9 +116,11 @@ class Tiling:
     def cut(self, matrix: np.ndarray) -> np.ndarray:
         """Copy ``matrix: shape`` into zero-padded blocks ``(I * J, h, w)`` in order of their ids."""
         (I, J), (h, w) = self.grid, self.tile
-        padded = np.zeros((I * h, J * w), matrix.dtype)
-        padded[: self.shape[0], : self.shape[1]] = matrix
-        return np.ascontiguousarray(padded.reshape(I, h, J, w).swapaxes(1, 2)).reshape(I * J, h, w)
+        if matrix.shape != (I * h, J * w):
+            padded = np.zeros((I * h, J * w), matrix.dtype)
+            padded[: self.shape[0], : self.shape[1]] = matrix
+            matrix = padded
+        return matrix.reshape(I, h, J, w).swapaxes(1, 2).copy().reshape(I * J, h, w)
 
     def join(self, blocks: np.ndarray) -> np.ndarray:
         """The inverse of `cut`: ``(I * J, h, w)`` -> ``shape``, the padding dropped."""

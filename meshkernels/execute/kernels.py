@@ -333,12 +333,18 @@ def _tile_step(tile, At, Bt, ha, hb, mt, nt, kb, transposed, c0, c1, C):
     mp, width = (mt + mr - 1) // mr * mr, (nt + nr - 1) // nr * nr
     whole = mp == mt and width == nt and not transposed
     a, b, c = np.zeros(mp * kb, C.dtype), np.zeros(kb * width, C.dtype), np.zeros(mp * width, C.dtype)
+    a_bytes, b_bytes = mt * kb * At.itemsize, kb * nt * Bt.itemsize
     for core in range(c0, c1):
         a0, b0, home = ha[core] * mt * kb, hb[core] * kb * nt, core * mt * nt
         if whole:
+            later = min(core + 1, c1 - 1)
+            a_next, b_next = At.ctypes.data + ha[later] * a_bytes, Bt.ctypes.data + hb[later] * b_bytes
+            line = 0
             for jr in range(0, nt, nr):
                 for ir in range(0, mt, mr):
-                    chain(tile, At, a0 + ir * kb, kb, 1, Bt, b0 + jr, nt, C, home + ir * nt + jr, nt, kb)
+                    ahead = a_next + line if line < a_bytes else b_next + min(line - a_bytes, b_bytes)
+                    chain_ahead(tile, At, a0 + ir * kb, kb, 1, Bt, b0 + jr, nt, C, home + ir * nt + jr, nt, kb, ahead)
+                    line += kb * 64
             continue
         copy_line(At.ctypes.data + a0 * At.itemsize, mt * kb, At, a, 0)
         source = Bt.ctypes.data + b0 * Bt.itemsize

@@ -93,11 +93,21 @@ def move(typingctx, lanes, address, like, out, offset):
 
 
 def _prefetch(builder, address):
-    """Ask for the cache line at an address, into L2; harmless where there is none."""
     byte = ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(function, [builder.inttoptr(address, byte), _I32(0), _I32(2), _I32(1)])  # read, L2, data
+    builder.call(function, [builder.inttoptr(address, byte), _I32(0), _I32(3), _I32(1)])  # read, keep, data
+
+
+@intrinsic
+def prefetch(typingctx, address):
+    """Ask for the cache line at an address; harmless where there is none."""
+
+    def codegen(context, builder, sig, args):
+        _prefetch(builder, args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), codegen
 
 
 @intrinsic

@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from meshkernels.execute import cpu
-from meshkernels.execute.microkernel import move, transpose4
+from meshkernels.execute.microkernel import move, prefetch, transpose4
 
 #: Storage types that Numba has no arithmetic for travel as 16-bit integers; see microkernel.HALF and BFLOAT.
 _BITS = {"float16": np.dtype(np.uint16), "bfloat16": np.dtype(np.int16)}
@@ -146,8 +146,10 @@ def _copy_runs(address, lane_step, k_step, like, index, lanes, k_of, kc, p0, p1,
         depth = min(kc, K - chunk)
         target = chunk * len(index) + begins // width * width * depth + begins % width
         for k in range(depth):
-            row, line = k_of[chunk + k] * k_step, k * width
+            row, line, ahead = k_of[chunk + k] * k_step, k * width, k_of[min(chunk + k + 8, K - 1)] * k_step
             for i in range(len(begins)):
+                for byte in range(0, runs[i] * like.itemsize, 64):
+                    prefetch(source[i] + ahead + byte)
                 if runs[i] == width:
                     move(lanes, source[i] + row, like, out, target[i] + line)
                 else:
