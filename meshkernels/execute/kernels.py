@@ -36,7 +36,6 @@ def _ring_block(tile, A, B, a_lanes, b_lanes, ic, jc, u_row, u_col, clock, L, kc
     begin, end = clock[u_row[0] + u_col[0]], clock[u_row[-1] + u_col[-1] + L]
     life = np.empty((2 * (u_row[-1] - u_row[0] + u_col[-1] - u_col[0]) + 2, 3), np.int32)
     pc = begin // K * K + begin % K // kc * kc
-    size, a_data, b_data = A.itemsize, A.ctypes.data, B.ctypes.data
     while pc < end:
         depth = min(kc, K - pc % K)
         stop, a_pc, b_pc = pc + depth, pc % K * a_lanes, pc % K * b_lanes
@@ -46,11 +45,8 @@ def _ring_block(tile, A, B, a_lanes, b_lanes, ic, jc, u_row, u_col, clock, L, kc
                 a0, b0 = a_pc + (ic + ir) * depth, b_pc + (jc + jr) * depth
                 low, high = u_row[ir] + u_col[jr], u_row[ir + mr - 1] + u_col[jr + nr - 1]
                 if clock[high] < pc and stop <= clock[low + L]:  # all alive
-                    ahead = a_data + a0 * size
-                    if jr + nr == len(u_col):  # the next block of A
-                        ahead = a_data + (stop % K * a_lanes + (ic + ir) * min(kc, K - stop % K)) * size
-                    elif ir // mr < nr * size // 64:  # a part of the next panel of B
-                        ahead = b_data + (b0 + nr * depth) * size + ir // mr * 64 * depth
+                    a_next = stop % K * a_lanes + (ic + ir) * min(kc, K - stop % K)
+                    ahead = _ahead(A, a0, a_next if jr + nr == len(u_col) else -1, B, b0, nr, depth, ir // mr)
                     chain_ahead(tile, A, a0, 1, mr, B, b0, nr, C, at, nr, depth, ahead)
                 elif clock[low] < stop and pc < clock[high + L]:
                     k0 = max(clock[low], pc)
@@ -58,6 +54,17 @@ def _ring_block(tile, A, B, a_lanes, b_lanes, ic, jc, u_row, u_col, clock, L, kc
                     a, b = a0 + (k0 - pc) * mr, b0 + (k0 - pc) * nr
                     live_chain(tile, A, a, 1, mr, B, b, nr, C, at, nr, spans, u_row, ir, u_col, jr, life)
         pc = stop
+
+
+@njit(cache=True, nogil=True)
+def _ahead(A, a0, a_next, B, b0, nr, depth, call):
+    """What to ask for, a cache line in each of ``depth`` steps: the next block of A if given, else the next panel of B.
+
+    The first calls share that panel; the others ask for what is there already: the panel of A at a0.
+    """
+    if a_next < 0 and call * 64 < nr * B.itemsize:
+        return B.ctypes.data + (b0 + nr * depth) * B.itemsize + call * 64 * depth
+    return A.ctypes.data + (a0 if a_next < 0 else a_next) * A.itemsize
 
 
 @njit(cache=True, nogil=True)
@@ -176,11 +183,14 @@ def _chain_block(tile, Q, K, q_lanes, k_lanes, ic, jc, rows, root, E, eb, parts,
         g, step = (sweep, 1) if left else (2 * groups - 1 - sweep, -1)
         x0, x1, pc = g * group, min(g * group + group, parts), min(g * kc, E)
         deep = min(kc, E - pc)
+        after = min(pc + kc, E) if left else max(0, pc - kc)  # where the next sweep begins
         for jr in range(0, len(root), nr):
             low, high = root[jr], root[jr + nr - 1]
             for ir in range(0, rows, mr):
                 at = (jr // nr * rows + ir) * nr + (0 if left else size)
                 q0, k0 = pc * q_lanes + (ic + ir) * deep, pc * k_lanes + (jc + jr) * deep
+                q_next = after * q_lanes + (ic + ir) * min(kc, E - after)
+                ahead = _ahead(Q, q0, q_next if jr + nr == len(root) else -1, K, k0, nr, deep, ir // mr)
                 x, last = (x0, min(x1, high + 1)) if left else (x1 - 1, max(x0, low + 1) - 1)
                 common = min(x1, low + 1) if left else max(x0, high + 1) - 1  # up to here for all columns of the tile
                 while (last - x) * step > 0:
@@ -189,11 +199,11 @@ def _chain_block(tile, Q, K, q_lanes, k_lanes, ic, jc, rows, root, E, eb, parts,
                     if (common - x) * step > 0:
                         chains = 1 if depth < eb else (min(common, whole) - x if left else x - common)
                         q_step, k_step = step * eb * mr, step * eb * nr
-                        add_chains(tile, Q, q, 1, mr, K, b, nr, S, at, nr, depth, chains, q_step, k_step)
+                        add_chains(tile, Q, q, 1, mr, K, b, nr, S, at, nr, depth, chains, q_step, k_step, ahead)
                         x += step * chains
                         continue
                     spare[:] = S[at : at + mr * nr]
-                    add_chains(tile, Q, q, 1, mr, K, b, nr, spare, 0, nr, depth, 1, 0, 0)
+                    add_chains(tile, Q, q, 1, mr, K, b, nr, spare, 0, nr, depth, 1, 0, 0, ahead)
                     for i in range(mr * nr):
                         if (x <= root[jr + i % nr]) == left:
                             S[at + i] = spare[i]

@@ -161,7 +161,7 @@ def _micro_kernel(context, module, tile, left_type, storage, target, kind):
         return module.globals[name]
     scalar = context.get_value_type(target)
     factor, element = (context.get_value_type(dtype).as_pointer() for dtype in (left_type, storage))
-    more = {"chain": [], "ahead": [_I64], "add": [_I64] * 3, "live": [_I32.as_pointer()] * 3}[kind]
+    more = {"chain": [], "ahead": [_I64], "add": [_I64] * 4, "live": [_I32.as_pointer()] * 3}[kind]
     kinds = [factor, _I64, _I64, element, _I64, scalar.as_pointer(), _I64, _I64, *more]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
     function.linkage = "internal"
@@ -186,13 +186,13 @@ def _micro_kernel(context, module, tile, left_type, storage, target, kind):
         for x, place in zip(values, places):
             _store(context, builder, x, place)
 
-    def multiply_add(a, b, begin, end):
+    def multiply_add(a, b, begin, end, ahead=None):
         with cgutils.for_range(builder, end, begin, _I64) as loop:
             line, column = builder.gep(b, [builder.mul(loop.index, b_k)]), builder.gep(a, [builder.mul(loop.index, a_k)])
             right = [_load(context, builder, builder.gep(line, [_I64(v * lanes)]), storage, lanes) for v in range(vectors)]
             right = [_convert(builder, x, storage, target, lanes) for x in right]
-            if kind == "ahead":
-                _prefetch(builder, builder.add(more[0], builder.mul(loop.index, _I64(64))))
+            if ahead is not None:
+                _prefetch(builder, builder.add(ahead, builder.mul(loop.index, _I64(64))))
             for r in range(rows):
                 if r and r % 2 == 0:
                     _fence(builder)
@@ -210,14 +210,15 @@ def _micro_kernel(context, module, tile, left_type, storage, target, kind):
 
     if kind in ("chain", "ahead"):
         put(sums(), accumulators)
-        multiply_add(a, b, _I64(0), count)
+        multiply_add(a, b, _I64(0), count, *more)
         put(now(), homes)
     elif kind == "add":
-        chains, a_step, b_step = more
+        chains, a_step, b_step, ahead = more
         with cgutils.for_range(builder, chains, intp=_I64) as loop:
             put(zeros, accumulators)
             a_chain, b_chain = (builder.gep(x, [builder.mul(loop.index, step)]) for x, step in ((a, a_step), (b, b_step)))
-            multiply_add(a_chain, b_chain, _I64(0), count)
+            line = builder.mul(builder.mul(loop.index, count), _I64(64))
+            multiply_add(a_chain, b_chain, _I64(0), count, builder.add(ahead, line))
             put([rounded(builder.fadd(old, x)) for old, x in zip(sums(), now())], homes)
     else:
         put(sums(), accumulators)
@@ -276,10 +277,10 @@ def chain_ahead(typingctx, tile, A, a0, a_row, a_k, B, b0, b_k, C, c0, c_row, de
 
 
 @intrinsic
-def add_chains(typingctx, tile, A, a0, a_row, a_k, B, b0, b_k, C, c0, c_row, depth, chains, a_step, b_step):
-    """Add to C the results of so many chains as in `chain`, each from zero; a0 and b0 go on by a_step and b_step."""
+def add_chains(typingctx, tile, A, a0, a_row, a_k, B, b0, b_k, C, c0, c_row, depth, chains, a_step, b_step, ahead):
+    """Add to C the results of so many chains as in `chain_ahead`, each from zero; a0 and b0 go on by their steps."""
     i = types.intp
-    return _signature(tile, A, B, C, i, i, i), _caller("add")
+    return _signature(tile, A, B, C, i, i, i, i), _caller("add")
 
 
 @intrinsic
