@@ -44,15 +44,15 @@ def _ring_block(tile, A, B, a_lanes, b_lanes, ic, jc, u_row, u_col, clock, L, kc
                 at = (jr // nr * len(u_row) + ir) * nr
                 a0, b0 = a_pc + (ic + ir) * depth, b_pc + (jc + jr) * depth
                 low, high = u_row[ir] + u_col[jr], u_row[ir + mr - 1] + u_col[jr + nr - 1]
+                a_next = stop % K * a_lanes + (ic + ir) * min(kc, K - stop % K)
+                ahead = _ahead(A, a0, a_next if jr + nr == len(u_col) else -1, B, b0, nr, depth, ir // mr)
                 if clock[high] < pc and stop <= clock[low + L]:  # all alive
-                    a_next = stop % K * a_lanes + (ic + ir) * min(kc, K - stop % K)
-                    ahead = _ahead(A, a0, a_next if jr + nr == len(u_col) else -1, B, b0, nr, depth, ir // mr)
                     chain_ahead(tile, A, a0, 1, mr, B, b0, nr, C, at, nr, depth, ahead)
                 elif clock[low] < stop and pc < clock[high + L]:
                     k0 = max(clock[low], pc)
                     spans = _spans(low, high, L, clock, pc, stop, k0, life)
                     a, b = a0 + (k0 - pc) * mr, b0 + (k0 - pc) * nr
-                    live_chain(tile, A, a, 1, mr, B, b, nr, C, at, nr, spans, u_row, ir, u_col, jr, life)
+                    live_chain(tile, A, a, 1, mr, B, b, nr, C, at, nr, spans, u_row, ir, u_col, jr, life, ahead)
         pc = stop
 
 

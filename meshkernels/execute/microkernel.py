@@ -161,7 +161,7 @@ def _micro_kernel(context, module, tile, left_type, storage, target, kind):
         return module.globals[name]
     scalar = context.get_value_type(target)
     factor, element = (context.get_value_type(dtype).as_pointer() for dtype in (left_type, storage))
-    more = {"chain": [], "ahead": [_I64], "add": [_I64] * 4, "live": [_I32.as_pointer()] * 3}[kind]
+    more = {"chain": [], "ahead": [_I64], "add": [_I64] * 4, "live": [_I32.as_pointer()] * 3 + [_I64]}[kind]
     kinds = [factor, _I64, _I64, element, _I64, scalar.as_pointer(), _I64, _I64, *more]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
     function.linkage = "internal"
@@ -229,7 +229,7 @@ def _micro_kernel(context, module, tile, left_type, storage, target, kind):
             with builder.if_then(builder.icmp_signed(">=", born, _I32(0))):
                 put([builder.select(unborn, zeros[0], x) for unborn, x in zip(since(born), now())], accumulators)
             end = builder.sext(end, _I64)
-            multiply_add(a, b, builder.load(k), end)
+            multiply_add(a, b, builder.load(k), end, more[3])
             builder.store(end, k)
             with builder.if_then(builder.icmp_signed(">=", kept, _I32(0))):
                 put([builder.select(*choice) for choice in zip(since(kept), now(), sums())], homes)
@@ -249,7 +249,7 @@ def _caller(kind):
         kernel = _micro_kernel(context, builder.module, sig.args[0], *dtypes, kind)
         _, _, _, a_row, a_k, _, _, b_k, _, _, c_row, count, *more = args
         if kind == "live":
-            more = [at(12, 13), at(14, 15), context.make_array(sig.args[16])(context, builder, args[16]).data]
+            more = [at(12, 13), at(14, 15), context.make_array(sig.args[16])(context, builder, args[16]).data, args[17]]
         builder.call(kernel, [at(1, 2), a_row, a_k, at(5, 6), b_k, at(8, 9), c_row, count, *more])
         return context.get_dummy_value()
 
@@ -284,11 +284,11 @@ def add_chains(typingctx, tile, A, a0, a_row, a_k, B, b0, b_k, C, c0, c_row, dep
 
 
 @intrinsic
-def live_chain(typingctx, tile, A, a0, a_row, a_k, B, b0, b_k, C, c0, c_row, spans, row, r0, col, j0, life):
-    """As `chain`, in spans of time in which elements start and end; element (r, j) starts at u = row[r0+r] + col[j0+j].
+def live_chain(typingctx, tile, A, a0, a_row, a_k, B, b0, b_k, C, c0, c_row, spans, row, r0, col, j0, life, ahead):
+    """As `chain_ahead`, in spans of time in which elements start and end; element (r, j) starts at u = row[r0+r] + col[j0+j].
 
     life[s] = end, born, kept of span s: elements with u >= born restart from zero if born >= 0, then come the
     multiply-adds up to k = end, then elements with u >= kept are stored if kept >= 0 (the others are complete).
     """
     i = types.intp
-    return _signature(tile, A, B, C, row, i, col, i, life), _caller("live")
+    return _signature(tile, A, B, C, row, i, col, i, life, i), _caller("live")
