@@ -123,7 +123,7 @@ def ring_product(A, B, order, *, out_dtype=None, accumulate=None, threads=None):
 
 def _over_blocks(block, A, B, tile, C, copies, threads):
     """The loops jc and ic, shared out over threads: ``block(rows, cols, tiles)``, then its tiles go to their places."""
-    rows, cols, K = A.layout.index, B.layout.index, len(A.layout.k_of)
+    rows, cols, K = A.layout.source, B.layout.source, len(A.layout.k_of)
     mr, nr = A.layout.width, B.layout.width
     _, mc, nc = cpu.blocking(tile, A.data.itemsize, K, A.kc)
     threads = cpu.threads_for(A.lanes * B.lanes * K // 8, threads)
@@ -239,7 +239,7 @@ def chain_product(Q, K, root, parts, *, out_dtype=None, accumulate=None, threads
     right = pack(K, cols, kc, threads=threads, memory=cpu.borrow)
 
     def block(i, j, tiles):
-        _chain_block(tile, left.data, right.data, len(rows.index), len(cols.index), i.start, j.start,
+        _chain_block(tile, left.data, right.data, len(rows.source), len(cols.source), i.start, j.start,
                      i.stop - i.start, cols.start[j], E, eb, parts, kc, tiles,
                      cpu.aligned(mr * nr, tiles.dtype))  # fmt: skip
 
@@ -298,10 +298,10 @@ def gemv_sums(x, W: PlacedVectorOperand, dst, src, rows, *, accumulate=None, thr
     """
     panels, parts = W
     tile = _gemv_tile(panels.dtype, accumulate == "float16")
-    out = np.empty((len(rows), len(panels.layout.index)), wide(panels.dtype))
+    out = np.empty((len(rows), len(panels.layout.source)), wide(panels.dtype))
     x, data, kb, nr = x.astype(out.dtype), panels.data, -(-len(x) // parts), panels.layout.width
     dst, src, rows = (np.asarray(a, np.int64) for a in (dst, src, rows))
-    count = len(panels.layout.index) // nr
+    count = len(panels.layout.source) // nr
     spans = cpu.spans(count, 1, max(1, count // 16))
 
     def work(tickets):

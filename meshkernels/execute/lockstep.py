@@ -98,7 +98,9 @@ def _gathered(schedule: Schedule, values: dict[str, np.ndarray]) -> np.ndarray:
     out = values[schedule.output]
     h, w = out.shape[3:]
     kept = schedule.collect if schedule.collect.shape[1] == 1 else schedule.collect[:, : len(out)]
-    parts = out.reshape(len(out) * schedule.mesh.cores, h, w)[kept]  # (blocks, parts, h, w)
+    flat = out.reshape(len(out) * schedule.mesh.cores, h, w)
+    in_place = kept.shape == (len(flat), 1) and (kept[:, 0] == np.arange(len(flat))).all()
+    parts = flat[:, None] if in_place else flat[kept]  # (blocks, parts, h, w)
     return parts.swapaxes(1, 2).reshape(len(parts), h, parts.shape[1] * w)
 
 

@@ -188,9 +188,10 @@ def _micro_kernel(context, module, tile, left_type, storage, target, kind):
 
     def multiply_add(a, b, begin, end, ahead=None):
         with cgutils.for_range(builder, end, begin, _I64) as loop:
-            line, column = builder.gep(b, [builder.mul(loop.index, b_k)]), builder.gep(a, [builder.mul(loop.index, a_k)])
-            right = [_load(context, builder, builder.gep(line, [_I64(v * lanes)]), storage, lanes) for v in range(vectors)]
-            right = [_convert(builder, x, storage, target, lanes) for x in right]
+            line, column = (builder.gep(x, [builder.mul(loop.index, step)]) for x, step in ((b, b_k), (a, a_k)))
+            places = [builder.gep(line, [_I64(v * lanes)]) for v in range(vectors)]
+            right = [_convert(builder, _load(context, builder, place, storage, lanes), storage, target, lanes)
+                     for place in places]  # fmt: skip
             if ahead is not None:
                 _prefetch(builder, builder.add(ahead, builder.mul(loop.index, _I64(64))))
             for r in range(rows):
@@ -198,8 +199,8 @@ def _micro_kernel(context, module, tile, left_type, storage, target, kind):
                     _fence(builder)
                 x = builder.load(builder.gep(column, [builder.mul(a_row, _I64(r))]))
                 left = _splat(builder, _convert(builder, x, left_type, target), lanes)
-                for x, place in list(zip(right, accumulators[r * vectors :])):
-                    put([rounded(_fma(builder, left, x, builder.load(place)))], [place])
+                for x, place in zip(right, accumulators[r * vectors :]):
+                    builder.store(rounded(_fma(builder, left, x, builder.load(place))), place)
 
     def since(time):
         """Which elements start at ring time ``time`` or later."""
@@ -216,9 +217,9 @@ def _micro_kernel(context, module, tile, left_type, storage, target, kind):
         chains, a_step, b_step, ahead = more
         with cgutils.for_range(builder, chains, intp=_I64) as loop:
             put(zeros, accumulators)
-            a_chain, b_chain = (builder.gep(x, [builder.mul(loop.index, step)]) for x, step in ((a, a_step), (b, b_step)))
+            starts = [builder.gep(x, [builder.mul(loop.index, step)]) for x, step in ((a, a_step), (b, b_step))]
             line = builder.mul(builder.mul(loop.index, count), _I64(64))
-            multiply_add(a_chain, b_chain, _I64(0), count, builder.add(ahead, line))
+            multiply_add(*starts, _I64(0), count, builder.add(ahead, line))
             put([rounded(builder.fadd(old, x)) for old, x in zip(sums(), now())], homes)
     else:
         put(sums(), accumulators)
@@ -285,8 +286,9 @@ def add_chains(typingctx, tile, A, a0, a_row, a_k, B, b0, b_k, C, c0, c_row, dep
 
 @intrinsic
 def live_chain(typingctx, tile, A, a0, a_row, a_k, B, b0, b_k, C, c0, c_row, spans, row, r0, col, j0, life, ahead):
-    """As `chain_ahead`, in spans of time in which elements start and end; element (r, j) starts at u = row[r0+r] + col[j0+j].
+    """As `chain_ahead`, in spans of time in which elements start and end.
 
+    Element (r, j) starts at u = row[r0 + r] + col[j0 + j].
     life[s] = end, born, kept of span s: elements with u >= born restart from zero if born >= 0, then come the
     multiply-adds up to k = end, then elements with u >= kept are stored if kept >= 0 (the others are complete).
     """

@@ -41,14 +41,14 @@ class Layout(NamedTuple):
     """Where the numbers of an operand go.
 
     Attributes:
-        index: (panels * width,) which row of A (column of B) each lane is; padding repeats the last.
+        source: (panels * width,) which row of A (column of B) each lane is; padding repeats the last.
         start: (panels * width,) int32, the lane's share of the ring place where its chains start; ascending.
         places: (L + 1,) multiply-adds before each ring place; the last is K.
         k_of: (K,) which k stands at each place.
         width: lanes in a panel.
     """
 
-    index: np.ndarray
+    source: np.ndarray
     start: np.ndarray
     places: np.ndarray
     k_of: np.ndarray
