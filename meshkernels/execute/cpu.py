@@ -89,7 +89,10 @@ def caches() -> tuple[int, int]:
     """Bytes of L1 data and L2 cache of one core; 32 KiB and 512 KiB where the system does not say (Linux does)."""
     sizes = {"1": 32 << 10, "2": 512 << 10}
     for entry in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
-        level, kind, size = ((entry / name).read_text().strip() for name in ("level", "type", "size"))
+        try:
+            level, kind, size = ((entry / name).read_text().strip() for name in ("level", "type", "size"))
+        except OSError:  # some systems leave files out
+            continue
         if level in sizes and kind != "Instruction" and size.endswith("K"):
             sizes[level] = int(size[:-1]) << 10
     return sizes["1"], sizes["2"]
@@ -112,25 +115,38 @@ def aligned(size: int, dtype: np.dtype) -> np.ndarray:
     return raw[skip : skip + needed].view(dtype)
 
 
-#: Packing buffers of up to this many bytes wait for the next product: pages fresh from the system cost 2-4 % of one.
-KEPT = 160 << 20
-_kept: dict[int, np.ndarray] = {}
+def _physical_memory() -> int:
+    """Bytes of main memory; 4 GiB where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 4 << 30
+
+
+#: Packing buffers wait for the next product, up to 1/32 of main memory: fresh pages cost 2-9 % of a product.
+KEPT = _physical_memory() // 32
+_kept: dict[int, np.ndarray] = {}  # the oldest first
 
 
 def borrow(size: int, dtype: np.dtype) -> np.ndarray:
     """As `aligned`, but perhaps a buffer that was given back."""
     needed = size * np.dtype(dtype).itemsize
     for key, buffer in sorted(_kept.items(), key=lambda item: len(item[1])):
-        if needed <= len(buffer) <= 2 * needed + 4096 and _kept.pop(key, None) is not None:
+        if needed <= len(buffer) <= 5 * needed // 4 + 4096 and _kept.pop(key, None) is not None:
             return buffer[:needed].view(dtype)
     return aligned(needed, np.dtype(np.uint8)).view(dtype)
 
 
 def give_back(array: np.ndarray) -> None:
-    """Let a later `borrow` have the memory of ``array``, which nobody uses any more."""
-    if array.nbytes + sum(map(len, list(_kept.values()))) <= KEPT:
-        buffer = array.view(np.uint8)
-        _kept[id(buffer)] = buffer
+    """Let a later `borrow` have the memory of ``array``, which nobody uses any more; the oldest make room for it."""
+    if array.nbytes > KEPT:
+        return
+    for key in list(_kept):
+        if array.nbytes + sum(map(len, list(_kept.values()))) <= KEPT:
+            break
+        _kept.pop(key, None)
+    buffer = array.view(np.uint8)
+    _kept[id(buffer)] = buffer
 
 
 class Blocking(NamedTuple):
@@ -145,8 +161,8 @@ class Blocking(NamedTuple):
 def blocking(tile: MicroTile, itemsize: int, K: int, kc: int | None = None) -> Blocking:
     """Cache blocking after Goto & van de Geijn, for a contraction of length K.
 
-    kc: an A micro-panel (mr x kc) takes 3/4 of L1, where it stays while a B micro-panel streams through it from L2
-        (unless the caller wants another kc); chunks of K are made nearly equal;
+    kc: an A micro-panel (mr x kc) takes 3/4 of L1 (unless the caller wants another kc): deep enough to spread the cost
+        of loading and storing a register tile, with both micro-panels coming from L2; chunks of K are nearly equal;
     mc: an A block (mc x kc) takes 3/8 of L2;
     nc: the C block (mc x nc), which a thread completes before it turns to the next, takes as much.
     """
