@@ -5,17 +5,20 @@ The oracle shares nothing with the kernels: NumPy's float64 with rounding to odd
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 
 import ml_dtypes
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshkernels.execute import cpu, kernels
+from meshkernels.execute.microkernel import chain_ahead
 from meshkernels.schedule import RingOrder
 
 WIDTHS = list(cpu.SIMD)
@@ -297,3 +300,38 @@ def test_spans_cover_everything_once(total, unit, most, parts):
     covered = [i for span in cpu.spans(total, unit, most, parts) for i in range(total)[span]]
     assert covered == list(range(total))
     assert all(span.start % unit == 0 for span in cpu.spans(total, unit, most, parts))
+
+
+def spills(tile):
+    """Vector instructions on the stack in the register tile of the ring product, compiled for this CPU."""
+
+    @numba.njit
+    def product(tile, a, b, c, depth):
+        nr = len(tile.vectors) * len(tile.lanes)
+        chain_ahead(tile, a, 0, 1, len(tile.rows), b, 0, nr, c, 0, nr, depth, a.ctypes.data)
+
+    product.compile((numba.typeof(tile), *[numba.float32[::1]] * 3, numba.int64))
+    (assembly,) = product.inspect_asm().values()
+    body = re.search(r"^ahead_\d+x\d+x\d+_.*?^\.Lfunc_end", assembly, re.M | re.S)[0]
+    assert "vfmadd" in body
+    return re.findall(r".*[xyz]mm\d+.*\(%r[sb]p\).*|.*\(%r[sb]p\).*[xyz]mm\d+.*", body)
+
+
+@pytest.mark.parametrize("name", ["avx512", "avx2"])
+def test_accumulators_stay_in_registers(name):
+    if cpu.host_simd() == "portable" or WIDTHS.index(name) < WIDTHS.index(cpu.host_simd()):
+        pytest.skip(f"this CPU has no {name}")
+    with cpu.force_simd(name):
+        assert not spills(cpu.micro_tile(np.dtype(np.float32)))
+        assert spills(cpu.micro_tile(np.dtype(np.float32), rows=16))  # 32 vectors: more than there is room for
+
+
+def test_buffers_given_back_are_lent_again_and_bounded(monkeypatch):
+    monkeypatch.setattr(cpu, "_kept", {})
+    monkeypatch.setattr(cpu, "KEPT", 1 << 20)
+    first, second = (cpu.borrow(600 << 10, np.dtype(np.uint8)) for _ in range(2))
+    cpu.give_back(first)
+    cpu.give_back(second)  # only one fits: the older makes room
+    assert np.shares_memory(cpu.borrow(600 << 10, np.dtype(np.uint8)), second)
+    cpu.give_back(np.empty(2 << 20, np.uint8))
+    assert not cpu._kept
