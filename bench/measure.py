@@ -15,7 +15,7 @@ import numba
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from meshkernels.execute import cpu
+from meshkernels.execute import cpu, workers
 from meshkernels.execute.microkernel import chain
 
 Call = Callable[[], object]
@@ -40,13 +40,19 @@ def seconds(call: Call) -> float:
     return time.perf_counter() - begin
 
 
-def warm_seconds(call: Call) -> float:
-    """Mean of two calls after one untimed (of a long one: its first), when the other side's threads have gone to sleep.
+def rest() -> None:
+    """Wait until no thread of this process runs: those of OpenBLAS spin for 0.1 s after a product, on the cores that
+    the next contender needs."""
+    while True:
+        before = time.process_time()
+        time.sleep(0.01)
+        if time.process_time() - before < 0.002:
+            return
 
-    OpenBLAS's threads spin for some 25 ms after a product, on the cores that the next contender needs; and a pool
-    that sleeps takes milliseconds to wake.
-    """
-    time.sleep(0.04)
+
+def warm_seconds(call: Call) -> float:
+    """Mean of two calls after one untimed (of a long one: its first), which wakes threads; the other side's sleep."""
+    rest()
     first = seconds(call)
     return first if first > 1 else seconds(lambda: (call(), call())) / 2
 
@@ -107,7 +113,7 @@ def stream_read(x: np.ndarray, threads: int) -> Call:
         for ticket in tickets:
             _sum(words[ticket * step : (ticket + 1) * step])
 
-    return lambda: cpu.parallel(work, 16 * threads, threads)
+    return lambda: workers.parallel(work, 16 * threads, threads)
 
 
 def machine() -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from operator import index
 from typing import Any
 
@@ -51,11 +52,16 @@ def operand(name: str, value: ArrayLike, ndim: int) -> np.ndarray:
     if isinstance(value, np.ma.MaskedArray):
         raise MeshTypeError(f"{name} is a masked array: a mesh has no masks; fill it first")
     array = np.asarray(value)
-    if array.dtype.name not in ACCEPTED:
+    if not _accepted(array.dtype):
         raise MeshTypeError(f"{name} has dtype {array.dtype}; accepted: {', '.join(ACCEPTED)}")
     if array.ndim != ndim:
         raise MeshError(f"{name} has {array.ndim} dimensions, {array.shape}; it must have {ndim}")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+@cache
+def _accepted(dtype: np.dtype) -> bool:
+    return dtype.name in ACCEPTED  # NumPy composes the name anew each time
 
 
 def accumulator(stored: np.dtype, accumulate: DTypeLike | None) -> np.dtype:

@@ -5,7 +5,10 @@ The oracle shares nothing with the kernels: NumPy's float64 with rounding to odd
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
@@ -17,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshkernels.execute import cpu, kernels
+from meshkernels.execute import cpu, kernels, workers
 from meshkernels.execute.microkernel import chain_ahead
 from meshkernels.schedule import RingOrder
 
@@ -286,20 +289,26 @@ def test_products_from_several_threads_do_not_share_buffers():
             same_bits(got, right)
 
 
-def test_unknown_width(monkeypatch):
+def test_unknown_width():
     with pytest.raises(ValueError, match=r"'sse9'.*avx512, avx2, portable"), cpu.force_simd("sse9"):
         pass
-    monkeypatch.setenv("MESHKERNELS_SIMD", "portable")
-    assert cpu.simd() == "portable"
-    with cpu.force_simd("avx2"):
-        assert cpu.simd() == "avx2"
+
+
+def test_width_from_the_environment():
+    script = (
+        "from meshkernels.execute import cpu; print(cpu.simd())\n"
+        "with cpu.force_simd('avx2'): print(cpu.simd())\n"
+    )
+    found = subprocess.run([sys.executable, "-c", script], env=os.environ | {"MESHKERNELS_SIMD": "portable"},
+                           check=True, capture_output=True, text=True).stdout  # fmt: skip
+    assert found.split() == ["portable", "avx2"]
 
 
 @pytest.mark.parametrize("total, unit, most, parts", [(0, 4, 8, 1), (7, 1, 3, 2), (100, 12, 24, 3), (5, 8, 8, 4)])
 def test_spans_cover_everything_once(total, unit, most, parts):
-    covered = [i for span in cpu.spans(total, unit, most, parts) for i in range(total)[span]]
+    covered = [i for span in workers.spans(total, unit, most, parts) for i in range(total)[span]]
     assert covered == list(range(total))
-    assert all(span.start % unit == 0 for span in cpu.spans(total, unit, most, parts))
+    assert all(span.start % unit == 0 for span in workers.spans(total, unit, most, parts))
 
 
 def spills(tile):

@@ -1,12 +1,10 @@
-"""What the host CPU offers: vector width, cache sizes, threads, and the blocking constants that follow from them."""
+"""What the host CPU offers: vector width, cache sizes, memory, and the blocking constants that follow from them."""
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -14,9 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from llvmlite import binding
-from numba import config, get_num_threads
 from numba.core import event
-from numba.np.ufunc import parallel as parallel_layer
 
 
 class Simd(NamedTuple):
@@ -29,7 +25,7 @@ class Simd(NamedTuple):
 
 #: avx512: 24 accumulators of 32 registers; the others: 12 of 16. Every width gives the same bits.
 SIMD = {"avx512": Simd(64, 12, 2), "avx2": Simd(32, 6, 2), "portable": Simd(16, 6, 2)}
-_forced: list[str] = []
+_forced = [os.environ.get("MESHKERNELS_SIMD", "")]  # the last one counts; "": what the host offers
 
 
 @cache
@@ -42,8 +38,8 @@ def host_simd() -> str:
 
 
 def simd() -> str:
-    """The width in use: `force_simd`, else the variable MESHKERNELS_SIMD, else what the host offers."""
-    name = _forced[-1] if _forced else os.environ.get("MESHKERNELS_SIMD") or host_simd()
+    """The width in use: `force_simd`, else the variable MESHKERNELS_SIMD at import, else what the host offers."""
+    name = _forced[-1] or host_simd()
     if name not in SIMD:
         raise ValueError(f"MESHKERNELS_SIMD is {name!r}; known: {', '.join(SIMD)}")
     return name
@@ -193,41 +189,3 @@ class _Notice(event.Listener):
 
 
 event.register("numba:compile", _Notice())
-
-
-@cache
-def _pool(workers: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(workers, "meshkernels")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of its parent's threads
-
-
-def threads_for(operations: int, threads: int | None = None) -> int:
-    """At most ``threads``, and only as many as the work is worth: waking one takes 0.1 ms.
-
-    None: what numba.set_num_threads says, else the variable NUMBA_NUM_THREADS, else one per core.
-    """
-    started = getattr(parallel_layer, "_is_initialized", False)  # asking Numba would start threads of its own
-    most = threads or (get_num_threads() if started else config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-    return max(1, min(most, operations // 200_000))
-
-
-def parallel(work: Callable[[Iterator[int]], None], tasks: int, threads: int) -> None:
-    """Let each thread run ``work(tickets)``, whose kernels release the GIL; tickets 0 .. tasks - 1 are shared out."""
-    threads = min(threads, tasks)
-    tickets = iter(range(tasks))
-    helpers = [_pool(threads - 1).submit(work, tickets) for _ in range(threads - 1)] if threads > 1 else []
-    work(tickets)
-    for helper in helpers:
-        helper.result()
-
-
-def spans(total: int, unit: int, most: int, parts: int = 1) -> list[slice]:
-    """[0, total) cut at multiples of ``unit`` into nearly equal slices of about ``most``, a multiple of ``parts``."""
-    units = -(-total // unit)
-    count = -(-units // max(1, most // unit))
-    count = max(1, min(units, -(-count // parts) * parts))
-    edges = [min(total, units * i // count * unit) for i in range(count + 1)]
-    return [slice(*edge) for edge in itertools.pairwise(edges)]

@@ -7,6 +7,7 @@ mesh-stepping loop, which is slower and right for any order.
 from __future__ import annotations
 
 import itertools
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from meshkernels.execute import kernels, lockstep
 from meshkernels.mesh import Tiling
 from meshkernels.placed import Placed
-from meshkernels.schedule import ChainSum, Move, RingOrder, Schedule, SplitSum, Values
+from meshkernels.schedule import ChainSum, RingOrder, Schedule, SplitSum, Values
 from meshkernels.traffic import MULTICAST, REDUCE
 
 
@@ -52,25 +53,30 @@ def _split_sum(schedule: Schedule, order: SplitSum, x: np.ndarray, W: np.ndarray
     buffer = schedule.buffers[schedule.output]
     assert isinstance(buffer, Values)
     arranged = W.in_parts(size) if isinstance(W, Placed) else kernels.pack_gemv(W, size)
-    moves = [move for step in schedule.steps for move in step.moves]
-    root = int(np.unravel_index(schedule.collect[0, 0], schedule.mesh.shape)[order.axis])
-    if not half and buffer.pieces == 1 and _adds_whole_vectors_into(root, moves):
-        streams = [move.traffic[0] for move in moves if move.combine]
-        target, source = (np.concatenate([[], *(getattr(t, end) for t in streams)]) for end in ("target", "source"))
-        return kernels.gemv_sums(x, arranged, target, source, [root])
+    simple = None if half or buffer.pieces > 1 else _whole_vector_sums(schedule, order.axis)
+    if simple is not None:
+        return kernels.gemv_sums(x, arranged, *simple)
     partials = kernels.gemv_partials(x, arranged, accumulate=accumulate)  # (P, N)
     tiles = Tiling(partials.shape, (size, lines)).cut(partials).reshape(size, lines, 1, -1)
     pieces = lockstep.spread(tiles, buffer.shape[1])  # (pieces, P, lines, 1, w)
     values = {schedule.output: pieces.swapaxes(1, 1 + order.axis)}
-    for move in moves:
+    for move in (move for step in schedule.steps for move in step.moves):
         lockstep.move_values(schedule, move, values, half)
     return lockstep.collect(schedule, values)
 
 
-def _adds_whole_vectors_into(root: int, moves: list[Move]) -> bool:
-    """Whether the moves only stream whole vectors into sums, and then at most broadcast the one of core ``root``."""
+@lru_cache(maxsize=64)
+def _whole_vector_sums(schedule: Schedule, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Places on a line ``(target, source, root)`` if the moves only stream whole vectors into sums, and then at most
+    broadcast the one of core ``root``; None if they do anything else."""
+    moves = [move for step in schedule.steps for move in step.moves]
+    root = int(np.unravel_index(schedule.collect[0, 0], schedule.mesh.shape)[axis])
     reduces = list(itertools.takewhile(lambda m: m.traffic[0].kind == REDUCE and m.combine == "add", moves))
     rest = moves[len(reduces) :]
     plain = all(m.use is None and m.piece is None and m.into is None for m in moves)
     broadcast = all(m.traffic[0].kind == MULTICAST and m.traffic[0].roots[0] == root for m in rest)
-    return plain and broadcast and not any(m.combine for m in rest)
+    if not plain or not broadcast or any(m.combine for m in rest):
+        return None
+    streams = [move.traffic[0] for move in reduces]
+    target, source = (np.concatenate([[], *(getattr(t, end) for t in streams)]) for end in ("target", "source"))
+    return target.astype(np.int64), source.astype(np.int64), np.array([root])

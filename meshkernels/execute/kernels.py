@@ -16,13 +16,16 @@ needs a mask. Rows and columns are packed in the order of their starts, so that 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from meshkernels.execute import cpu
+from meshkernels.execute import cpu, workers
+from meshkernels.execute.atomic import add
 from meshkernels.execute.microkernel import add_chains, chain, chain_ahead, live_chain, round_half
 from meshkernels.execute.pack import Panels, copy_line, layout, pack, seen, wide, write_back
 
@@ -126,9 +129,9 @@ def _over_blocks(block, A, B, tile, C, copies, threads):
     rows, cols, K = A.layout.source, B.layout.source, len(A.layout.k_of)
     mr, nr = A.layout.width, B.layout.width
     _, mc, nc = cpu.blocking(tile, A.data.itemsize, K, A.kc)
-    threads = cpu.threads_for(A.lanes * B.lanes * K // 8, threads)
-    spans_j = cpu.spans(len(cols), nr, nc // copies)
-    blocks = [(i, j) for j in spans_j for i in cpu.spans(len(rows), mr, mc, threads)]
+    threads = workers.threads_for(A.lanes * B.lanes * K // 8, threads)
+    spans_j = workers.spans(len(cols), nr, nc // copies)
+    blocks = [(i, j) for j in spans_j for i in workers.spans(len(rows), mr, mc, threads)]
     out = C.reshape(-1).view(seen(C.dtype))
 
     def work(tickets):
@@ -140,7 +143,7 @@ def _over_blocks(block, A, B, tile, C, copies, threads):
             write_back(tiles, mr, (0,) * nr, i, j, C.shape[1], out)
         cpu.give_back(tiles)
 
-    cpu.parallel(work, len(blocks), threads)
+    workers.parallel(work, len(blocks), threads)
 
 
 @lru_cache(maxsize=64)
@@ -253,10 +256,11 @@ def chain_product(Q, K, root, parts, *, out_dtype=None, accumulate=None, threads
 
 
 class PlacedVectorOperand(NamedTuple):
-    """W as `gemv_partials` streams it: panels of columns, K in one piece, 16-bit storage kept."""
+    """W as `gemv_sums` streams it: panels of columns, K in one piece, 16-bit storage kept; for ``parts`` K blocks."""
 
     panels: Panels
     parts: int
+    turns: Iterator[int]  # 0, 1, 2, ... from call to call
 
 
 def _gemv_tile(dtype, half=False):
@@ -269,15 +273,20 @@ def pack_gemv(W, parts, *, threads=None) -> PlacedVectorOperand:
     tile, K = _gemv_tile(W.dtype), W.shape[0]
     start, width = np.zeros(W.shape[1], np.int64), len(tile.vectors) * len(tile.lanes)
     columns = layout(start, [0], K, K, width)
-    return PlacedVectorOperand(pack(W.T, columns, max(K, 1), widened=False, threads=threads), parts)
+    return PlacedVectorOperand(pack(W.T, columns, max(K, 1), widened=False, threads=threads), parts, count())
 
 
 @njit(cache=True, nogil=True)
-def _gemv_panels(tile, x, W, p0, p1, parts, kb, dst, src, rows, out):
-    """Panels p0 .. p1 - 1 of W, each from its first byte to its last, then its sums while they are in cache."""
+def _gemv_panels(tile, x, W, taken, back, parts, kb, dst, src, rows, out):
+    """Panels of W as long as there are any, each from its first byte to its last, then its sums, still in cache."""
     nr, K = len(tile.vectors) * len(tile.lanes), len(x)
-    sums = np.empty((parts, nr), out.dtype)
-    for p in range(p0, p1):
+    sums, panels = np.empty((parts, nr), out.dtype), out.shape[1] // nr
+    while True:
+        p = add(taken, 0, 1)
+        if p >= panels:
+            return
+        if back:
+            p = panels - 1 - p
         sums[:] = 0
         for y in range(parts):
             k = min(y * kb, K)
@@ -296,19 +305,19 @@ def gemv_sums(x, W: PlacedVectorOperand, dst, src, rows, *, accumulate=None, thr
     partials[y, j] = fma chain over the y-th K block of x[k] * W[k, j]; then, for s = 0, 1, ...,
     partials[dst[s]] += partials[src[s]]; ``rows`` of them are returned.
     """
-    panels, parts = W
+    panels, parts, turns = W
     tile = _gemv_tile(panels.dtype, accumulate == "float16")
     out = np.empty((len(rows), len(panels.layout.source)), wide(panels.dtype))
-    x, data, kb, nr = x.astype(out.dtype), panels.data, -(-len(x) // parts), panels.layout.width
+    x, data, kb, taken = x.astype(out.dtype), panels.data, -(-len(x) // parts), np.zeros(1, np.int64)
     dst, src, rows = (np.asarray(a, np.int64) for a in (dst, src, rows))
-    count = len(panels.layout.source) // nr
-    spans = cpu.spans(count, 1, max(1, count // 16))
+    back = next(turns) % 2 == 1  # back and forth: what one call read last, the next finds in cache
 
     def work(tickets):
-        for ticket in tickets:
-            _gemv_panels(tile, x, data, spans[ticket].start, spans[ticket].stop, parts, kb, dst, src, rows, out)
+        for _ in tickets:  # one for each thread; panels are shared out below
+            _gemv_panels(tile, x, data, taken, back, parts, kb, dst, src, rows, out)
 
-    cpu.parallel(work, len(spans), cpu.threads_for(data.size, threads))
+    threads = workers.threads_for(data.size, threads)
+    workers.parallel(work, threads, threads)
     return out[:, : panels.lanes]
 
 
@@ -389,12 +398,12 @@ def tile_products(At, Bt, ha, hb, C, *, transposed=False, accumulate=None, threa
     At, Bt, sums = (np.ascontiguousarray(x).reshape(-1).view(seen(x.dtype)) for x in (At, Bt, C))
     assert np.shares_memory(sums, C) or C.size == 0, "C must be contiguous: it is updated in place"
     ha, hb = np.asarray(ha, np.int64), np.asarray(hb, np.int64)
-    threads = cpu.threads_for(cores * mt * nt * kb // 8, threads)
-    spans = cpu.spans(cores, 1, -(-cores // (8 * threads)))
+    threads = workers.threads_for(cores * mt * nt * kb // 8, threads)
+    spans = workers.spans(cores, 1, -(-cores // (8 * threads)))
 
     def work(tickets):
         for ticket in tickets:
             span = spans[ticket]
             _tile_step(tile, At, Bt, ha, hb, mt, nt, kb, transposed, span.start, span.stop, sums)
 
-    cpu.parallel(work, len(spans), threads)
+    workers.parallel(work, len(spans), threads)

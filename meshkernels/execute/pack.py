@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from meshkernels.execute import cpu
+from meshkernels.execute import cpu, workers
 from meshkernels.execute.microkernel import move, prefetch, transpose4
 
 #: Storage types that Numba has no arithmetic for travel as 16-bit integers; see microkernel.HALF and BFLOAT.
@@ -115,9 +115,9 @@ def pack(X, layout, kc, *, widened=True, threads=None, memory=cpu.aligned) -> Pa
             copy(address, *X.strides, like, index, (0,) * width, k_of, kc, p0, p1, data)
 
     # 1 KiB of a row at a time: long runs are read, and few panels are written, at once.
-    threads = cpu.threads_for(data.size, threads)
-    groups = cpu.spans(len(index) // width, 1, max(1, 1024 // (X.itemsize * width)), threads)
-    cpu.parallel(work, len(groups), threads)
+    threads = workers.threads_for(data.size, threads)
+    groups = workers.spans(len(index) // width, 1, max(1, 1024 // (X.itemsize * width)), threads)
+    workers.parallel(work, len(groups), threads)
     return Panels(data, layout, kc, lanes, X.dtype)
 
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +30,8 @@ from numba import carray, config, njit, types
 from numba.extending import intrinsic
 
 from meshkernels.errors import MeshError
-from meshkernels.execute import cpu
+from meshkernels.execute import workers
+from meshkernels.execute.atomic import add, give_way, load, store, swap_if
 from meshkernels.llm.kernels import gemv
 
 #: Places on the board, a cache line apart.
@@ -39,46 +39,6 @@ TICKETS, DONE, STOP, JOB = 0, 8, 16, 24
 _SIXTEEN = 0xFFFF
 #: Looks at the board before the core is offered to others: about as long as the leader's Python between products.
 _LOOKS = 20_000
-
-_give_way = types.ExternalFunction("sched_yield" if os.name == "posix" else "SwitchToThread", types.int32())
-
-
-@intrinsic
-def _atomic_load(typingctx, board, place):
-    """``board[place]``, as other threads see it."""
-    def codegen(context, builder, signature, args):
-        return builder.load_atomic(_address(context, builder, signature, args), "seq_cst", 8)
-
-    return types.int64(board, place), codegen
-
-
-@intrinsic
-def _atomic_store(typingctx, board, place, value):
-    """``board[place] = value``, after everything before it."""
-    def codegen(context, builder, signature, args):
-        builder.store_atomic(args[2], _address(context, builder, signature, args), "seq_cst", 8)
-        return context.get_dummy_value()
-
-    return types.void(board, place, types.int64), codegen
-
-
-@intrinsic
-def _atomic_add(typingctx, board, place, value):
-    """``board[place] += value``; returns what was there."""
-    def codegen(context, builder, signature, args):
-        return builder.atomic_rmw("add", _address(context, builder, signature, args), args[2], "seq_cst")
-
-    return types.int64(board, place, types.int64), codegen
-
-
-@intrinsic
-def _swap_if(typingctx, board, place, expected, value):
-    """``board[place] = value`` if it is ``expected``; returns whether it was."""
-    def codegen(context, builder, signature, args):
-        place = _address(context, builder, signature, args)
-        return builder.extract_value(builder.cmpxchg(place, args[2], args[3], "seq_cst", "seq_cst"), 1)
-
-    return types.boolean(board, place, types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -97,15 +57,6 @@ def _integers(typingctx, address):
         args[0], context.get_value_type(pointer))
 
 
-def _address(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    array = context.make_array(signature.args[0])(context, builder, args[0])
-    return builder.gep(array.data, [args[1]])
-
-
-load: Any = _atomic_load
-store: Any = _atomic_store
-add: Any = _atomic_add
-swap_if: Any = _swap_if
 floats: Any = _floats
 integers: Any = _integers
 
@@ -140,7 +91,7 @@ def _lead(board, job):
     while load(board, DONE) < tickets:
         looks += 1
         if looks > _LOOKS:
-            _give_way()
+            give_way()
 
 
 @njit(cache=True, nogil=True)
@@ -153,7 +104,7 @@ def _help(board):
         if load(board, TICKETS) >> 32 != product:
             looks, product = 0, load(board, TICKETS) >> 32
         elif looks > _LOOKS:
-            _give_way()
+            give_way()
 
 
 def _cores() -> int:
@@ -178,13 +129,11 @@ class Team:
             raise MeshError(f"threads = {threads}: at least 1, the one that asks")
         self._most = threads
         self._board = np.zeros(JOB + 16, np.int64)
-        self._pool: ThreadPoolExecutor | None = None
-        self._process = self._helpers = 0  # a forked child has none of its parent's threads
 
     @property
     def threads(self) -> int:
         """Threads that work on a product at this moment, the leader included."""
-        return min(cpu.threads_for(sys.maxsize, self._most), _cores())
+        return min(workers.threads_for(sys.maxsize, self._most), _cores())
 
     @contextmanager
     def awake(self) -> Iterator[None]:
@@ -193,18 +142,12 @@ class Team:
         if threads == 1:
             yield
             return
-        if self._pool is None or self._process != os.getpid() or self._helpers < threads - 1:
-            self._helpers, self._process = threads - 1, os.getpid()
-            self._pool = ThreadPoolExecutor(self._helpers, "meshkernels-team")
         self._board[STOP] = 0
-        helpers = [self._pool.submit(_help, self._board) for _ in range(threads - 1)]
-        try:
-            yield
-        finally:
-            self._board[STOP] = 1
-            for helper in helpers:
-                if not helper.cancel():  # one that has not even begun need not
-                    helper.result()
+        with workers.Helped(lambda: _help(self._board), threads - 1):
+            try:
+                yield
+            finally:
+                self._board[STOP] = 1
 
     def span(self, N: int) -> int:
         """Columns of one ticket: few tickets where columns are few, none wider than a strip of the kernel."""
