@@ -160,7 +160,7 @@ class Move:
         if self.use is None:
             yield self.traffic[0], np.arange(mesh.lines(self.axis))
             return
-        for pattern in np.unique(self.use[self.use >= 0]):
+        for pattern in sorted(used for used in set(self.use.tolist()) if used >= 0):
             yield self.traffic[pattern], np.flatnonzero(self.use == pattern)
 
 
@@ -327,9 +327,8 @@ class Schedule:
         """Which part of the contraction each held block belongs to; -1 for an empty place."""
         tiles = self.buffers[buffer]
         assert isinstance(tiles, Tiles)
-        down, across = self.operands[tiles.operand].grid
-        part = np.arange(down * across) % across if axis == 1 else np.arange(down * across) // across
-        return np.append(part, -1).astype(np.int32)[ids]  # id -1, an empty place, finds the last entry
+        across = self.operands[tiles.operand].grid[1]
+        return np.where(ids < 0, -1, ids % across if axis == 1 else ids // across)
 
 
 def collect_rows(mesh: Mesh, pieces: int = 1) -> np.ndarray:
@@ -339,6 +338,8 @@ def collect_rows(mesh: Mesh, pieces: int = 1) -> np.ndarray:
 
 
 def _pick(ids: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    if ids.shape[2] == 1:
+        return ids[..., 0]
     return np.take_along_axis(ids, chosen.argmax(axis=2)[..., None], 2)[..., 0]
 
 
@@ -357,7 +358,9 @@ def _arrivals(schedule: Schedule, move: Move, holds: dict[str, np.ndarray]) -> t
     sent = np.moveaxis(sent, move.axis, 0)
     after = before.copy()
     for traffic, lines in move.lines(schedule.mesh):
-        if traffic.kind == "shift":
+        if traffic.kind == "shift" and len(lines) == after.shape[1]:
+            after[traffic.target] = sent[traffic.source]
+        elif traffic.kind == "shift":
             after[np.ix_(traffic.target, lines)] = sent[np.ix_(traffic.source, lines)]
         else:
             after[:, lines] = sent[traffic.roots[0], lines]
