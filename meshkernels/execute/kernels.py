@@ -346,40 +346,59 @@ def tree_add(partials, dst, src):
 
 
 @njit(cache=True, nogil=True)
-def _tile_step(tile, At, Bt, ha, hb, mt, nt, kb, transposed, c0, c1, C):
-    """Cores c0 .. c1 - 1; straight from the tiles where register tiles divide them, else through padded copies."""
+def _whole_tile(tile, At, Bt, a0, b0, mt, nt, kb, a_next, b_next, C, c0):
+    """A tile of C += a tile of A @ a tile of B, straight from where they lie; those at a_next and b_next are next."""
+    line, a_bytes, b_bytes = 0, mt * kb * At.itemsize, kb * nt * Bt.itemsize
+    for jr in range(0, nt, len(tile.vectors) * len(tile.lanes)):
+        for ir in range(0, mt, len(tile.rows)):
+            ahead = a_next + line if line < a_bytes else b_next + min(line - a_bytes, b_bytes)
+            chain_ahead(tile, At, a0 + ir * kb, kb, 1, Bt, b0 + jr, nt, C, c0 + ir * nt + jr, nt, kb, ahead)
+            line += kb * 64
+
+
+@njit(cache=True, nogil=True)
+def _padded_tile(tile, At, Bt, a0, b0, mt, nt, kb, transposed, C, c0, a, b, c):
+    """The same through copies a, b, c, whose sides are multiples of the register tile's."""
+    mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)
+    mp, width = (mt + mr - 1) // mr * mr, (nt + nr - 1) // nr * nr
+    copy_line(At.ctypes.data + a0 * At.itemsize, mt * kb, At, a, 0)
+    source = Bt.ctypes.data + b0 * Bt.itemsize
+    for line in range(nt if transposed else kb):
+        if transposed:
+            for k in range(kb):
+                copy_line(source + (line * kb + k) * Bt.itemsize, 1, Bt, b, k * width + line)
+        else:
+            copy_line(source + line * nt * Bt.itemsize, nt, Bt, b, line * width)
+    for i in range(mt):
+        c[i * width : i * width + nt] = C[c0 + i * nt : c0 + i * nt + nt]
+    for jr in range(0, width, nr):
+        for ir in range(0, mp, mr):
+            chain(tile, a, ir * kb, kb, 1, b, jr, width, c, ir * width + jr, width, kb)
+    for i in range(mt):
+        C[c0 + i * nt : c0 + i * nt + nt] = c[i * width : i * width + nt]
+
+
+@njit(cache=True, nogil=True)
+def _tile_step(tile, At, Bt, ha, hb, mt, nt, kb, transposed, taken, run, C):
+    """Cores, ``run`` at a time, as long as any are left; tiles that register tiles do not divide are copied."""
     mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)
     mp, width = (mt + mr - 1) // mr * mr, (nt + nr - 1) // nr * nr
     whole = mp == mt and width == nt and not transposed
     a, b, c = np.zeros(mp * kb, C.dtype), np.zeros(kb * width, C.dtype), np.zeros(mp * width, C.dtype)
-    a_bytes, b_bytes = mt * kb * At.itemsize, kb * nt * Bt.itemsize
-    for core in range(c0, c1):
-        a0, b0, home = ha[core] * mt * kb, hb[core] * kb * nt, core * mt * nt
-        if whole:
-            later = min(core + 1, c1 - 1)
-            a_next, b_next = At.ctypes.data + ha[later] * a_bytes, Bt.ctypes.data + hb[later] * b_bytes
-            line = 0
-            for jr in range(0, nt, nr):
-                for ir in range(0, mt, mr):
-                    ahead = a_next + line if line < a_bytes else b_next + min(line - a_bytes, b_bytes)
-                    chain_ahead(tile, At, a0 + ir * kb, kb, 1, Bt, b0 + jr, nt, C, home + ir * nt + jr, nt, kb, ahead)
-                    line += kb * 64
-            continue
-        copy_line(At.ctypes.data + a0 * At.itemsize, mt * kb, At, a, 0)
-        source = Bt.ctypes.data + b0 * Bt.itemsize
-        for line in range(nt if transposed else kb):
-            if transposed:
-                for k in range(kb):
-                    copy_line(source + (line * kb + k) * Bt.itemsize, 1, Bt, b, k * width + line)
+    a_start, a_bytes = At.ctypes.data, mt * kb * At.itemsize
+    b_start, b_bytes = Bt.ctypes.data, kb * nt * Bt.itemsize
+    while True:
+        c0 = add(taken, 0, run)
+        c1 = min(c0 + run, len(ha))
+        if c0 >= c1:
+            return
+        for core in range(c0, c1):
+            a0, b0, home, later = ha[core] * mt * kb, hb[core] * kb * nt, core * mt * nt, min(core + 1, c1 - 1)
+            if whole:
+                a_next, b_next = a_start + ha[later] * a_bytes, b_start + hb[later] * b_bytes
+                _whole_tile(tile, At, Bt, a0, b0, mt, nt, kb, a_next, b_next, C, home)
             else:
-                copy_line(source + line * nt * Bt.itemsize, nt, Bt, b, line * width)
-        for i in range(mt):
-            c[i * width : i * width + nt] = C[home + i * nt : home + i * nt + nt]
-        for jr in range(0, width, nr):
-            for ir in range(0, mp, mr):
-                chain(tile, a, ir * kb, kb, 1, b, jr, width, c, ir * width + jr, width, kb)
-        for i in range(mt):
-            C[home + i * nt : home + i * nt + nt] = c[i * width : i * width + nt]
+                _padded_tile(tile, At, Bt, a0, b0, mt, nt, kb, transposed, C, home, a, b, c)
 
 
 def tile_products(At, Bt, ha, hb, C, *, transposed=False, accumulate=None, threads=None):
@@ -399,11 +418,10 @@ def tile_products(At, Bt, ha, hb, C, *, transposed=False, accumulate=None, threa
     assert np.shares_memory(sums, C) or C.size == 0, "C must be contiguous: it is updated in place"
     ha, hb = np.asarray(ha, np.int64), np.asarray(hb, np.int64)
     threads = workers.threads_for(cores * mt * nt * kb // 8, threads)
-    spans = workers.spans(cores, 1, -(-cores // (8 * threads)))
+    run, taken = -(-cores // (16 * threads)), np.zeros(1, np.int64)
 
     def work(tickets):
-        for ticket in tickets:
-            span = spans[ticket]
-            _tile_step(tile, At, Bt, ha, hb, mt, nt, kb, transposed, span.start, span.stop, sums)
+        for _ in tickets:  # one for each thread; cores are shared out below
+            _tile_step(tile, At, Bt, ha, hb, mt, nt, kb, transposed, taken, run, sums)
 
-    workers.parallel(work, len(spans), threads)
+    workers.parallel(work, threads, threads)
