@@ -125,11 +125,12 @@ def machine() -> dict[str, object]:
         name = f"{fields['model name']} (family {fields['cpu family']}, model {fields['model']})"
     except (OSError, KeyError):
         pass
-    l1, l2 = cpu.caches()
+    l1, l2, l3 = cpu.caches()
     blas = next((info for info in threadpool_info() if info["user_api"] == "blas"), {})
     packages = {package: version(package) for package in ("numpy", "numba", "llvmlite")}
     return {
-        "cpu": name, "cores": os.cpu_count(), "l1_kib": l1 >> 10, "l2_kib": l2 >> 10, "simd": cpu.simd(),
+        "cpu": name, "cores": os.cpu_count(), "simd": cpu.simd(),
+        "l1_kib": l1 >> 10, "l2_kib": l2 >> 10, "l3_kib": l3 >> 10,
         "blas": f"{blas.get('internal_api')} {blas.get('version')} ({blas.get('architecture')})",
         "python": platform.python_version(), **packages,
     }  # fmt: skip

@@ -81,9 +81,9 @@ def _micro_tile(name: str, dtype: np.dtype, half: bool, rows: int, vectors: int)
 
 
 @cache
-def caches() -> tuple[int, int]:
-    """Bytes of L1 data and L2 cache of one core; 32 KiB and 512 KiB where the system does not say (Linux does)."""
-    sizes = {"1": 32 << 10, "2": 512 << 10}
+def caches() -> tuple[int, int, int]:
+    """Bytes of L1 data, L2 and L3 cache that a core sees; usual ones where the system does not say (Linux does)."""
+    sizes = {"1": 32 << 10, "2": 512 << 10, "3": 16 << 20}
     for entry in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
         try:
             level, kind, size = ((entry / name).read_text().strip() for name in ("level", "type", "size"))
@@ -91,7 +91,7 @@ def caches() -> tuple[int, int]:
             continue
         if level in sizes and kind != "Instruction" and size.endswith("K"):
             sizes[level] = int(size[:-1]) << 10
-    return sizes["1"], sizes["2"]
+    return sizes["1"], sizes["2"], sizes["3"]
 
 
 #: Linux backs 2 MiB by one page where an array of 4 MiB or more asks for it, as NumPy's do.
@@ -162,7 +162,7 @@ def blocking(tile: MicroTile, itemsize: int, K: int, kc: int | None = None) -> B
     mc: an A block (mc x kc) takes 3/8 of L2;
     nc: the C block (mc x nc), which a thread completes before it turns to the next, takes as much.
     """
-    l1, l2 = caches()
+    l1, l2, _ = caches()
     mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)
     if kc is None:
         chunks = -(-K // max(64, 3 * l1 // 4 // (mr * itemsize)))

@@ -77,19 +77,34 @@ def _store(context, builder, x, place):
     builder.store(x, builder.bitcast(place, x.type.as_pointer()), align=context.get_abi_sizeof(kind))
 
 
-@intrinsic
-def move(typingctx, lanes, address, like, out, offset):
-    """Copy len(lanes) numbers, of the dtype of ``like``, from an address to out[offset:], converted to its dtype."""
-
+def _mover(past_caches):
     def codegen(context, builder, sig, args):
         n, storage, target = len(sig.args[0]), sig.args[2].dtype, sig.args[3].dtype
         place = builder.inttoptr(args[1], context.get_value_type(storage).as_pointer())
         data = context.make_array(sig.args[3])(context, builder, args[3]).data
-        x = _convert(builder, _load(context, builder, place, storage, n), storage, target, n)
-        _store(context, builder, x, builder.gep(data, [args[4]]))
+        x, home = _load(context, builder, place, storage, n), builder.gep(data, [args[4]])
+        x = _convert(builder, x, storage, target, n)
+        size = n * context.get_abi_sizeof(x.type.element)
+        if past_caches and size % 64 == 0:
+            store = builder.store(x, builder.bitcast(home, x.type.as_pointer()), align=64)
+            store.set_metadata("nontemporal", builder.module.add_metadata([_I32(1)]))
+        else:
+            _store(context, builder, x, home)
         return context.get_dummy_value()
 
-    return types.void(lanes, types.intp, like, out, types.intp), codegen
+    return codegen
+
+
+@intrinsic
+def move(typingctx, lanes, address, like, out, offset):
+    """Copy len(lanes) numbers, of the dtype of ``like``, from an address to out[offset:], converted to its dtype."""
+    return types.void(lanes, types.intp, like, out, types.intp), _mover(past_caches=False)
+
+
+@intrinsic
+def stream(typingctx, lanes, address, like, out, offset):
+    """As `move`, but past the caches if these are whole cache lines: out[offset:] must begin where one begins."""
+    return types.void(lanes, types.intp, like, out, types.intp), _mover(past_caches=True)
 
 
 def _prefetch(builder, address):

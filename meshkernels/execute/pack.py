@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from meshkernels.execute import cpu, workers
-from meshkernels.execute.microkernel import move, prefetch, transpose4
+from meshkernels.execute.microkernel import move, prefetch, stream, transpose4
 
 #: Storage types that Numba has no arithmetic for travel as 16-bit integers; see microkernel.HALF and BFLOAT.
 _BITS = {"float16": np.dtype(np.uint16), "bfloat16": np.dtype(np.int16)}
@@ -112,7 +112,10 @@ def pack(X, layout, kc, *, widened=True, threads=None, memory=cpu.aligned) -> Pa
     def work(tickets):
         for ticket in tickets:
             p0, p1 = groups[ticket].start, groups[ticket].stop
-            copy(address, *X.strides, like, index, (0,) * width, k_of, kc, p0, p1, data)
+            copy(address, *X.strides, like, index, (0,) * width, k_of, kc, p0, p1, data, past_caches)
+
+    # What fills half of L3 would be gone when it is read: written past the caches, it is not read first, either.
+    past_caches = data.nbytes > cpu.caches()[2] // 2 and data.ctypes.data % 64 == 0
 
     # 1 KiB of a row at a time: long runs are read, and few panels are written, at once.
     threads = workers.threads_for(data.size, threads)
@@ -137,7 +140,7 @@ def copy_line(address, count, like, out, to):
 
 
 @njit(cache=True, nogil=True)
-def _copy_runs(address, lane_step, k_step, like, index, lanes, k_of, kc, p0, p1, out):
+def _copy_runs(address, lane_step, k_step, like, index, lanes, k_of, kc, p0, p1, out, past_caches):
     """Panels p0 .. p1 - 1 of an operand whose lanes lie side by side (steps in bytes): copy runs, row after row."""
     K, width = len(k_of), len(lanes)
     begins = np.array([l for l in range(p0 * width, p1 * width) if l % width == 0 or index[l] != index[l - 1] + 1])
@@ -150,14 +153,18 @@ def _copy_runs(address, lane_step, k_step, like, index, lanes, k_of, kc, p0, p1,
             for i in range(len(begins)):
                 for byte in range(0, runs[i] * like.itemsize, 64):
                     prefetch(source[i] + ahead + byte)
-                if runs[i] == width:
+                if runs[i] == width and past_caches:
+                    stream(lanes, source[i] + row, like, out, target[i] + line)
+                elif runs[i] == width:
                     move(lanes, source[i] + row, like, out, target[i] + line)
+                elif runs[i] == 16 and past_caches and width % 16 == target[i] % 16 == 0:
+                    stream(_SIXTEEN, source[i] + row, like, out, target[i] + line)
                 else:
                     copy_line(source[i] + row, runs[i], like, out, target[i] + line)
 
 
 @njit(cache=True, nogil=True)
-def _transpose(address, lane_step, k_step, like, index, lanes, k_of, kc, p0, p1, out):
+def _transpose(address, lane_step, k_step, like, index, lanes, k_of, kc, p0, p1, out, past_caches):
     """The same for lanes that lie apart: a transposition, 4 x 4 at a time where k is contiguous."""
     K, width, strip = len(k_of), len(lanes), 64 // like.itemsize  # a cache line of each lane
     for p in range(p0, p1):
