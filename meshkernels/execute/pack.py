@@ -114,12 +114,12 @@ def pack(X, layout, kc, *, widened=True, threads=None, memory=cpu.aligned) -> Pa
             p0, p1 = groups[ticket].start, groups[ticket].stop
             copy(address, *X.strides, like, index, (0,) * width, k_of, kc, p0, p1, data, past_caches)
 
-    # What fills half of L3 would be gone when it is read: written past the caches, it is not read first, either.
+    # Panels that fill half of L3 would be gone when they are read: they are written past the caches. Then 16 KiB of a
+    # row at a time are best, long stretches of main memory; else 1 KiB, so that few panels are written at once.
     past_caches = data.nbytes > cpu.caches()[2] // 2 and data.ctypes.data % 64 == 0
-
-    # 1 KiB of a row at a time: long runs are read, and few panels are written, at once.
+    stretch = 16 << 10 if past_caches else 1 << 10
     threads = workers.threads_for(data.size, threads)
-    groups = workers.spans(len(index) // width, 1, max(1, 1024 // (X.itemsize * width)), threads)
+    groups = workers.spans(len(index) // width, 1, max(1, stretch // (X.itemsize * width)), threads)
     workers.parallel(work, len(groups), threads)
     return Panels(data, layout, kc, lanes, X.dtype)
 
