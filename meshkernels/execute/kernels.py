@@ -205,7 +205,8 @@ def _chain_block(tile, Q, K, q_lanes, k_lanes, ic, jc, rows, root, E, eb, parts,
                         add_chains(tile, Q, q, 1, mr, K, b, nr, S, at, nr, depth, chains, q_step, k_step, ahead)
                         x += step * chains
                         continue
-                    spare[:] = S[at : at + mr * nr]
+                    for i in range(mr * nr):
+                        spare[i] = S[at + i]
                     add_chains(tile, Q, q, 1, mr, K, b, nr, spare, 0, nr, depth, 1, 0, 0, ahead)
                     for i in range(mr * nr):
                         if (x <= root[jr + i % nr]) == left:
@@ -296,7 +297,8 @@ def _gemv_panels(tile, x, W, taken, back, parts, kb, dst, src, rows, out):
             for j in range(nr):
                 into[j] += other[j]
         for r in range(len(rows)):
-            out[r, p * nr : p * nr + nr] = sums[rows[r]]
+            for j in range(nr):
+                out[r, p * nr + j] = sums[rows[r], j]
 
 
 def gemv_sums(x, W: PlacedVectorOperand, dst, src, rows, *, accumulate=None, threads=None):
@@ -370,12 +372,12 @@ def _padded_tile(tile, At, Bt, a0, b0, mt, nt, kb, transposed, C, c0, a, b, c):
         else:
             copy_line(source + line * nt * Bt.itemsize, nt, Bt, b, line * width)
     for i in range(mt):
-        c[i * width : i * width + nt] = C[c0 + i * nt : c0 + i * nt + nt]
+        copy_line(C.ctypes.data + (c0 + i * nt) * C.itemsize, nt, C, c, i * width)
     for jr in range(0, width, nr):
         for ir in range(0, mp, mr):
             chain(tile, a, ir * kb, kb, 1, b, jr, width, c, ir * width + jr, width, kb)
     for i in range(mt):
-        C[c0 + i * nt : c0 + i * nt + nt] = c[i * width : i * width + nt]
+        copy_line(c.ctypes.data + i * width * c.itemsize, nt, c, C, c0 + i * nt)
 
 
 @njit(cache=True, nogil=True)
