@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshkernels.execute import cpu, kernels, workers
+from meshkernels.execute import cpu, kernels, pack, workers
 from meshkernels.execute.microkernel import chain_ahead
 from meshkernels.schedule import RingOrder
 
@@ -344,3 +344,28 @@ def test_buffers_given_back_are_lent_again_and_bounded(monkeypatch):
     assert np.shares_memory(cpu.borrow(600 << 10, np.dtype(np.uint8)), second)
     cpu.give_back(np.empty(2 << 20, np.uint8))
     assert not cpu._kept
+
+
+@pytest.mark.parametrize("runs", [16, 32, 40])
+@pytest.mark.parametrize("dtype", [np.float16, BFLOAT, np.float32, np.float64])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_panels_written_past_the_caches(width, dtype, runs, monkeypatch):
+    """Every number where `Panels` says, for lanes in runs, also as if the last cache held nothing."""
+    monkeypatch.setattr(cpu, "caches", lambda: (32 << 10, 512 << 10, 1))
+    lanes, K, kc = 2 * runs + 24, 21, 8
+    X = np.arange(lanes * K).reshape(K, lanes).astype(dtype).T
+    with cpu.force_simd(width):
+        tile = cpu.micro_tile(pack.wide(np.dtype(dtype)))
+        across = len(tile.vectors) * len(tile.lanes)
+        start = -(np.arange(lanes) // runs)  # the last run comes first
+        where = pack.layout(start, [2, 0, 1], 7, K, across)
+        panels = pack.pack(X, where, kc)
+    expected = np.empty(len(panels.data), panels.data.dtype)
+    for place in range(K):
+        chunk = place // kc * kc
+        depth = min(kc, K - chunk)
+        for lane, source in enumerate(where.source):
+            p, l = divmod(lane, across)
+            at = chunk * len(where.source) + (p * depth + place - chunk) * across + l
+            expected[at] = X[source, (place // 7 + 2) % 3 * 7 + place % 7]
+    same_bits(panels.data, expected)
