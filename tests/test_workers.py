@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -55,6 +56,26 @@ def test_a_helper_that_has_not_begun_is_not_waited_for():
         workers.parallel(taken.extend, 10, 2)
         assert taken == list(range(10))
         release.set()
+
+
+def test_helpers_keep_nothing_of_a_call():
+    class Operand:
+        pass
+
+    operand, meeting = Operand(), threading.Barrier(2, timeout=30)
+    alive = weakref.ref(operand)
+
+    def work(tickets, operand=operand):
+        for _ in tickets:
+            meeting.wait()
+
+    workers.parallel(work, 2, 2)
+    del work, operand
+    for _ in range(1000):
+        if alive() is None:
+            break
+        time.sleep(0.001)
+    assert alive() is None
 
 
 @pytest.mark.skipif(workers._this_core is None or len(os.sched_getaffinity(0)) < 2, reason="one core, or not Linux")

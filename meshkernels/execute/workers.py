@@ -62,6 +62,7 @@ class _Helper(Thread):
             if task is None:
                 return
             task()
+            del task  # and with it operands and results, which must not outlive their call
 
     def give(self, task: Callable[[], None] | None) -> None:
         """One more task; None is the last."""
