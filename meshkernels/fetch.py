@@ -64,7 +64,7 @@ def smollm2_path() -> Path:
     try:
         folder = cache_dir()
         model = folder / MODEL
-        if not model.exists():
+        if not model.is_file():
             folder.mkdir(parents=True, exist_ok=True)
             _fetch(folder, model)
         elif next(folder.glob(_SCRATCH + "*"), None):

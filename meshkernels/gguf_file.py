@@ -34,8 +34,8 @@ from meshkernels.errors import WeightsError
 MAX_HEADER = 2**27
 #: Keys, and tensors; LLaMA 3.1 405B has 1,138 tensors.
 MAX_ENTRIES = 2**16
-#: Strings in all arrays together; 256,000 tokens with their merges are 800,000.
-MAX_STRINGS = 2**22
+#: Items of all arrays together; 256,000 tokens with their types, scores and merges are 1,300,000.
+MAX_ITEMS = 2**22
 
 #: The format's little-endian numbers.
 _NUMBERS = {
@@ -78,7 +78,7 @@ class GGUFFile:
 
     Attributes:
         name: the file's name.
-        metadata: key -> int, float, bool, str, list of str, or array of numbers, in file order.
+        metadata: key -> int, float, bool, str, or list of one of these, in file order.
         tensors: name -> tensor, in file order.
 
     Raises:
@@ -88,7 +88,7 @@ class GGUFFile:
     def __init__(self, path: Path):
         self.name = path.name
         self._map = _mapped(path)
-        self._at = self._strings = 0
+        self._at = self._items = 0
         self._read_version()
         tensors, keys = (self._number("<Q", f"the number of {what}") for what in ("tensors", "keys"))
         self.metadata: dict[str, Any] = {}
@@ -159,13 +159,19 @@ class GGUFFile:
         if kind == GGUFValueType.STRING:
             return self._string(what)
         if kind != GGUFValueType.ARRAY:
-            return self._numbers(kind, 1, what)[0].item()
+            return self._numbers(kind, 1, what)[0]
         kind = self._kind(what)
         count = self._number("<Q", what)
-        if kind == GGUFValueType.STRING:
-            return self._string_array(count, what)
         if kind == GGUFValueType.ARRAY:
             raise self._refusal(f"{what} is an array of arrays; arrays of numbers and of strings are read")
+        least = 8 if kind == GGUFValueType.STRING else np.dtype(_NUMBERS[kind]).itemsize
+        if self._at + count * least > len(self._map):
+            raise self._truncated(self._at + count * least, f"the {count} items of {what}")
+        self._items += count
+        if self._items > MAX_ITEMS:
+            raise self._refusal(f"arrays of {self._items} items up to {what}, at most {MAX_ITEMS} are read")
+        if kind == GGUFValueType.STRING:
+            return [self._string(what) for _ in range(count)]
         return self._numbers(kind, count, what)
 
     def _kind(self, what: str) -> GGUFValueType:
@@ -175,22 +181,13 @@ class GGUFFile:
         except ValueError:
             raise self._refusal(f"{what} has value type {number}, known: 0 to {max(GGUFValueType)}") from None
 
-    def _numbers(self, kind: GGUFValueType, count: int, what: str) -> np.ndarray:
-        """``(count,)`` numbers, mapped."""
+    def _numbers(self, kind: GGUFValueType, count: int, what: str) -> list[Any]:
         dtype = np.dtype(_NUMBERS[kind])
         begin = self._take(count * dtype.itemsize, what)
         numbers = np.frombuffer(self._map, np.uint8, count * dtype.itemsize, begin)
         if kind == GGUFValueType.BOOL and count and numbers.max() > 1:
             raise self._refusal(f"{what} = {numbers.max()} is no boolean, those are stored as 0 or 1")
-        return numbers.view(dtype)
-
-    def _string_array(self, count: int, what: str) -> list[str]:
-        if self._at + 8 * count > len(self._map):
-            raise self._truncated(self._at + 8 * count, f"the {count} strings of {what}")
-        self._strings += count
-        if self._strings > MAX_STRINGS:
-            raise self._refusal(f"{self._strings} strings up to {what}, at most {MAX_STRINGS} are read")
-        return [self._string(what) for _ in range(count)]
+        return numbers.view(dtype).tolist()
 
     # ------------------------------------------------------------------------------------------------ the tensors
     def _tensor_info(self, name: str) -> tuple[tuple[int, ...], GGMLQuantizationType, int]:
@@ -210,8 +207,8 @@ class GGUFFile:
 
     def _alignment(self) -> int:
         value = self.metadata.get("general.alignment", gguf.GGUF_DEFAULT_ALIGNMENT)
-        if type(value) is not int or value < 8 or value & (value - 1):
-            raise self._refusal(f"general.alignment = {show(value)}; a power of two from 8 on is expected")
+        if type(value) is not int or not 8 <= value <= 2**24 or value & (value - 1):
+            raise self._refusal(f"general.alignment = {show(value)}; a power of two from 8 to 2^24 is expected")
         return value
 
     def _place(self, infos: dict[str, tuple[tuple[int, ...], GGMLQuantizationType, int]]) -> dict[str, Stored]:

@@ -36,19 +36,19 @@ _FLOAT32 = np.finfo(np.float32)
 _RANGES: dict[str, tuple[float, float, str]] = {
     "rope_base": (1.0, float(_FLOAT32.max), "the angle per position shrinks from pair to pair"),
     "rope_scale": (1e-6, 1e6, "positions are divided by it"),
-    "norm_eps": (float(_FLOAT32.tiny), 1.0, "it keeps mean squares of order one from 0, in float32"),
+    "norm_eps": (float(_FLOAT32.tiny), 0.1, "it keeps mean squares of order one from 0, in float32"),
 }
 _COUNTS = (1, 2**31 - 1, "counts are 32-bit integers in every reader of the format")
 
 
-def _checked(label: str, field: str, value: Any) -> Any:
+def _checked(label: str, field: str, value: Any, real: type = Real) -> Any:
     """The value of a field of `Config`, if it is of the right type and within its range."""
     least, greatest, why = _RANGES.get(field, _COUNTS)
-    kind, name = (Real, "a number") if field in _RANGES else (Integral, "an integer")
+    kind, name = (real, "a float") if field in _RANGES else (Integral, "an integer")
     right = isinstance(value, kind) and not isinstance(value, bool)
     if not right or not least <= value <= greatest:
         raise MeshError(f"{label} = {show(value)}; {name} from {least:.7g} to {greatest:.10g} is expected: {why}")
-    return float(value) if kind is Real else int(value)
+    return float(value) if field in _RANGES else int(value)
 
 
 @dataclass(frozen=True)
@@ -201,8 +201,6 @@ class Checkpoint:
     def metadata(self, key: str, default: Any = None) -> Any:
         """A metadata value by its GGUF key (number, string or list), or ``default`` where it is absent."""
         value = self._metadata.get(key, default)
-        if isinstance(value, np.ndarray):
-            return value.tolist()
         return value.copy() if isinstance(value, list) else value
 
     @property
@@ -230,7 +228,7 @@ class Checkpoint:
             MeshError: an index that is no row.
         """
         stored, index = self._find(name), np.asarray(index)
-        if index.size and not (index.dtype.kind in "iu" and index.min() >= 0 and index.max() < stored.shape[0]):
+        if index.dtype.kind not in "iu" or (index.size and not 0 <= index.min() <= index.max() < stored.shape[0]):
             raise MeshError(f"rows {show(index)} of {name}: integers from 0 to {stored.shape[0] - 1} are expected")
         return stored.dequantised(index)
 
@@ -263,7 +261,7 @@ class Checkpoint:
         values: dict[str, Any] = {}
         for field, key in _KEYS.items():
             if (value := self.metadata(f"llama.{key}")) is not None:
-                values[field] = _checked(f"llama.{key}", field, value)
+                values[field] = _checked(f"llama.{key}", field, value, float)
             elif field in ("heads", "dim", "blocks", "ffn", "context", "norm_eps"):
                 raise WeightsError(f"metadata llama.{key} is missing")
         values.setdefault("kv_heads", values["heads"])
@@ -290,23 +288,25 @@ class Checkpoint:
         known = {f"llama.{key}" for key in (*_KEYS.values(), *_NEUTRAL, *_DESCRIPTIVE)}
         for key in self._metadata:
             if key.startswith("llama.") and key not in known:
-                raise WeightsError(f"{show(key)} = {show(self.metadata(key))} is not known: it may ask for another "
-                                   "computation")
-        only = {f"llama.{key}": value for key, value in _NEUTRAL.items()} | {
-            "llama.attention.value_length": c.head_dim, "llama.rope.dimension_count": c.head_dim,
-            "llama.vocab_size": c.vocab, "general.quantization_version": 2}
-        for key, value in only.items():
+                raise WeightsError(f"{show(key)} = {show(self.metadata(key))} is not known: "
+                                   "it may ask for another computation")
+        only = {f"llama.{key}": (value, "") for key, value in _NEUTRAL.items()} | {
+            "llama.attention.value_length": (c.head_dim, " (llama.attention.key_length, or the width of a head)"),
+            "llama.rope.dimension_count": (c.head_dim, " (llama.attention.key_length, or the width of a head)"),
+            "llama.vocab_size": (c.vocab, " (rows of token_embd.weight)"), "general.quantization_version": (2, "")}
+        for key, (value, why) in only.items():
             found = self.metadata(key, value)
             if type(found) is not type(value) or found != value:
-                raise WeightsError(f"{key} = {show(found)} is not supported; only {value} is")
-        if self.metadata("split.count", 0) not in (0, 1):
-            raise WeightsError(f"split.count = {show(self.metadata('split.count'))}: this is one part of a model; "
-                               "gguf-split --merge puts them together")
-        tokens = self._metadata.get("tokenizer.ggml.tokens")
-        if tokens is not None and (not isinstance(tokens, list) or len(tokens) != c.vocab):
-            found = f"has {len(tokens)} tokens" if isinstance(tokens, list) else f"= {show(tokens)}"
-            raise WeightsError(f"tokenizer.ggml.tokens {found}; a list of {c.vocab} strings is expected, one for each "
-                               "row of token_embd.weight")
+                raise WeightsError(f"{key} = {show(found)} is not supported; only {value} is{why}")
+        parts = self.metadata("split.count", 0)
+        if type(parts) is not int or parts not in (0, 1):
+            raise WeightsError(f"split.count = {show(parts)}: not the one part of a whole model; "
+                               "gguf-split --merge puts parts together")
+        tokens = self.metadata("tokenizer.ggml.tokens", [""] * c.vocab)
+        if not isinstance(tokens, list) or len(tokens) != c.vocab or not isinstance(tokens[0], str):
+            length = f" of length {len(tokens)}" if isinstance(tokens, list) else ""
+            raise WeightsError(f"tokenizer.ggml.tokens = {show(tokens)}{length}; a list of {c.vocab} strings is "
+                               "expected, one for each row of token_embd.weight")
 
     def _check_vectors(self) -> None:
         """Refuse vectors that would make every number NaN: all numbers pass through the norms and RoPE."""

