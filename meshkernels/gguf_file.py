@@ -50,7 +50,7 @@ _brief.maxstring = _brief.maxother = 80
 
 def show(value: Any) -> str:
     """A value from a file in one short line."""
-    return _brief.repr(value)
+    return " ".join(_brief.repr(value).split())
 
 
 @dataclass(frozen=True)
