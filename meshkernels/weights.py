@@ -123,7 +123,7 @@ _LENGTHS = {"dim": "llama.embedding_length", "ffn": "llama.feed_forward_length",
             "pairs": "llama.attention.key_length / 2"}
 #: Other keys and the only value that they may have: any other would change what the model computes.
 _NEUTRAL = {"expert_count": 0, "expert_used_count": 0, "attention.causal": True, "rope.scale_linear": 1.0}
-#: Keys that change nothing.
+#: Keys that change nothing, or are compared with what they follow from.
 _DESCRIPTIVE = ("vocab_size", "tensor_data_layout", "rope.scaling.type", "rope.scaling.finetuned",
                 "rope.scaling.original_context_length", "rope.dimension_count", "attention.value_length",
                 "attention.layer_norm_epsilon")
@@ -141,7 +141,7 @@ def check_names(config: Config, names: Collection[str]) -> None:
                                f"{config.blocks} blocks (llama.block_count)")
     if extra := sorted(names - used):
         raise WeightsError(f"tensor {show(extra[0])} ({len(extra)} such) is none of a LLaMA of {config.blocks} blocks "
-                           "(llama.block_count): without it the model would be another one")
+                           "(llama.block_count), which would ignore it: another model is meant")
 
 
 def _names(config: Config) -> Iterator[str]:
