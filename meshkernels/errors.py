@@ -35,4 +35,4 @@ def shown(value: Any) -> str:
     try:
         return _SHORT.repr(value)
     except Exception:  # an integer of more digits than Python prints
-        return f"a {type(value).__name__}"
+        return f"a value of type {type(value).__name__}"

@@ -219,7 +219,7 @@ class Checkpoint:
         """The byte-level BPE tokenizer that the file carries."""
         from meshkernels.tokenizer import Tokenizer  # the dot products need no tokenizer
 
-        return Tokenizer.from_metadata(self.metadata)
+        return Tokenizer.from_metadata(self.metadata, self.config.vocab, self.path.name)
 
     def _find(self, name: str) -> gguf.ReaderTensor:
         if name not in self._tensors:
