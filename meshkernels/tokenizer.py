@@ -47,6 +47,10 @@ PRE_TOKENIZERS: dict[str, Callable[[], PreTokenizer]] = {
     "gpt-2": _gpt2, "smollm": _smollm, "llama-bpe": _llama3, "llama3": _llama3,
 }
 
+#: Those of Llama 3. Its published tokenizer opens every text with its BOS (files leave ``add_bos_token`` out), and a
+#: word that is a token stays one, whatever the merges make of it.
+_OF_LLAMA3 = ("llama-bpe", "llama3")
+
 
 def _symbols() -> dict[str, int]:
     """The character that stands for each byte in a byte-level vocabulary -> the byte, as GPT-2 has it."""
@@ -83,7 +87,7 @@ class Tokenizer:
             raise WeightsError(f"{file}: tokenizer.ggml.pre = {shown(pre)} is not known; known: {known}")
         ids = {token: i for i, token in enumerate(vocab)}
         try:
-            self._engine = tokenizers.Tokenizer(BPE(ids, list(merges)))
+            self._engine = tokenizers.Tokenizer(BPE(ids, list(merges), ignore_merges=pre in _OF_LLAMA3))
             self._engine.pre_tokenizer = PRE_TOKENIZERS[pre]()
             self._engine.decoder = ByteLevelDecoder()
             self._engine.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
@@ -119,13 +123,14 @@ class Tokenizer:
             raise fields.refused("ggml.model", kind, "'gpt2' (byte-level BPE): no other tokenizer is supported")
         vocab = fields.tokens(rows)
         special = [t for t, kind in zip(vocab, fields.types(len(vocab))) if kind in (_CONTROL, _USER_DEFINED)]
-        bos, add_bos = fields.token("ggml.bos_token_id", len(vocab)), fields.one("ggml.add_bos_token", bool, False)
+        pre, bos = fields.one("ggml.pre", str, "gpt-2"), fields.token("ggml.bos_token_id", len(vocab))
+        add_bos = fields.one("ggml.add_bos_token", bool, pre in _OF_LLAMA3 and bos is not None)
         if add_bos and bos is None:
             raise fields.refused("ggml.bos_token_id", None, "the token that tokenizer.ggml.add_bos_token asks for")
         return cls(
-            vocab=vocab, merges=fields.merges(set(vocab)), special=special, pre=fields.one("ggml.pre", str, "gpt-2"),
-            bos=bos, eos=fields.token("ggml.eos_token_id", len(vocab)), add_bos=add_bos,
-            chat_template=fields.one("chat_template", str, None), file=file)
+            vocab=vocab, merges=fields.merges(set(vocab)), special=special, pre=pre, bos=bos, add_bos=add_bos,
+            eos=fields.token("ggml.eos_token_id", len(vocab)), chat_template=fields.one("chat_template", str, None),
+            file=file)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text; control tokens written out in it are recognised.

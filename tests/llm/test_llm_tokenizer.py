@@ -147,7 +147,7 @@ def test_a_panic_of_the_engine_is_one_line(monkeypatch):
     class PanicException(BaseException):  # what Rust's panics are in Python
         pass
 
-    def panic(*_):
+    def panic(*_, **__):
         raise PanicException("called `Option::unwrap()` on a `None` value")
 
     monkeypatch.setattr("meshkernels.tokenizer.BPE", panic)
@@ -215,3 +215,14 @@ def test_a_text_is_opened_once():
     chat = tokenizer.chat([{"role": "user", "content": "abc"}])  # the template spells it too
     assert chat == "<|end|>abc" and tokenizer.encode(chat) == [0, 258]
     assert build().encode("abc") == [258]
+
+
+@pytest.mark.parametrize("pre", ["llama-bpe", "llama3"])
+def test_llama_3_opens_texts_and_keeps_words_that_are_tokens(pre):
+    vocab = [*VOCAB, "cab"]  # no merge makes it
+    changed = {"ggml.pre": pre, "ggml.tokens": vocab, "ggml.token_type": None, "ggml.add_bos_token": None}
+    a, b, space = (vocab.index(symbol) for symbol in "abĠ")
+    assert build(changed, 260).encode("cab") == [0, 259]
+    assert build(changed | {"ggml.add_bos_token": False}, 260).encode("cab") == [259]
+    assert build(changed | {"ggml.bos_token_id": None}, 260).encode("cab ba") == [259, space, b, a]
+    assert build(changed | {"ggml.pre": "gpt-2"}, 260).encode("cab") == [vocab.index("c"), 257]
