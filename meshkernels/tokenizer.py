@@ -66,8 +66,8 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise MeshError(f"the text is not valid Unicode: character {error.start} is {text[error.start]!r}, half of a "
-                        "surrogate pair (bytes that were not UTF-8?)") from None
+        raise MeshError(f"the text is not valid Unicode: it has {text[error.start]!r}, half of a surrogate pair, after "
+                        f"{shown(text[max(error.start - 20, 0):error.start])}; was it UTF-8?") from None
 
 
 class Tokenizer:

@@ -183,7 +183,7 @@ def test_real_vocabulary_without_tokens_for_some_bytes(smollm2):
 def test_texts_that_are_not_unicode(text):
     tokenizer = build()
     for call in (tokenizer.encode, lambda text: tokenizer.chat([{"role": "user", "content": text}])):
-        with pytest.raises(MeshError, match=r"not valid Unicode: character \d+ is '\\u"):
+        with pytest.raises(MeshError, match=r"not valid Unicode: it has '\\u\w+', half of a surrogate pair"):
             call(text)
 
 
