@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import reprlib
+from typing import Any
+
 
 class MeshError(ValueError):
     """An argument that no mesh could accept: an impossible grid, shape, group count or option."""
@@ -21,3 +24,19 @@ class DeviceLimitError(MeshError):
 
 class WeightsError(Exception):
     """A model file that cannot be had, cannot be read, or holds another model than it says."""
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
+
+
+def shown(value: Any) -> str:
+    """A value that nobody has checked, for a message: cut short, and nothing in it that a terminal would obey.
+
+    >>> shown("two\\nlines"), shown(list(range(1000)))
+    ("'two\\\\nlines'", '[0, 1, 2, 3, 4, 5, ...]')
+    """
+    try:
+        return _SHORT.repr(value)
+    except Exception:  # an integer of more digits than Python prints
+        return f"a value of type {type(value).__name__}"

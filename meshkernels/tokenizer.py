@@ -6,7 +6,10 @@ merges (``tokenizer.ggml.pre``). Each rule below is the published one of that mo
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable, Sequence
+from operator import index
 from typing import Any
 
 import tokenizers
@@ -15,6 +18,9 @@ from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Split
 
+from meshkernels.chat import render
+from meshkernels.errors import MeshError, MeshTypeError, shown
+from meshkernels.vocabulary import Fields
 from meshkernels.weights import WeightsError
 
 #: Token types of GGUF that stand for themselves in the text: control and user-defined.
@@ -41,6 +47,28 @@ PRE_TOKENIZERS: dict[str, Callable[[], PreTokenizer]] = {
     "gpt-2": _gpt2, "smollm": _smollm, "llama-bpe": _llama3, "llama3": _llama3,
 }
 
+#: Those of Llama 3. Its published tokenizer opens every text with its BOS (files leave ``add_bos_token`` out), and a
+#: word that is a token stays one, whatever the merges make of it.
+_OF_LLAMA3 = ("llama-bpe", "llama3")
+
+
+def _symbols() -> dict[str, int]:
+    """The character that stands for each byte in a byte-level vocabulary -> the byte, as GPT-2 has it."""
+    plain = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = (byte for byte in range(256) if byte not in plain)
+    return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+_SYMBOLS = _symbols()
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise MeshError(f"the text is not valid Unicode: it has {text[error.start]!r}, half of a surrogate pair, after "
+                        f"{shown(text[max(error.start - 20, 0):error.start])}; was it UTF-8?") from None
+
 
 class Tokenizer:
     """Text to token ids and back.
@@ -53,64 +81,119 @@ class Tokenizer:
 
     def __init__(self, vocab: Sequence[str], merges: Sequence[tuple[str, str]], special: Sequence[str],
                  pre: str, bos: int | None = None, eos: int | None = None, add_bos: bool = False,
-                 chat_template: str | None = None):
+                 chat_template: str | None = None, file: str = "the model file"):
         if pre not in PRE_TOKENIZERS:
             known = ", ".join(sorted(PRE_TOKENIZERS))
-            raise WeightsError(f"pre-tokenizer {pre!r} is not known; known: {known}")
+            raise WeightsError(f"{file}: tokenizer.ggml.pre = {shown(pre)} is not known; known: {known}")
         ids = {token: i for i, token in enumerate(vocab)}
-        self._engine = tokenizers.Tokenizer(BPE(ids, list(merges)))
-        self._engine.pre_tokenizer = PRE_TOKENIZERS[pre]()
-        self._engine.decoder = ByteLevelDecoder()
-        self._engine.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
+        try:
+            self._engine = tokenizers.Tokenizer(BPE(ids, list(merges), ignore_merges=pre in _OF_LLAMA3))
+            self._engine.pre_tokenizer = PRE_TOKENIZERS[pre]()
+            self._engine.decoder = ByteLevelDecoder()
+            self._engine.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a panic of the engine, which is Rust, is no Exception
+            raise WeightsError(f"{file}: the tokenizer cannot be built: {shown(str(error))}") from error
         self.bos, self.eos, self.add_bos = bos, eos, add_bos
         self.chat_template = chat_template
         self.tokens = list(vocab)
         ends = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>")
         self.stop = frozenset(ids[t] for t in ends if t in ids) | ({eos} if eos is not None else set())
+        self._file, self._special = file, {ids[t] for t in special if t in ids}
+        self._unspelled = frozenset(byte for symbol, byte in _SYMBOLS.items() if symbol not in ids)
 
     @classmethod
-    def from_metadata(cls, metadata: Callable[..., Any]) -> Tokenizer:
-        """Build it from a file's metadata (``metadata(key, default)``).
+    def from_metadata(cls, metadata: Callable[..., Any], rows: int | None = None,
+                      file: str = "the model file") -> Tokenizer:
+        """Build it from a file's metadata.
+
+        Args:
+            metadata: ``metadata(key)``, the value of a key or None.
+            rows: of the embedding: as many tokens there must be.
+            file: its name, for the messages.
 
         Raises:
-            WeightsError: if the file carries no byte-level BPE, or cuts words by an unknown rule.
+            WeightsError: if the file carries no byte-level BPE, cuts words by an unknown rule, or holds a value of
+                another type or range than the tokenizer needs.
         """
-        kind = metadata("tokenizer.ggml.model", "none")
+        fields = Fields(metadata, file)
+        kind = fields.one("ggml.model", str, None)
         if kind != "gpt2":
-            raise WeightsError(f"tokenizer {kind!r} is not supported; supported: gpt2 (byte-level BPE)")
-        vocab = metadata("tokenizer.ggml.tokens")
-        types = metadata("tokenizer.ggml.token_type", [1] * len(vocab))
-        bos = metadata("tokenizer.ggml.bos_token_id")
+            raise fields.refused("ggml.model", kind, "'gpt2' (byte-level BPE): no other tokenizer is supported")
+        vocab = fields.tokens(rows)
+        special = [t for t, kind in zip(vocab, fields.types(len(vocab))) if kind in (_CONTROL, _USER_DEFINED)]
+        pre, bos = fields.one("ggml.pre", str, "gpt-2"), fields.token("ggml.bos_token_id", len(vocab))
+        add_bos = fields.one("ggml.add_bos_token", bool, pre in _OF_LLAMA3 and bos is not None)
+        if add_bos and bos is None:
+            raise fields.refused("ggml.bos_token_id", None, "the token that tokenizer.ggml.add_bos_token asks for")
         return cls(
-            vocab=vocab, merges=[tuple(merge.split(" ", 1)) for merge in metadata("tokenizer.ggml.merges")],
-            special=[t for t, kind in zip(vocab, types) if kind in (_CONTROL, _USER_DEFINED)],
-            pre=metadata("tokenizer.ggml.pre", "gpt-2"), bos=bos, eos=metadata("tokenizer.ggml.eos_token_id"),
-            add_bos=bool(metadata("tokenizer.ggml.add_bos_token", False)),
-            chat_template=metadata("tokenizer.chat_template"))
+            vocab=vocab, merges=fields.merges(set(vocab)), special=special, pre=pre, bos=bos, add_bos=add_bos,
+            eos=fields.token("ggml.eos_token_id", len(vocab)), chat_template=fields.one("chat_template", str, None),
+            file=file)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text; control tokens written out in it are recognised."""
+        """Token ids of a text; control tokens written out in it are recognised.
+
+        Where the model wants its texts opened by ``bos``, the ids begin with one: a text that spells it (as many a
+        chat template does) gets no second.
+
+        Raises:
+            MeshError: a text that is not valid Unicode, or has bytes for which the vocabulary has no token.
+            MeshTypeError: not a text.
+        """
+        if not isinstance(text, str):
+            raise MeshTypeError(f"a text to encode must be a str, not {type(text).__name__}")
+        spelled = _utf8(text)
         ids = self._engine.encode(text, add_special_tokens=False).ids
-        return [self.bos, *ids] if self.add_bos and self.bos is not None else ids
+        if self._unspelled.intersection(spelled):  # bytes that the engine leaves out without a word
+            lost = sorted(Counter(spelled) - Counter(b"".join(map(self._bytes, ids))))
+            if lost:
+                raise MeshError(f"{self._file}: its vocabulary has no token for the bytes "
+                                f"{', '.join(f'0x{byte:02x}' for byte in lost)} of this text: leave them out")
+        return [self.bos, *ids] if self.add_bos and self.bos is not None and ids[:1] != [self.bos] else ids
 
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
-        """Text of token ids; bytes that are not (yet) valid UTF-8 become U+FFFD."""
-        return self._engine.decode(list(ids), skip_special_tokens=skip_special)
+        """Text of token ids; bytes that are not (yet) valid UTF-8 become U+FFFD.
+
+        Raises:
+            MeshError: an id outside the vocabulary.
+            MeshTypeError: not a sequence of integers.
+        """
+        try:
+            tokens = list(map(index, ids))
+        except TypeError as error:
+            raise MeshTypeError(f"token ids must be a sequence of integers: {error}") from None
+        if tokens and not 0 <= min(tokens) <= max(tokens) < len(self.tokens):
+            wrong = next(i for i in tokens if not 0 <= i < len(self.tokens))
+            raise MeshError(f"token id {wrong} is outside the vocabulary of {len(self.tokens)}")
+        return self._engine.decode(tokens, skip_special_tokens=skip_special)
 
     def chat(self, messages: Sequence[dict[str, str]]) -> str:
         """Messages (``role``, ``content``) in the model's own chat format, ready for its answer.
 
         Raises:
-            WeightsError: if the file carries no chat template.
+            WeightsError: if the file carries no chat template, or one that fails or refuses the messages.
+            MeshError: a message that is not valid Unicode.
+            MeshTypeError: messages that are not dictionaries of texts.
         """
         if self.chat_template is None:
-            raise WeightsError("this model file carries no chat template")
-        from jinja2.sandbox import ImmutableSandboxedEnvironment  # a template is a program from a file
-
-        jinja = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        return jinja.from_string(self.chat_template).render(
-            messages=list(messages), add_generation_prompt=True,
-            bos_token=self._name(self.bos), eos_token=self._name(self.eos))
+            raise WeightsError(f"{self._file}: this model file carries no chat template")
+        if not isinstance(messages, (list, tuple)) or not all(isinstance(message, dict) for message in messages):
+            raise MeshTypeError(f"messages must be a list of dictionaries (role, content), not {shown(messages)}")
+        try:
+            given = json.dumps(messages, ensure_ascii=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise MeshTypeError(f"messages must hold texts: {error}") from None
+        _utf8(given)
+        return render(self.chat_template, {
+            "messages": messages, "add_generation_prompt": True, "tools": None, "documents": None,
+            "bos_token": self._name(self.bos), "eos_token": self._name(self.eos)}, self._file)
 
     def _name(self, token: int | None) -> str:
         return "" if token is None else self.tokens[token]
+
+    def _bytes(self, token: int) -> bytes:
+        """What a token stands for in a text: a special one for its name, any other for a byte each symbol."""
+        name = self.tokens[token]
+        return name.encode() if token in self._special else bytes(map(_SYMBOLS.__getitem__, name))

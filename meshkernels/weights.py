@@ -237,10 +237,7 @@ class Checkpoint:
         """The byte-level BPE tokenizer that the file carries."""
         from meshkernels.tokenizer import Tokenizer  # the dot products need no tokenizer
 
-        try:
-            return Tokenizer.from_metadata(self.metadata)
-        except WeightsError as error:
-            raise WeightsError(f"{self.path.name}: {error}") from error
+        return Tokenizer.from_metadata(self.metadata, self.config.vocab, self.path.name)
 
     def _find(self, name: str) -> Stored:
         if name not in self._tensors:
