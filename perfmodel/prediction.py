@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel.errors import DoesNotFit, ModelError
+from perfmodel.checks import sizes
+from perfmodel.errors import DoesNotFit
 from perfmodel.parameters import Kernel
 
 
@@ -78,20 +79,6 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def sizes(**values: Any) -> list[Any]:
-    """The values as integer scalars or arrays; each must be a whole number of at least 1."""
-    checked = []
-    for name, value in values.items():
-        array = np.asarray(value)
-        if array.dtype == bool or array.dtype.kind not in "iuf" or array.size == 0:
-            raise ModelError(f"{name} = {value!r} must be a whole number of at least 1")
-        wrong = (array < 1) | (array != np.floor(array))
-        if wrong.any():
-            raise ModelError(f"{name} = {np.ravel(array)[np.argmax(wrong)]} must be a whole number of at least 1")
-        checked.append(array.astype(np.int64)[()])
-    return checked
-
-
 #: points that are worked on at a time: the temporaries of one block stay in a core's cache
 BLOCK = 1 << 14
 
@@ -115,6 +102,17 @@ def in_blocks(function: Callable[..., Mapping[str, Any]], *arrays: Any) -> dict[
     return {key: value.reshape(shape) for key, value in found.items()}
 
 
+def padding(run: Any, given: Any) -> str:
+    """What a label says of rows that were padded.
+
+    >>> padding(4, 3), padding(4, 4), padding(np.array([4, 4]), np.array([3, 4]))
+    (', padded to 4', '', ', some padded')
+    """
+    if np.all(run == given):
+        return ""
+    return f", padded to {run}" if np.ndim(run) == 0 else ", some padded"
+
+
 def sides(grid: Any) -> tuple[Any, Any]:
     """(rows, cols) of a grid: one side (a number, or an array of squares), or a pair (rows, cols)."""
     if isinstance(grid, tuple) and len(grid) == 2:
@@ -125,7 +123,7 @@ def sides(grid: Any) -> tuple[Any, Any]:
 
 
 def check_grid(chip: Any, rows: Any, cols: Any) -> None:
-    """The grid must fit the fabric, in either orientation of a rectangle."""
+    """The grid must fit the fabric."""
     rows, cols = int(np.max(rows)), int(np.max(cols))
     if rows > chip.rows or cols > chip.cols:
         raise DoesNotFit(f"a grid of {rows} x {cols} cores is larger than the {chip.rows} x {chip.cols} of {chip.name}")
@@ -135,7 +133,8 @@ def check_memory(chip: Any, bytes_on: Callable[[Any], Any], grid: Any, what: str
     """The buffers of one core must fit its memory; the refusal says on what grid they would.
 
     Args:
-        bytes_on: bytes per core on square grids of the given sides; of ``grid`` itself if that is a pair.
+        bytes_on: bytes per core on square grids of the given sides; of ``grid`` itself if that is a pair. Sizes go
+            in as float64: the product of two tiles may exceed an int64.
     """
     most = float(np.max(bytes_on(grid)))
     if most > chip.memory_per_core:
