@@ -22,7 +22,7 @@ from perfmodel.model import Model
 from perfmodel.model import check as check_model
 from perfmodel.operators import check_groups, mesh
 from perfmodel.parameters import Kernel
-from perfmodel.prediction import Prediction, check_grid, check_memory, in_blocks, padding, range_notes
+from perfmodel.prediction import Prediction, check_grid, check_memory, in_blocks, lift, padding, range_notes
 
 
 def prefill(chip: Device, model: Model, *, tokens: Any, grid: Any, system: str = "waferllm",
@@ -210,7 +210,7 @@ def _notes(constants: Kernel, model: Model, tokens: Any, grid: Any, groups: Any 
 
 def _whole(chip: Device, terms: Any, limits: Any, tokens: Any, notes: tuple[str, ...], label: str) -> Prediction:
     """The prediction that the terms of all layers make."""
-    cycles = forms.total(terms)
+    terms, cycles = lift(terms, limits)
     seconds = cycles / chip.clock_hz
     return Prediction(cycles, seconds, terms, limits, notes, tokens / seconds, label)
 
@@ -226,15 +226,11 @@ def _of_system(chip: Device, model: Model, system: str, phase: str, tokens: Any,
         grid = sizes(grid=grid)[0]
         held = _check_layers(chip, model, phase, tokens, grid)
         notes = range_notes(constants, grid=grid, tokens=tokens, dim=model.dim, ffn=model.ffn) + held
-    cycles = {kind: value * chip.clock_hz for kind, value in systems.terms(system, phase, model, tokens, grid).items()}
+    terms = {kind: value * chip.clock_hz for kind, value in systems.terms(system, phase, model, tokens, grid).items()}
     if owner == "a100":  # the roofline itself: the same work at the full peak rate
         share = "compute_efficiency" if phase == "prefill" else "memory_efficiency"
-        limits = {"compute": cycles["compute"] * constants.values[share]}
+        limits = {"compute": terms["compute"] * constants.values[share]}
     else:
         layer = _prefill_bounds if phase == "prefill" else _decode_bounds
         limits = _layers(model, lambda s, p: layer(chip, model, s, p), tokens, grid)
-        # a core computes while it loads, but no faster than its peak: what loads do not cover is exposed
-        cycles["compute"] = np.maximum(limits["compute"] - forms.total(cycles), 0.0)[()]
-    seconds = forms.total(cycles) / chip.clock_hz
-    rate = (tokens if phase == "prefill" else 1) / seconds
-    return Prediction(seconds * chip.clock_hz, seconds, cycles, limits, notes, rate, label)
+    return _whole(chip, terms, limits, tokens if phase == "prefill" else 1, notes, label)

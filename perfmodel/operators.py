@@ -14,7 +14,7 @@ from perfmodel.counts_reduce import REDUCES
 from perfmodel.device import Device
 from perfmodel.errors import DoesNotFit, ModelError, shown
 from perfmodel.parameters import Kernel
-from perfmodel.prediction import Prediction, check_grid, check_memory, padding, range_notes, sides
+from perfmodel.prediction import Prediction, check_grid, check_memory, lift, padding, range_notes, sides
 
 
 def mesh(chip: Device) -> Device:
@@ -250,7 +250,7 @@ def _shape(*values: Any) -> str:
 
 def _make(chip: Device, terms: Any, limits: Any, notes: tuple[str, ...], label: str) -> Prediction:
     """Broadcast the terms, add them up, turn cycles into seconds."""
+    terms, cycles = lift(terms, limits)
     shape = np.broadcast_shapes(*(np.shape(value) for value in terms.values()))
     terms = {kind: np.broadcast_to(np.asarray(value, float), shape)[()] for kind, value in terms.items()}
-    cycles = forms.total(terms)
     return Prediction(cycles, cycles / chip.clock_hz, terms, limits, notes, label=label)

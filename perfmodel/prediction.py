@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Prediction:
     @property
     def lower_bound(self) -> Any:
         """The largest of the bounds, in cycles."""
-        return np.maximum.reduce([np.asarray(value, float) for value in self.bounds.values()])[()]
+        return functools.reduce(np.maximum, (np.asarray(value, float) for value in self.bounds.values()))[()]
 
     @property
     def ratio(self) -> Any:
@@ -77,6 +78,27 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return _plain(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+#: what a bound's shortfall is charged to
+_CHARGED = {"compute": "compute", "link": "transfer", "distance": "alpha"}
+
+
+def lift(terms: Mapping[str, Any], limits: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Terms and their sum, raised to the bounds: a core works while it waits, but no faster than its peak.
+
+    Of a device that was measured there is nothing to raise; data sheets may name rates that contradict each other.
+
+    >>> lift({"alpha": 1.0, "beta": 2.0}, {"compute": 5.0, "distance": 4.0})
+    ({'alpha': 1.0, 'beta': 2.0, 'compute': np.float64(2.0)}, np.float64(5.0))
+    """
+    raised = dict(terms)
+    cycles: Any = sum(raised.values())
+    for kind, least in limits.items():
+        if np.any(short := np.maximum(least - cycles, 0.0)):
+            raised[_CHARGED[kind]] = raised.get(_CHARGED[kind], 0.0) + short
+            cycles = np.maximum(cycles, least)
+    return raised, cycles
 
 
 #: points that are worked on at a time: the temporaries of one block stay in a core's cache
