@@ -17,6 +17,7 @@ import numpy as np
 import meshkernels as mk
 from meshkernels import algorithms, weights
 from meshkernels.compliance import require_fabric
+from perfmodel import console
 
 PROMPT = "A wafer-scale chip is a mesh of hundreds of thousands of small cores, and every word has to travel."
 
@@ -36,7 +37,7 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--grid", type=int, nargs="+", default=[24], metavar="N",
                         help="cores a side, or rows and columns (default: 24)")  # fmt: skip
     parser.add_argument("--device", default="wse2", help="whose limits the verdict uses (default: wse2)")
-    parser.add_argument("--prompt", default=PROMPT)
+    parser.add_argument("--prompt", type=console.utf8, default=PROMPT)
     parser.add_argument("--model", help="another GGUF file (default: SmolLM2-135M, fetched once)")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     parser.set_defaults(run=run)

@@ -76,7 +76,7 @@ def choice(what: str, name: Any, known: Iterable[str]) -> str:
 
 
 def number(where: str, value: Any, low: float, high: float, unit: str = "") -> float:
-    """``value`` of a data file, if it is a number (no bool) from ``low`` to ``high``; the message begins with ``where``.
+    """``value`` of a data file, if it is a number (no bool) from ``low`` to ``high``; ``where`` begins the message.
 
     >>> number("bench.json: median", 0.5, 1e-12, 1e9, "second")
     0.5

@@ -49,7 +49,7 @@ class Described:
     quantities: MappingProxyType[str, Quantity] = dataclasses.field(repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for field, rule in _RULES.items():
+        for field, rule in RULES.items():
             if hasattr(self, field):
                 _check(f"{self.name}: {field}", getattr(self, field), field, rule)
 
@@ -138,7 +138,7 @@ class Host(Described):
 _KINDS: dict[str, type[Device] | type[Gpu] | type[Host]] = {"mesh": Device, "gpu": Gpu, "host": Host}
 
 #: Unit and admissible range of every field: a value outside is a typing error, not a chip.
-_RULES: dict[str, tuple[str, float, float]] = {
+RULES: dict[str, tuple[str, float, float]] = {
     "power_w": ("watt", 0.1, 1e6),
     "peak_flops": ("flop/s", 1e6, 1e19),
     "cores": ("core", 1, 1e8),
@@ -238,15 +238,15 @@ def _quantity(path: Path, field: str, table: object) -> Quantity:
         raise DataError(f"{path.name}: [{field}] needs value, unit and source")
     if extra := sorted(set(table) - {"value", "unit", "source", "estimated", "clock_hz"}):
         raise DataError(f"{path.name}: [{field}] has an unknown key {shown(extra[0])}")
-    unit = _RULES[field][0]
+    unit = RULES[field][0]
     if table["unit"] != unit:
         raise DataError(f"{where} is in {shown(table['unit'])}, expected {unit!r}")
-    _check(where, table["value"], field, _RULES[field])
+    _check(where, table["value"], field, RULES[field])
     checks.text(f"{where}: source", table["source"])
     if not isinstance(table.get("estimated", False), bool):
         raise DataError(f"{where}: estimated = {shown(table['estimated'])} must be true or false")
     if "clock_hz" in table:
-        checks.number(f"{where}: clock_hz", table["clock_hz"], *_RULES["clock_hz"][1:], "hertz")
+        checks.number(f"{where}: clock_hz", table["clock_hz"], *RULES["clock_hz"][1:], "hertz")
     return Quantity(**table)
 
 

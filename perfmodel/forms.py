@@ -62,7 +62,8 @@ def cheaper(form: Callable[[Any], Terms], fits: Callable[[Any], Any], rows: Any,
         The terms, and the rows that they are of.
     """
     terms, tile = form(rows), ceil_div(rows, side)
-    aligned = np.where(tile % BEAT == BEAT - 1, (tile + 1) * side, rows)[()]
+    aligned: Any = np.where(tile % BEAT == BEAT - 1, (tile + 1) * side, rows)
+    aligned = aligned[()]
     if np.all(aligned == rows):
         return terms, rows
     padded = form(aligned)

@@ -65,8 +65,9 @@ def prefill(chip: Device, model: Model, *, tokens: Any, grid: Any, system: str =
     run = terms.pop("run")
     terms = bounds.scale(model.layers, terms)
     limits = _layers(model, lambda s, p: _prefill_bounds(chip, model, s, p), tokens, grid)
+    label = f"prefill of {np.max(tokens)} tokens{padding(run, tokens)} by {model.name}"
     return _whole(chip, terms, limits, tokens, _notes(constants, model, tokens, grid) + held,
-                  f"prefill of {np.max(tokens)} tokens{padding(run, tokens)} by {model.name} on {np.max(grid)}^2 cores of {chip.name}")
+                  f"{label} on {np.max(grid)}^2 cores of {chip.name}")
 
 
 def decode(chip: Device, model: Model, *, context: Any, grid: Any, groups: Any = None,

@@ -43,7 +43,8 @@ class Model:
             if field.name in ("name", "title", "source"):
                 checks.text(field.name, value)
             elif type(value) is not int or not 1 <= value <= LARGEST:
-                raise DataError(f"{field.name} = {shown(value)} must be a whole number of at least 1, at most {LARGEST}")
+                raise DataError(f"{field.name} = {shown(value)} must be a whole number of at least 1, "
+                                f"at most {LARGEST}")
         for name, count in (("heads", self.heads), ("kv_heads", self.kv_heads)):
             if (width := count * self.head_dim) > LARGEST:
                 raise DataError(f"{name} x head_dim = {width} must be at most {LARGEST}")
@@ -104,7 +105,8 @@ def _build(path: Path, found: object) -> Model:
         table = {"kv_heads": heads, **table}  # without its own count, every head has its own keys and values
         if isinstance(dim := table.get("dim"), int) and "head_dim" not in table:
             if dim % heads:
-                raise DataError(f"{path.name}: dim = {shown(dim)} is no multiple of heads = {shown(heads)}; give head_dim")
+                raise DataError(f"{path.name}: dim = {shown(dim)} is no multiple of heads = {shown(heads)}; "
+                                f"give head_dim")
             table["head_dim"] = dim // heads
     folder = path.resolve().parent.name  # a published configuration is called config.json in a folder of its model
     table = {"name": folder if path.stem in ("config", "model") and folder else path.stem, **table}
