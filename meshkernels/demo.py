@@ -16,6 +16,7 @@ import numpy as np
 
 import meshkernels as mk
 from meshkernels import algorithms, weights
+from meshkernels.algorithms import gemm_t
 from meshkernels.compliance import require_fabric
 from perfmodel import console
 
@@ -49,6 +50,7 @@ def run(options: argparse.Namespace) -> int:
         raise mk.MeshError(f"--grid takes one or two numbers, not {len(options.grid)}")
     mesh = mk.Mesh(*options.grid)
     require_fabric(mesh, options.device)  # before anything is fetched
+    gemm_t.check(mesh)
     checkpoint = weights.load(options.model)
     rows = list(measure(mesh, checkpoint, options.prompt, options.device))
     if options.json:

@@ -11,6 +11,7 @@ Nothing else is caught: any other exception is a defect of this code, and its tr
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import sys
@@ -39,7 +40,7 @@ def complain(who: str, problem: object) -> None:
     """One line on stderr."""
     text = one_line(str(problem) or type(problem).__name__)
     try:
-        print(f"{who}: {text if len(text) <= LONGEST_LINE else text[:LONGEST_LINE] + '...'}", file=sys.stderr, flush=True)
+        print(f"{who}: {text[:LONGEST_LINE]}{'...' * (len(text) > LONGEST_LINE)}", file=sys.stderr, flush=True)
     except OSError:  # nobody reads it, or its disk is full: the exit code has to do
         _discard(sys.stderr)
 
@@ -70,7 +71,7 @@ def run(who: str, command: Callable[[], int], refusals: tuple[type[Exception], .
         refusals: what it raises on bad input, besides `ModelError`.
     """
     if sys.stderr is None:  # closed: print() would take None for stdout
-        sys.stderr = open(os.devnull, "w")
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if sys.stdout is None:
         complain(who, "stdout is closed: there is nowhere to print to")
         return FAILED
@@ -102,7 +103,5 @@ def run(who: str, command: Callable[[], int], refusals: tuple[type[Exception], .
 
 def _discard(stream: TextIO) -> None:
     """Whatever a stream still holds goes nowhere, lest the interpreter try, and complain, again when it exits."""
-    try:
+    with contextlib.suppress(OSError, ValueError):  # a stream of a test has no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    except (OSError, ValueError):  # a stream of a test has no file
-        pass

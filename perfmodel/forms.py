@@ -62,14 +62,17 @@ def cheaper(form: Callable[[Any], Terms], fits: Callable[[Any], Any], rows: Any,
         The terms, and the rows that they are of.
     """
     terms, tile = form(rows), ceil_div(rows, side)
-    aligned: Any = np.where(tile % BEAT == BEAT - 1, (tile + 1) * side, rows)
-    aligned = aligned[()]
+    aligned = _where(tile % BEAT == BEAT - 1, (tile + 1) * side, rows)
     if np.all(aligned == rows):
         return terms, rows
     padded = form(aligned)
     better = fits(aligned) & (total(padded) < total(terms))
-    return ({kind: np.where(better, padded[kind], value)[()] for kind, value in terms.items()},
-            np.where(better, aligned, rows)[()])
+    return {kind: _where(better, padded[kind], value) for kind, value in terms.items()}, _where(better, aligned, rows)
+
+
+def _where(condition: Any, yes: Any, no: Any) -> Any:
+    """Elementwise choice; of scalars a scalar."""
+    return np.asarray(np.where(condition, yes, no))[()]
 
 
 def local_product(c: Constants, m: Any, k: Any, n: Any) -> Any:

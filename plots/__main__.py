@@ -52,7 +52,7 @@ def _draw(argv: list[str] | None) -> int:
         path = options.out / f"{name}.png"
         try:
             figure.savefig(path)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise files.cannot("write", path, error) from None
         plt.close(figure)
         print(f"{path}  ({time.perf_counter() - begin:.1f} s)  {known[name]}")

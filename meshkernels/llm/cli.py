@@ -19,6 +19,7 @@ from meshkernels.llm.summary import (
     WAFERS,
     block_table,
     fit_fabric,
+    fit_host,
     fit_to,
     mesh_summary,
     prediction_lines,
@@ -115,9 +116,10 @@ def _run(options: argparse.Namespace) -> int:
     text = tokenizer.chat([{"role": "user", "content": options.prompt}]) if options.chat else options.prompt
     record = Record(tokenizer.encode(text))
     _check_length(len(record.prompt_ids), options.new, checkpoint.config.context)
+    layouts = Layout(checkpoint.config, decode_mesh), Layout(checkpoint.config, prefill_mesh)
+    fit_host(*layouts)
     limit = None
     if options.device not in (None, "none"):
-        layouts = Layout(checkpoint.config, decode_mesh), Layout(checkpoint.config, prefill_mesh)
         limit = fit_to(options.device, *layouts, len(record.prompt_ids))
     model = Llama(checkpoint, decode_mesh, prefill_mesh=prefill_mesh, dtype=options.dtype,
                   accumulate=options.accumulate, norms=options.norms, cache=options.cache, cache_limit=limit)
