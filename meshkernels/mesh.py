@@ -15,7 +15,6 @@ import numpy as np
 from meshkernels.errors import MeshError, MeshTypeError
 from perfmodel.errors import shown
 
-
 #: Most cores a side. Counting holds every core in memory, and of a broadcast from each core of a line every link: at
 #: 4096 x 4096 cores some gigabytes. The widest wafer has 1,170 cores a side.
 LONGEST_SIDE = 4096
@@ -58,7 +57,8 @@ class Mesh:
             except TypeError:
                 raise MeshTypeError(f"Mesh {name} must be an integer, not {shown(side)}") from None
             if not 1 <= side <= LONGEST_SIDE:
-                raise MeshError(f"Mesh {name} = {shown(side)}: a mesh has at least 1 core a side, at most {LONGEST_SIDE}")
+                raise MeshError(f"Mesh {name} = {shown(side)}: a mesh has at least 1 core a side, "
+                                f"at most {LONGEST_SIDE}")
             object.__setattr__(self, name, side)
 
     @property

@@ -77,12 +77,13 @@ def run(who: str, command: Callable[[], int], refusals: tuple[type[Exception], .
         return FAILED
     if isinstance(sys.stdout, io.TextIOWrapper):  # what ASCII or Latin-1 cannot show is escaped; UTF-8 shows all
         sys.stdout.reconfigure(errors="backslashreplace")
+    bad_input: tuple[type[Exception], ...] = (ModelError, *refusals)
     try:
         try:
             return command()
         finally:
             sys.stdout.flush()
-    except (ModelError, *refusals) as refusal:
+    except bad_input as refusal:
         complain(who, refusal)
         return BAD_INPUT
     except BrokenPipeError:

@@ -34,8 +34,8 @@ def check(mesh: Mesh) -> None:
     q, p = mesh.lcm // mesh.cols, mesh.lcm // mesh.rows
     moves = mesh.rows * p * min(mesh.rows, q)
     if moves * mesh.rows * 8 > MOST_BYTES:
-        raise MeshError(f"gemm_t on {mesh.rows} x {mesh.cols} cores takes {moves} moves, too many to hold: choose sides "
-                        f"that share a factor")
+        raise MeshError(f"gemm_t on {mesh.rows} x {mesh.cols} cores takes {moves} moves, too many to hold: choose "
+                        f"sides that share a factor")
 
 
 @register("gemm_t", "gemm_t")

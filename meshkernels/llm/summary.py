@@ -111,9 +111,9 @@ def fit_host(*layouts: Layout) -> None:
         c, mesh = layout.config, layout.mesh
         need = 4 * c.blocks * c.dim * (mesh.cols * sum(layout.qkv) + layout.out + 3 * layout.ffn)
         if need > have / 2:
-            raise MeshError(f"a grid of {mesh.rows} x {mesh.cols} cores pads the weights to {need / 1e9:.0f} GB; half of "
-                            f"this machine's memory is {have / 2e9:.0f} GB: choose fewer cores, or sides that share a "
-                            f"factor")
+            raise MeshError(f"a grid of {mesh.rows} x {mesh.cols} cores pads the weights to {need / 1e9:.0f} GB; half "
+                            f"of this machine's memory is {have / 2e9:.0f} GB: choose fewer cores, or sides that share "
+                            f"a factor")
         for op in prefill_plan(layout, 1).layer:
             for product in op.products:
                 if product.verb == "gemm_t":
