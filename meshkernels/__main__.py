@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
-import perfmodel
 from meshkernels import demo
 from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.llm import cli as generate
 from meshkernels.weights import WeightsError
+from perfmodel import console
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one subcommand; a refusal is one line on stderr and exit code 2."""
-    parser = argparse.ArgumentParser(prog="python -m meshkernels", description=__doc__)
+    """Run one subcommand; what it returns and prints on bad input, see `perfmodel.console`."""
+    parser = console.Parser(prog="python -m meshkernels", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     demo.add_arguments(commands)
     generate.add_arguments(commands)
-    options = parser.parse_args(argv)
-    try:
+
+    def command() -> int:
+        options = parser.parse_args(argv)
         return options.run(options)
-    except (MeshError, MeshTypeError, WeightsError, perfmodel.ModelError) as refusal:
-        print(f"meshkernels: {refusal}", file=sys.stderr)
-        return 2
+
+    return console.run("meshkernels", command, (MeshError, MeshTypeError, WeightsError))
 
 
 if __name__ == "__main__":

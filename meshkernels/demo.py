@@ -16,7 +16,9 @@ import numpy as np
 
 import meshkernels as mk
 from meshkernels import algorithms, weights
+from meshkernels.algorithms import gemm_t
 from meshkernels.compliance import require_fabric
+from perfmodel import console
 
 PROMPT = "A wafer-scale chip is a mesh of hundreds of thousands of small cores, and every word has to travel."
 
@@ -36,7 +38,7 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--grid", type=int, nargs="+", default=[24], metavar="N",
                         help="cores a side, or rows and columns (default: 24)")  # fmt: skip
     parser.add_argument("--device", default="wse2", help="whose limits the verdict uses (default: wse2)")
-    parser.add_argument("--prompt", default=PROMPT)
+    parser.add_argument("--prompt", type=console.utf8, default=PROMPT)
     parser.add_argument("--model", help="another GGUF file (default: SmolLM2-135M, fetched once)")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     parser.set_defaults(run=run)
@@ -48,6 +50,7 @@ def run(options: argparse.Namespace) -> int:
         raise mk.MeshError(f"--grid takes one or two numbers, not {len(options.grid)}")
     mesh = mk.Mesh(*options.grid)
     require_fabric(mesh, options.device)  # before anything is fetched
+    gemm_t.check(mesh)
     checkpoint = weights.load(options.model)
     rows = list(measure(mesh, checkpoint, options.prompt, options.device))
     if options.json:

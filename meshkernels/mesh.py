@@ -13,6 +13,13 @@ from operator import index
 import numpy as np
 
 from meshkernels.errors import MeshError, MeshTypeError
+from perfmodel.errors import shown
+
+#: Most cores a side. Counting holds every core in memory, and of a broadcast from each core of a line every link: at
+#: 4096 x 4096 cores some gigabytes. The widest wafer has 1,170 cores a side.
+LONGEST_SIDE = 4096
+#: Most steps of a schedule on a rectangle, one for each block of the contraction; 1169 x 751 cores take 877,919.
+MOST_STEPS = 1 << 20
 
 
 def ceil_div(n: int, parts: int) -> int:
@@ -29,7 +36,7 @@ class Mesh:
         cols: cores along a row (x axis); the same as ``rows`` where left out.
 
     Raises:
-        MeshError: a side below 1.
+        MeshError: a side below 1, or above `LONGEST_SIDE`.
         MeshTypeError: a side that is not an integer.
 
     Examples:
@@ -48,9 +55,10 @@ class Mesh:
             try:
                 side = index(side)
             except TypeError:
-                raise MeshTypeError(f"Mesh {name} must be an integer, not {side!r}") from None
-            if side < 1:
-                raise MeshError(f"Mesh {name} = {side}: a mesh has at least 1 core a side")
+                raise MeshTypeError(f"Mesh {name} must be an integer, not {shown(side)}") from None
+            if not 1 <= side <= LONGEST_SIDE:
+                raise MeshError(f"Mesh {name} = {shown(side)}: a mesh has at least 1 core a side, "
+                                f"at most {LONGEST_SIDE}")
             object.__setattr__(self, name, side)
 
     @property
@@ -65,8 +73,16 @@ class Mesh:
 
     @property
     def lcm(self) -> int:
-        """Side of the smallest square logical grid that both axes divide."""
-        return lcm(self.rows, self.cols)
+        """Side of the smallest square logical grid that both axes divide: the steps of a product on the mesh.
+
+        Raises:
+            MeshError: it exceeds `MOST_STEPS`.
+        """
+        steps = lcm(self.rows, self.cols)
+        if steps > MOST_STEPS:
+            raise MeshError(f"a product on {self.rows} x {self.cols} cores takes {steps} steps, their least common "
+                            f"multiple; at most {MOST_STEPS} are held: choose sides that share a factor")
+        return steps
 
     def length(self, axis: int) -> int:
         """Cores on one line of ``axis``."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from perfmodel import llm, operators, render, systems, tune
+from perfmodel import console, llm, operators, render, systems, tune
 from perfmodel.capacity import CACHES, capacity
 from perfmodel.counts import GEMMS
 from perfmodel.counts_reduce import REDUCES
@@ -39,7 +38,7 @@ def side(text: str) -> int | tuple[int, int]:
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = argparse.ArgumentParser(prog="python -m perfmodel", description="Predict matrix kernels on mesh devices.")
+    top = console.Parser(prog="python -m perfmodel", description="Predict matrix kernels on mesh devices.")
     commands = top.add_subparsers(dest="command", required=True)
     _predict(commands.add_parser("predict", help="predicted time of an operator or of LLM inference"))
     show = commands.add_parser("report", help="predicted against published, row by row, and the errors of each table")
@@ -145,18 +144,12 @@ def fitted(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; 2 and a message on bad input."""
-    options = parser().parse_args(argv)
-    try:
-        text = _run(options)
-    except ModelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:  # the reader (head, less) has seen enough; nothing is left for the interpreter to flush
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    """Run one command; what it returns and prints on bad input, see `perfmodel.console`."""
+    def command() -> int:
+        print(_run(parser().parse_args(argv)))
+        return 0
+
+    return console.run("perfmodel", command)
 
 
 def _run(options: argparse.Namespace) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perfmodel import parameters
+from perfmodel import files, parameters
 from perfmodel.device import device
 from perfmodel.fitting import Fit, fit
 from perfmodel.forms import default_groups
@@ -147,7 +147,7 @@ def write(path: Path = parameters.FILE) -> None:
             lines.append(f"[{owner}.{name}.{key}]")
             lines += [f"{field} = {_toml(value, 2 if field == 'stderr' else 7)}" for field, value in entry.items()]
             lines.append("")
-    path.write_text("\n".join(lines), encoding="utf-8")
+    files.write(path, "\n".join(lines))
     parameters.kernels.cache_clear()
 
 

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel.counts import ELEMENT_BYTES, cdiv, check_sizes
+from perfmodel.checks import choice, size
+from perfmodel.counts import ELEMENT_BYTES, cdiv
 from perfmodel.device import Device
-from perfmodel.errors import DoesNotFit, unknown
+from perfmodel.errors import DoesNotFit
 from perfmodel.model import Model
+from perfmodel.model import check as check_model
 from perfmodel.operators import mesh
 from perfmodel.prediction import check_grid
 
@@ -66,11 +68,11 @@ def capacity(chip: Device, model: Model, *, grid: int, cache: str = "shift", reg
     >>> capacity(pm.device("wse2"), pm.model("llama3-8b"), grid=360, cache="concat").tokens
     382
     """
-    if cache not in CACHES:
-        raise unknown("cache", cache, CACHES)
-    check_sizes(grid=grid, **({} if regions is None else {"regions": regions}))
+    choice("cache", cache, CACHES)
+    check_model(model)
+    grid = size("grid", grid)
     check_grid(mesh(chip), grid, grid)
-    regions = int(_regions(chip, grid)) if regions is None else regions
+    regions = int(_regions(chip, grid)) if regions is None else size("regions", regions)
     if regions * grid**2 > chip.cores:
         raise DoesNotFit(f"{regions} regions of {grid}^2 have {regions * grid**2} cores; {chip.name} has {chip.cores}, "
                          f"enough for {chip.cores // grid**2}")
@@ -103,14 +105,16 @@ def _regions(chip: Device, grid: Any) -> Any:
 def resident_bytes(chip: Device, model: Model, tokens: Any, grid: Any) -> Any:
     """Bytes per core of all layers, shared out over the regions of grid^2 that the wafer has, and of their caches.
 
-    A core holds ceil(tokens / grid) rows of keys and values. Arrays broadcast.
+    A core holds ceil(tokens / grid) rows of keys and values. Arrays broadcast; in float64, since the product may exceed
+    an int64.
 
     >>> from perfmodel.device import device
     >>> from perfmodel.model import model
     >>> int(resident_bytes(device("wse2"), model("llama3-8b"), 4096, 360))  # 6 layers of 3600 bytes, 12 rows of 12
     22464
     """
-    layers = -(-model.layers // _regions(chip, grid))
+    layers = -(-float(model.layers) // _regions(chip, grid))
+    tokens = np.asarray(tokens, float)
     token = 2 * ELEMENT_BYTES * -(-model.kv_dim // grid)
     return layers * (layer_bytes(model, grid) + token * -(-tokens // grid))
 
@@ -151,7 +155,7 @@ def _refusal(chip: Device, model: Model, grid: int, regions: int, weights: int) 
                f"{chip.name} has {chip.memory_per_core}, with {regions} regions of that size")
     if fitting:
         message += f"; {cdiv(model.layers, fitting)} regions (of more than one wafer) would do"
-    sides = (g for g in range(grid + 1, min(chip.rows, chip.cols) + 1)
+    sides = (g for g in range(grid + 1, min(chip.rows, chip.cols, math.isqrt(chip.cores)) + 1)
              if cdiv(model.layers, chip.cores // g**2) * layer_bytes(model, g) < chip.memory_per_core)
     better = next(sides, None)
     return message + (f"; or a grid of {better}^2" if better else "; no larger grid on one wafer does")

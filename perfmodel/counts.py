@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perfmodel.errors import ModelError, unknown
+from perfmodel import checks
 
 #: element size of the published kernels: fp16
 ELEMENT_BYTES = 2
@@ -54,11 +54,15 @@ def cdiv(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def check_sizes(**sizes: int) -> None:
-    """Every size must be a positive whole number."""
-    for name, value in sizes.items():
-        if isinstance(value, bool) or int(value) != value or value < 1:
-            raise ModelError(f"{name} = {value!r} must be a whole number of at least 1")
+def check_sizes(**sizes: int) -> list[int]:
+    """The sizes as Python's integers, whose products have no limit."""
+    return [checks.size(name, value) for name, value in sizes.items()]
+
+
+def check_sides(**sides: int) -> list[int]:
+    """Cores of a line are counted one by one, so that their number is bounded."""
+    return [checks.size(name, value, checks.LONGEST_SIDE, "since the cores of a line are counted one by one")
+            for name, value in sides.items()]
 
 
 # ---------------------------------------------------------------------------------------------- one line of cores
@@ -135,7 +139,6 @@ def tiles(M: int, K: int, N: int, rows: int, cols: int) -> tuple[int, int, int, 
     >>> tiles(10, 10, 10, 2, 3)
     (5, 2, 4, 6, 3, 2)
     """
-    check_sizes(M=M, K=K, N=N, rows=rows, cols=cols)
     L = math.lcm(rows, cols)
     return cdiv(M, rows), cdiv(K, L), cdiv(N, cols), L, L // rows, L // cols
 
@@ -151,12 +154,12 @@ def gemm(algorithm: str, M: int, K: int, N: int, rows: int, cols: int | None = N
     >>> gemm("meshgemm", 8, 8, 8, 4, 4).hops, gemm("cannon", 8, 8, 8, 4, 4).hops
     (10, 15)
     """
-    cols = rows if cols is None else cols
+    checks.choice("algorithm", algorithm, GEMMS)
+    M, K, N = check_sizes(M=M, K=K, N=N)
+    rows, cols = check_sides(rows=rows, cols=rows if cols is None else cols)
     if algorithm == "gemm_t":
         return _gemm_t(M, K, N, rows, cols, element_bytes)
     base, _, form = algorithm.partition("_")
-    if algorithm not in GEMMS:
-        raise unknown("algorithm", algorithm, GEMMS)
     if base in RINGS:
         return _compute_shift(M, K, N, rows, cols, RINGS[base], element_bytes)
     broadcast = _summa if base == "summa" else _allgather
@@ -237,8 +240,10 @@ def summa_hops(rows: int, cols: int) -> int:
     (2, 10)
     """
     L = math.lcm(rows, cols)
-    along_row, along_col = np.repeat(_reach(cols), L // cols), np.repeat(_reach(rows), L // rows)
-    return int(np.maximum(along_row, along_col).sum())
+    # between two first blocks of a core, of either axis, neither root changes
+    first = np.union1d(np.arange(cols) * (L // cols), np.arange(rows) * (L // rows))
+    longest = np.maximum(_reach(cols)[first // (L // cols)], _reach(rows)[first // (L // rows)])
+    return int(longest @ np.diff(first, append=L))
 
 
 def _broadcast_colours(n: int, relay: bool) -> int:

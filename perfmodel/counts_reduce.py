@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from perfmodel.counts import ELEMENT_BYTES, Counts, cdiv, check_sizes, ring_flows, shift_hops, touching
-from perfmodel.errors import ModelError, unknown
+from perfmodel import checks
+from perfmodel.counts import ELEMENT_BYTES, Counts, cdiv, check_sides, check_sizes, ring_flows, shift_hops, touching
+from perfmodel.errors import ModelError
 
 REDUCES = ["ktree", "chain", "pipeline", "ring"]
 
@@ -23,19 +24,18 @@ def allreduce(algorithm: str, cores: int, words: int, *, groups: int | Sequence[
     >>> allreduce("ktree", 720, 1, groups=24).hops, allreduce("ktree", 720, 1, groups=24).stages
     (750, 27)
     """
-    check_sizes(cores=cores, words=words)
+    checks.choice("reduce", algorithm, REDUCES)
+    (words,), (cores,) = check_sizes(words=words), check_sides(cores=cores)
     if algorithm == "ktree":
         if groups is None:
             raise ModelError("ktree needs the number of groups")
-        levels = (groups,) if isinstance(groups, int) else tuple(groups)
-        return _tree(cores, words, levels, element_bytes)
+        levels = tuple(groups) if isinstance(groups, Sequence) else (groups,)
+        return _tree(cores, words, tuple(checks.size("groups", count) for count in levels), element_bytes)
     if algorithm == "chain":
         return _tree(cores, words, (), element_bytes)
     if algorithm == "pipeline":
         return _pipeline(cores, words, element_bytes)
-    if algorithm == "ring":
-        return _ring(cores, words, element_bytes)
-    raise unknown("reduce", algorithm, REDUCES)
+    return _ring(cores, words, element_bytes)
 
 
 def split(members: Sequence[int], groups: int) -> list[list[int]]:
@@ -102,8 +102,8 @@ def gemv(M: int, N: int, rows: int, cols: int | None = None, *, reduce: str = "k
     >>> gemv(80, 80, 80, groups=8).stages
     9
     """
-    cols = rows if cols is None else cols
-    check_sizes(M=M, N=N, rows=rows, cols=cols)
+    M, N = check_sizes(M=M, N=N)
+    rows, cols = check_sides(rows=rows, cols=rows if cols is None else cols)
     mt, nt = cdiv(M, rows), cdiv(N, cols)
     line = allreduce(reduce, rows, nt, groups=groups, element_bytes=element_bytes)
     return Counts(

@@ -15,14 +15,14 @@ measured in cycles and is therefore tied to a clock. Three kinds exist: ``mesh``
 from __future__ import annotations
 
 import dataclasses
-import math
-import tomllib
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, overload
 
-from perfmodel.errors import DataError, unknown
+from perfmodel import checks, files
+from perfmodel.errors import DataError, shown, unknown
 
 FOLDER = Path(__file__).parent / "devices"
 
@@ -47,6 +47,11 @@ class Described:
     power_w: float
     peak_flops: float
     quantities: MappingProxyType[str, Quantity] = dataclasses.field(repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for field, rule in RULES.items():
+            if hasattr(self, field):
+                _check(f"{self.name}: {field}", getattr(self, field), field, rule)
 
     def quantity(self, field: str) -> Quantity:
         """Value, unit and source of one field.
@@ -133,7 +138,7 @@ class Host(Described):
 _KINDS: dict[str, type[Device] | type[Gpu] | type[Host]] = {"mesh": Device, "gpu": Gpu, "host": Host}
 
 #: Unit and admissible range of every field: a value outside is a typing error, not a chip.
-_RULES: dict[str, tuple[str, float, float]] = {
+RULES: dict[str, tuple[str, float, float]] = {
     "power_w": ("watt", 0.1, 1e6),
     "peak_flops": ("flop/s", 1e6, 1e19),
     "cores": ("core", 1, 1e8),
@@ -145,7 +150,7 @@ _RULES: dict[str, tuple[str, float, float]] = {
     "alpha": ("cycle/hop", 0.01, 1e4),
     "beta": ("cycle/stage", 0.01, 1e6),
     "ramp": ("cycle", 0, 1e4),
-    "word_bytes": ("byte", 1, 4096),
+    "word_bytes": ("byte", 2, 4096),  # an element is fp16
     "link_words_per_cycle": ("word/cycle", 1e-3, 1e3),
     "macs_per_cycle": ("mac/cycle", 0.01, 1e6),
     "memory_bytes_per_cycle": ("byte/cycle", 0.01, 1e6),
@@ -192,29 +197,24 @@ def device(name: str | Path) -> Device | Gpu | Host:
     >>> device("wse2").memory_per_core
     49152
     """
+    if not isinstance(name, str | Path):
+        raise unknown("device", name, devices())
     path = Path(name)
-    if path.suffix != ".toml":
-        if str(name) not in devices():
-            raise unknown("device", str(name), devices())
-        path = FOLDER / f"{name}.toml"
-    elif not path.is_file():
-        raise DataError(f"no device file {str(path)!r}; the package brings: {', '.join(devices())}")
-    return _build(path, _parse(path))
+    if path.suffix == ".toml":
+        return _build(path, files.toml(path, ", ".join(devices())))
+    checks.choice("device", str(name), devices())
+    return _packaged(str(name))
 
 
-def _parse(path: Path) -> dict[str, Any]:
-    """The tables of one TOML file."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise DataError(f"{path.name} is not TOML: {error}") from error
+@functools.cache
+def _packaged(name: str) -> Device | Gpu | Host:
+    path = FOLDER / f"{name}.toml"
+    return _build(path, files.toml(path))
 
 
 def _build(path: Path, tables: dict[str, Any]) -> Device | Gpu | Host:
     """The device that the tables describe; refuses missing, unknown and implausible quantities."""
-    kind = tables.get("kind")
-    if kind not in _KINDS:
-        raise unknown(f"kind in {path.name}", kind, _KINDS)
+    kind = checks.choice(f"kind in {path.name}", tables.get("kind"), _KINDS)
     cls = _KINDS[kind]
     fields = {field.name for field in dataclasses.fields(cls)} - {"name", "title", "quantities"}
     given = set(tables) - {"name", "title", "kind"}
@@ -224,24 +224,35 @@ def _build(path: Path, tables: dict[str, Any]) -> Device | Gpu | Host:
         raise unknown(f"quantity in {path.name}", extra[0], fields)
     quantities = {field: _quantity(path, field, tables[field]) for field in sorted(fields)}
     values = {f: int(q.value) if f in _INTEGERS else float(q.value) for f, q in quantities.items()}
-    name, title = str(tables.get("name", path.stem)), str(tables.get("title", path.stem))
-    return cls(name=name, title=title, quantities=MappingProxyType(quantities), **values)  # type: ignore[arg-type]
+    name, title = (checks.text(f"{path.name}: {key}", tables.get(key, path.stem)) for key in ("name", "title"))
+    built = cls(name=name, title=title, quantities=MappingProxyType(quantities), **values)  # type: ignore[arg-type]
+    if isinstance(built, Device) and built.rows * built.cols > built.cores:
+        raise DataError(f"{path.name}: rows x cols = {built.rows} x {built.cols} are more than its {built.cores} cores")
+    return built
 
 
 def _quantity(path: Path, field: str, table: object) -> Quantity:
     """One checked quantity of a device file."""
+    where = f"{path.name}: {field}"
     if not isinstance(table, dict) or not {"value", "unit", "source"} <= set(table):
         raise DataError(f"{path.name}: [{field}] needs value, unit and source")
     if extra := sorted(set(table) - {"value", "unit", "source", "estimated", "clock_hz"}):
-        raise DataError(f"{path.name}: [{field}] has an unknown key {extra[0]!r}")
-    unit, low, high = _RULES[field]
-    value = table["value"]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DataError(f"{path.name}: {field} = {value!r} is not a finite number")
+        raise DataError(f"{path.name}: [{field}] has an unknown key {shown(extra[0])}")
+    unit = RULES[field][0]
     if table["unit"] != unit:
-        raise DataError(f"{path.name}: {field} is in {table['unit']!r}, expected {unit!r}")
-    if not low <= value <= high:
-        raise DataError(f"{path.name}: {field} = {value} {unit} is outside {low:g} to {high:g}")
-    if field in _INTEGERS and value != int(value):
-        raise DataError(f"{path.name}: {field} = {value} is not a whole number")
+        raise DataError(f"{where} is in {shown(table['unit'])}, expected {unit!r}")
+    _check(where, table["value"], field, RULES[field])
+    checks.text(f"{where}: source", table["source"])
+    if not isinstance(table.get("estimated", False), bool):
+        raise DataError(f"{where}: estimated = {shown(table['estimated'])} must be true or false")
+    if "clock_hz" in table:
+        checks.number(f"{where}: clock_hz", table["clock_hz"], *RULES["clock_hz"][1:], "hertz")
     return Quantity(**table)
+
+
+def _check(where: str, value: object, field: str, rule: tuple[str, float, float]) -> None:
+    """A quantity must be a number in its range, of some a whole one."""
+    unit, low, high = rule
+    checks.number(where, value, low, high, unit)
+    if field in _INTEGERS and value != int(value):  # type: ignore[call-overload]
+        raise DataError(f"{where} = {value} is not a whole number")

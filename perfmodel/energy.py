@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from perfmodel.checks import size
 from perfmodel.device import Described
-from perfmodel.errors import ModelError
-from perfmodel.prediction import sizes
+from perfmodel.errors import ModelError, shown
+
+#: seconds beyond which a time is a mistake: less than a cycle, longer than the age of the universe
+SHORTEST, LONGEST = 1e-15, 1e18
 
 
 def energy(chip: Described, seconds: Any, *, count: int = 1) -> Any:
@@ -18,9 +21,12 @@ def energy(chip: Described, seconds: Any, *, count: int = 1) -> Any:
     >>> float(energy(device("a100"), 2.0, count=8))
     6400.0
     """
-    sizes(count=count)
-    if not np.all(np.isfinite(seconds) & (np.asarray(seconds) > 0)):
-        raise ModelError(f"seconds = {seconds} must be a positive time")
+    if not isinstance(chip, Described):
+        raise ModelError(f"{shown(chip)} is no device; load one by perfmodel.device")
+    size("count", count)
+    times = np.asarray(seconds)
+    if times.dtype.kind not in "iuf" or not np.all((times > SHORTEST) & (times < LONGEST)):
+        raise ModelError(f"seconds = {shown(seconds)} must be a positive time, between {SHORTEST} and {LONGEST}")
     return chip.power_w * count * seconds
 
 

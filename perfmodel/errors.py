@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class ModelError(ValueError):
@@ -22,6 +23,21 @@ class DoesNotFit(ModelError):
     """A problem that the device cannot hold: too many cores, or too many bytes per core."""
 
 
+def shown(value: Any, most: int = 120) -> str:
+    """``repr(value)``, shortened: a message is a line, whatever it was given.
+
+    >>> shown("4"), shown([1] * 1000)[-8:], shown(1 << 20000)
+    ("'4'", '1, 1...]', 'a whole number of 20001 bits')
+    """
+    if isinstance(value, int) and value.bit_length() > 1024:
+        return f"a whole number of {value.bit_length()} bits"
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of too many digits, or a nest too deep, inside
+        text = f"{type(value).__name__} that cannot be shown"
+    return text if len(text) <= most else f"{text[: most - 4]}...{text[-1]}"
+
+
 def unknown(what: str, name: object, known: Iterable[str]) -> UnknownName:
     """The error for a name nobody knows: lists the known and suggests the nearest.
 
@@ -29,6 +45,6 @@ def unknown(what: str, name: object, known: Iterable[str]) -> UnknownName:
     unknown device 'wse4'; known: wse2, wse3; did you mean 'wse3'?
     """
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(name[:120], names, n=1, cutoff=0.4) if isinstance(name, str) else []
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return UnknownName(f"unknown {what} {name!r}; known: {', '.join(names)}{hint}")
+    return UnknownName(f"unknown {what} {shown(name)}; known: {', '.join(names)}{hint}")

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel import forms, systems
+from perfmodel import checks, forms, systems
 from perfmodel.device import device
-from perfmodel.errors import ModelError, unknown
+from perfmodel.errors import ModelError, shown, unknown
 from perfmodel.measurements import Measurements
 from perfmodel.parameters import kernel
 
@@ -94,6 +94,10 @@ KINDS: dict[str, Kind] = {
 }
 
 
+#: most groups that are left out in turn: each costs a fit
+MOST_GROUPS = 200
+
+
 @dataclass(frozen=True)
 class CrossValidation:
     """Signed relative errors of rows predicted by fits that never saw their group."""
@@ -143,6 +147,8 @@ class Fit:
         if by not in data.labels:
             raise unknown(f"label of {data.name}", by, data.labels)
         labels = data.labels[by]
+        if (groups := len(np.unique(labels))) > MOST_GROUPS:
+            raise ModelError(f"{data.name}: {groups} groups of one {by}; at most {MOST_GROUPS} are left out in turn")
         errors = np.empty(len(data))
         for label in np.unique(labels):
             out = labels == label
@@ -162,10 +168,16 @@ def fit(data: Measurements, *, fixed: Mapping[str, float] | None = None, drop: t
     Raises:
         ModelError: fewer rows than constants, or constants that the rows cannot tell apart.
     """
+    if not isinstance(data, Measurements):
+        raise ModelError(f"{shown(data)} is no Measurements; load them by perfmodel.measurements")
     if data.kind not in KINDS:
         raise ModelError(f"{data.name}: nothing is fitted to a {data.kind!r} experiment")
     kind = KINDS[data.kind]
     held = {**dict.fromkeys(drop, 0.0), **(fixed or {})}
+    known = [*kind.free, *kind.carried]
+    for name, value in held.items():
+        checks.choice(f"constant of {data.kind}", name, known)
+        checks.number(f"constant {name}", value, 0.0, 1e18)
     lent = {name: lender for name, (_, lender) in kind.carried.items() if name not in held and lender}
     held |= {name: find() for name, (find, _) in kind.carried.items() if name not in held}
     if data.kind == "host" and not data.columns["bytes"].any():
@@ -216,8 +228,11 @@ def _solve(data: Measurements, rows: np.ndarray, held: Mapping[str, float], free
     def objective(z: np.ndarray) -> np.ndarray:
         return _residuals(data, rows, dict(zip(free, z * typical)) | dict(held))
 
-    solution = least_squares(objective, np.ones(len(free)), bounds=(0, np.inf), loss="soft_l1",
-                             f_scale=KINDS[data.kind].soft, xtol=1e-12, ftol=1e-12, gtol=1e-12)
+    try:
+        solution = least_squares(objective, np.ones(len(free)), bounds=(0, np.inf), loss="soft_l1",
+                                 f_scale=KINDS[data.kind].soft, xtol=1e-12, ftol=1e-12, gtol=1e-12)
+    except (ValueError, np.linalg.LinAlgError) as error:
+        raise ModelError(f"{data.name}: no constants describe these rows ({error}); check unit and sizes") from None
     solution.x = solution.x * typical
     solution.jac = solution.jac / typical
     return solution

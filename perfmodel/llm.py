@@ -14,16 +14,19 @@ import numpy as np
 
 from perfmodel import bounds, forms, parameters, systems
 from perfmodel.capacity import residency
+from perfmodel.checks import size, sizes, together
 from perfmodel.counts import ELEMENT_BYTES
 from perfmodel.device import Device
-from perfmodel.errors import ModelError
+from perfmodel.errors import ModelError, shown
 from perfmodel.model import Model
+from perfmodel.model import check as check_model
 from perfmodel.operators import check_groups, mesh
 from perfmodel.parameters import Kernel
-from perfmodel.prediction import Prediction, check_grid, check_memory, in_blocks, range_notes, sizes
+from perfmodel.prediction import Prediction, check_grid, check_memory, in_blocks, lift, padding, range_notes
 
 
-def prefill(chip: Device, model: Model, *, tokens: Any, grid: Any, system: str = "waferllm") -> Prediction:
+def prefill(chip: Device, model: Model, *, tokens: Any, grid: Any, system: str = "waferllm",
+            pad: bool = True) -> Prediction:
     """Predict the prefill of a prompt.
 
     Args:
@@ -31,6 +34,8 @@ def prefill(chip: Device, model: Model, *, tokens: Any, grid: Any, system: str =
         model: from `perfmodel.model`.
         tokens: length of the prompt.
         grid: cores a side; ignored by a100 systems.
+        pad: of waferllm: pad the prompt where that aligns the tiles and saves time (the label says so); False: to
+            whole tiles only, as the published runs were.
 
     Raises:
         DoesNotFit: the grid exceeds the device, or one layer exceeds the cores' memory.
@@ -40,16 +45,29 @@ def prefill(chip: Device, model: Model, *, tokens: Any, grid: Any, system: str =
     >>> bool(abs(p.tokens_per_s / 20320.6 - 1) < 0.06)
     True
     """
-    if systems.check(system) != "waferllm":
+    if _check(chip, model, system) != "waferllm":
         return _of_system(chip, model, system, "prefill", tokens, grid)
     tokens, grid = sizes(tokens=tokens, grid=grid)
     held = _check_layers(chip, model, "prefill", tokens, grid)
     constants = parameters.on(chip, "gemm")
-    values = constants.values
-    terms = _layers(model, lambda s, p: forms.prefill(values, chip, model.dim, model.ffn, s, p), tokens, grid)
+
+    def layer(s: Any, p: Any) -> dict[str, Any]:
+        def form(rows: Any) -> forms.Terms:
+            return forms.prefill(constants.values, chip, model.dim, model.ffn, rows, p)
+
+        def fits(rows: Any) -> Any:
+            return layer_bytes(model, "prefill", rows, p) <= chip.memory_per_core
+
+        found, run = forms.cheaper(form, fits, s, p) if pad else (form(s), s)
+        return {**found, "run": run}
+
+    terms = in_blocks(layer, tokens, grid)
+    run = terms.pop("run")
+    terms = bounds.scale(model.layers, terms)
     limits = _layers(model, lambda s, p: _prefill_bounds(chip, model, s, p), tokens, grid)
+    label = f"prefill of {np.max(tokens)} tokens{padding(run, tokens)} by {model.name}"
     return _whole(chip, terms, limits, tokens, _notes(constants, model, tokens, grid) + held,
-                  f"prefill of {np.max(tokens)} tokens by {model.name} on {np.max(grid)}^2 cores of {chip.name}")
+                  f"{label} on {np.max(grid)}^2 cores of {chip.name}")
 
 
 def decode(chip: Device, model: Model, *, context: Any, grid: Any, groups: Any = None,
@@ -64,9 +82,9 @@ def decode(chip: Device, model: Model, *, context: Any, grid: Any, groups: Any =
     >>> bool(abs(p.tokens_per_s / 2699.9 - 1) < 0.06)
     True
     """
-    if systems.check(system) != "waferllm":
+    if _check(chip, model, system) != "waferllm":
         if groups is not None:
-            raise ModelError(f"groups = {groups} belong to the tree of waferllm, not to {system}")
+            raise ModelError(f"groups = {shown(groups)} belong to the tree of waferllm, not to {system}")
         return _of_system(chip, model, system, "decode", context, grid)
     context, grid = sizes(context=context, grid=grid)
     held = _check_layers(chip, model, "decode", context, grid)
@@ -79,20 +97,28 @@ def decode(chip: Device, model: Model, *, context: Any, grid: Any, groups: Any =
                   f"decode at {np.max(context)} tokens by {model.name} on {np.max(grid)}^2 cores of {chip.name}")
 
 
+#: most new tokens of a request: each is predicted with the context it finds
+MOST_NEW = 1 << 20
+
+
 def generate(chip: Device, model: Model, *, prompt: int, new: int, prefill_grid: Any = None, decode_grid: Any = None,
-             system: str = "waferllm") -> Prediction:
+             system: str = "waferllm", pad: bool = True) -> Prediction:
     """Predict a whole request: the prefill of the prompt, then ``new`` tokens, each with the context it finds.
 
     T10 and Ladder decode on the grid of their prefill, since only WaferLLM re-places weights between the phases.
-    ``tokens_per_s`` is new tokens over the whole time, as published.
+    ``tokens_per_s`` is new tokens over the whole time, as published; ``pad`` as in `prefill`.
     """
-    prompt, new = (int(v) for v in sizes(prompt=prompt, new=new))
+    _check(chip, model, system)
+    prompt, new = size("prompt", prompt), size("new", new, MOST_NEW, "each of them is predicted with its own context")
+    for name, grid in (("prefill_grid", prefill_grid), ("decode_grid", decode_grid)):
+        if grid is not None:
+            size(name, grid)
     contexts = prompt + np.arange(new)
     notes: tuple[str, ...] = ()
     if system in ("t10", "ladder") and decode_grid not in (None, prefill_grid):
         decode_grid = prefill_grid
         notes = (f"{system} does not re-place weights: it decodes on {prefill_grid}^2 cores",)
-    first = prefill(chip, model, tokens=prompt, grid=prefill_grid, system=system)
+    first = prefill(chip, model, tokens=prompt, grid=prefill_grid, system=system, pad=pad)
     rest = decode(chip, model, context=contexts, grid=decode_grid, system=system)
     slower = 1.0
     if systems.gpus(system):
@@ -112,24 +138,32 @@ def _sum(value: Any, times: int = 1) -> float:
     return float(np.sum(np.broadcast_to(value, times)))
 
 
+def _check(chip: Any, model: Any, system: Any) -> str:
+    """The system's name; chip and model must be such."""
+    mesh(chip)
+    check_model(model)
+    return systems.check(system)
+
+
 def layer_bytes(model: Model, phase: str, tokens: Any, grid: Any) -> Any:
-    """fp16 weights of one layer on a core and what a phase adds, heads as wide as the kernels have them.
+    """fp16 weights of one layer on a core and what a phase adds, heads as wide as the kernels have them; in float64.
 
     With tiles d, f, s of width, hidden width and tokens: 4 d^2 + 3 d f weights; a prompt's activations
     4 s d + 2 s f + s^2; the cache of decode 2 s d.
 
     >>> import perfmodel as pm
-    >>> layer_bytes(pm.model("llama3-8b"), "decode", 4096, 420)  # d = 10, f = 35, s = 10
+    >>> int(layer_bytes(pm.model("llama3-8b"), "decode", 4096, 420))  # d = 10, f = 35, s = 10
     3300
     """
-    d, f, s = -(-model.dim // grid), -(-model.ffn // grid), -(-tokens // grid)
+    d, f, s = (-(-np.asarray(length, float) // grid) for length in (model.dim, model.ffn, tokens))
     extra = 4 * s * d + 2 * s * f + s * s if phase == "prefill" else 2 * s * d
     return ELEMENT_BYTES * (4 * d * d + 3 * d * f + extra)
 
 
 def _check_layers(chip: Device, model: Model, phase: str, tokens: Any, grid: Any) -> tuple[str, ...]:
     """One layer must fit the cores of the grid; a note if all of them do not fit the wafer."""
-    check_grid(mesh(chip), grid, grid)
+    together(tokens=tokens, grid=grid)
+    check_grid(chip, grid, grid)
     tokens, grid = _longest(tokens, grid)
     check_memory(chip, lambda side: layer_bytes(model, phase, tokens, side), grid,
                  f"{phase} of {np.max(tokens)} tokens by one layer of {model.name} on {np.min(grid)}^2 cores")
@@ -177,7 +211,7 @@ def _notes(constants: Kernel, model: Model, tokens: Any, grid: Any, groups: Any 
 
 def _whole(chip: Device, terms: Any, limits: Any, tokens: Any, notes: tuple[str, ...], label: str) -> Prediction:
     """The prediction that the terms of all layers make."""
-    cycles = forms.total(terms)
+    terms, cycles = lift(terms, limits)
     seconds = cycles / chip.clock_hz
     return Prediction(cycles, seconds, terms, limits, notes, tokens / seconds, label)
 
@@ -193,15 +227,11 @@ def _of_system(chip: Device, model: Model, system: str, phase: str, tokens: Any,
         grid = sizes(grid=grid)[0]
         held = _check_layers(chip, model, phase, tokens, grid)
         notes = range_notes(constants, grid=grid, tokens=tokens, dim=model.dim, ffn=model.ffn) + held
-    cycles = {kind: value * chip.clock_hz for kind, value in systems.terms(system, phase, model, tokens, grid).items()}
+    terms = {kind: value * chip.clock_hz for kind, value in systems.terms(system, phase, model, tokens, grid).items()}
     if owner == "a100":  # the roofline itself: the same work at the full peak rate
         share = "compute_efficiency" if phase == "prefill" else "memory_efficiency"
-        limits = {"compute": cycles["compute"] * constants.values[share]}
+        limits = {"compute": terms["compute"] * constants.values[share]}
     else:
         layer = _prefill_bounds if phase == "prefill" else _decode_bounds
         limits = _layers(model, lambda s, p: layer(chip, model, s, p), tokens, grid)
-        # a core computes while it loads, but no faster than its peak: what loads do not cover is exposed
-        cycles["compute"] = np.maximum(limits["compute"] - forms.total(cycles), 0.0)[()]
-    seconds = forms.total(cycles) / chip.clock_hz
-    rate = (tokens if phase == "prefill" else 1) / seconds
-    return Prediction(seconds * chip.clock_hz, seconds, cycles, limits, notes, rate, label)
+    return _whole(chip, terms, limits, tokens if phase == "prefill" else 1, notes, label)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel.errors import DataError, unknown
+from perfmodel import checks, files
+from perfmodel.device import Device
+from perfmodel.device import device as load_device
+from perfmodel.errors import DataError, ModelError, shown, unknown
 from perfmodel.model import model
 
 FOLDER = Path(__file__).parent / "data"
@@ -73,7 +74,7 @@ def measurements(name: str | Path, device: str | None = None) -> Measurements:
 
     Args:
         name: one of `names`, or the path of a ``.csv`` or ``.json`` file.
-        device: of a file of your own; default: the device of the packaged sweep of the same kind.
+        device: mesh device of a sweep; default: the device of the packaged sweep of the same kind.
 
     Raises:
         DataError: missing columns, values that are not positive numbers, no rows.
@@ -81,38 +82,32 @@ def measurements(name: str | Path, device: str | None = None) -> Measurements:
     >>> len(measurements("wse3_meshgemm"))
     448
     """
+    if not isinstance(name, str | Path):
+        raise unknown("measurements", name, names())
     path = Path(name)
+    swept = path.suffix == ".csv" or str(name) in FILES
+    if device is not None and not swept:
+        raise ModelError(f"device = {shown(device)} is for a sweep (.csv), not for {shown(str(name))}")
     if path.suffix == ".json":
         return _benchmarks(path)
-    if path.suffix == ".csv":
-        return _sweep(path, path.stem, device)
-    if str(name) in FILES:
-        return _sweep(FOLDER / f"{name}.csv", str(name), device)
+    if swept:
+        return _sweep(path if path.suffix == ".csv" else FOLDER / f"{name}.csv", path.stem, device)
     if str(name) in TABLES:
         return _table(str(name))
     raise unknown("measurements", str(name), names())
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file."""
-    if not path.is_file():
-        raise DataError(f"no file {str(path)!r}")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
-        raise DataError(f"{path.name} has no rows")
-    return rows
-
-
 def _sweep(path: Path, name: str, device: str | None) -> Measurements:
     """A sweep of one kernel; its kind is told by its columns."""
-    rows = rows_of(path)
-    header = [column for column in rows[0] if column is not None]
+    if device is not None and not isinstance(load_device(device), Device):
+        raise ModelError(f"device = {shown(device)} is no mesh of cores: a sweep is of one")
+    rows = files.rows(path)
+    header = list(rows[0])
     lacking = {kind: [c for c in columns if c not in header] for kind, columns in SWEEPS.items()}
     kind = min(lacking, key=lambda k: len(lacking[k]))
     if lacking[kind]:
         raise DataError(f"{path.name} lacks the column {', '.join(lacking[kind])} of a {kind} sweep; it has "
-                        f"{', '.join(header)}")
+                        f"{shown(', '.join(header))[1:-1]}")
     columns = {c: _numbers(path, c, [row[c] for row in rows]) for c in SWEEPS[kind]}
     _check_rows(path, rows, columns)
     measured = columns.pop("cycles")
@@ -124,23 +119,28 @@ def _sweep(path: Path, name: str, device: str | None) -> Measurements:
     return Measurements(name, kind, device or default, columns, measured, labels)
 
 
+#: fewest and most cycles of a measurement: one, and ten years
+CYCLES = (1.0, 1e18)
+#: largest side of a tile of a sweep, so that the work on one core (three sides) is exact
+LARGEST_TILE = 1 << 20
+
+
 def _numbers(path: Path, column: str, texts: list[str]) -> np.ndarray:
     """A column of positive numbers; whole numbers but for the measured one."""
-    try:
-        values = np.array([float(text) for text in texts])
-    except (TypeError, ValueError):
-        bad = next(i for i, text in enumerate(texts) if not _is_number(text))
-        raise DataError(f"{path.name}, row {bad + 2}: {column} = {texts[bad]!r} is not a number") from None
-    wrong = ~(np.isfinite(values) & (values > 0))
-    if wrong.any():
-        at = int(np.argmax(wrong))
-        raise DataError(f"{path.name}, row {at + 2}: {column} = {texts[at]} must be positive")
-    if column == "cycles":
-        return values
-    if (broken := values != np.floor(values)).any():
-        at = int(np.argmax(broken))
-        raise DataError(f"{path.name}, row {at + 2}: {column} = {texts[at]} must be a whole number")
-    return values.astype(np.int64)
+    values = np.empty(len(texts))
+    for at, text in enumerate(texts):
+        where = f"{path.name}, row {at + 2}: {column} = {shown(text)[1:-1]}"
+        try:
+            values[at] = float(text)
+        except ValueError:
+            raise DataError(f"{path.name}, row {at + 2}: {column} = {shown(text)} is not a number") from None
+        if not 0 < values[at] < np.inf:
+            raise DataError(f"{where} must be positive")
+        if column == "cycles":
+            checks.number(f"{path.name}, row {at + 2}: cycles", values[at], *CYCLES)
+        elif values[at] != np.floor(values[at]) or values[at] > checks.LARGEST:
+            raise DataError(f"{where} must be a whole number, at most 2^53")
+    return values if column == "cycles" else values.astype(np.int64)
 
 
 #: ways to write the unit of a sweep
@@ -148,10 +148,15 @@ UNITS = ("cycle", "cycles")
 
 
 def _check_rows(path: Path, rows: list[dict[str, str]], columns: Mapping[str, np.ndarray]) -> None:
-    """What a sweep may not say: another unit than cycles, groups or group members beyond the cores of a line."""
+    """What a sweep may not say: another unit than cycles, tiles or groups beyond a core or a line."""
     for at, row in enumerate(rows):
         if "unit" in row and str(row["unit"]).strip() not in UNITS:
-            raise DataError(f"{path.name}, row {at + 2}: unit {row['unit']!r}, expected 'cycle'")
+            raise DataError(f"{path.name}, row {at + 2}: unit {shown(row['unit'])}, expected 'cycle'")
+    for name in ("M", "K", "N"):
+        if name in columns and (wide := columns[name] / columns["P"] > LARGEST_TILE).any():
+            at = int(np.argmax(wide))
+            raise DataError(f"{path.name}, row {at + 2}: {name} = {columns[name][at]} on P = {columns['P'][at]} cores "
+                            f"makes a tile of more than {LARGEST_TILE} a side")
     for name in ("groups", "group_size"):
         if name in columns and (wrong := columns[name] > columns["P"]).any():
             at = int(np.argmax(wrong))
@@ -159,17 +164,9 @@ def _check_rows(path: Path, rows: list[dict[str, str]], columns: Mapping[str, np
                             f"the cores of a line")
 
 
-def _is_number(text: Any) -> bool:
-    try:
-        float(text)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
 def tables(table: int | None = None) -> list[dict[str, Any]]:
     """Rows of the published tables 2 to 8, numbers converted, grids as one side (or None)."""
-    rows = [_typed(row) for row in rows_of(FOLDER / "waferllm_tables.csv")]
+    rows = [_typed(row) for row in files.rows(FOLDER / "waferllm_tables.csv")]
     return [row for row in rows if table in (None, row["table"])]
 
 
@@ -224,21 +221,32 @@ def _gpu_gemv(name: str) -> Measurements:
 
 def _benchmarks(path: Path) -> Measurements:
     """Medians of a pytest-benchmark file whose ``extra_info`` says how many flops (and bytes) a call does."""
-    if not path.is_file():
-        raise DataError(f"no file {str(path)!r}")
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["benchmarks"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path.name} is not a pytest-benchmark file: {error}") from error
-    usable = [entry for entry in entries if "flops" in entry.get("extra_info", {})]
+    found = checks.table(path.name, files.json_value(path))
+    if not isinstance(entries := found.get("benchmarks"), list):
+        raise DataError(f"{path.name} is not a pytest-benchmark file: it has no list of 'benchmarks'")
+    usable = []
+    for at, entry in enumerate(entries):
+        where = f"{path.name}: benchmarks[{at}]"
+        checks.table(where, entry)
+        checks.text(f"{where}: name", entry.get("name"))
+        if "flops" in checks.table(f"{where}: extra_info", entry.get("extra_info", {})):
+            usable.append(entry)
     if not usable:
         raise DataError(f"{path.name}: none of {len(entries)} benchmarks has extra_info['flops']")
-    flops = np.array([float(entry["extra_info"]["flops"]) for entry in usable])
-    moved = np.array([float(entry["extra_info"].get("bytes", 0.0)) for entry in usable])
-    seconds = np.array([float(entry["stats"]["median"]) for entry in usable])
-    for label, values in (("flops", flops), ("median", seconds)):
-        if (values <= 0).any():
-            at = int(np.argmin(values))
-            raise DataError(f"{path.name}: {label} = {values[at]} of {usable[at]['name']!r} must be positive")
+    if len(usable) > files.MOST_ROWS:
+        raise DataError(f"{path.name} has more than {files.MOST_ROWS} benchmarks, the most that are fitted at once")
+
+    def column(label: str, values: list[Any], low: float, high: float) -> np.ndarray:
+        for value, entry in zip(values, usable):
+            where = f"{path.name}: {label} = {shown(value)} of {shown(entry['name'])}"
+            if isinstance(value, int | float) and not value >= low:
+                raise DataError(f"{where} must be {'positive' if low else 'at least 0'}")
+            checks.number(f"{path.name}: {label} of {shown(entry['name'])}", value, low, high)
+        return np.array(values, float)
+
+    flops = column("flops", [entry["extra_info"]["flops"] for entry in usable], 1e-9, 1e30)
+    moved = column("bytes", [entry["extra_info"].get("bytes", 0.0) for entry in usable], 0.0, 1e30)
+    stats = [checks.table(f"{path.name}: stats of {shown(entry['name'])}", entry.get("stats")) for entry in usable]
+    seconds = column("median", [entry.get("median") for entry in stats], 1e-15, 1e9)
     labels = {"grid": np.array([entry["name"] for entry in usable])}
     return Measurements(path.stem, "host", "host", {"flops": flops, "bytes": moved}, seconds, labels)

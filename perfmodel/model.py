@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from perfmodel.errors import DataError, unknown
+from perfmodel import checks, files
+from perfmodel.errors import DataError, ModelError, shown, unknown
 
 FOLDER = Path(__file__).parent / "models"
+
+#: largest dimension: a hundred times the widest model or vocabulary, and products of four still fit 2^96
+LARGEST = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,18 @@ class Model:
     vocab: int
     title: str = ""
     source: str = ""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in ("name", "title", "source"):
+                checks.text(field.name, value)
+            elif type(value) is not int or not 1 <= value <= LARGEST:
+                raise DataError(f"{field.name} = {shown(value)} must be a whole number of at least 1, "
+                                f"at most {LARGEST}")
+        for name, count in (("heads", self.heads), ("kv_heads", self.kv_heads)):
+            if (width := count * self.head_dim) > LARGEST:
+                raise DataError(f"{name} x head_dim = {width} must be at most {LARGEST}")
 
     @property
     def kv_dim(self) -> int:
@@ -66,30 +80,33 @@ def model(name: str | Path) -> Model:
         UnknownName: no such model; the message lists the known ones and the nearest.
         DataError: a dimension is missing, unknown or not a positive whole number.
     """
+    if not isinstance(name, str | Path):
+        raise unknown("model", name, models())
     path = Path(name)
     if path.suffix not in (".json", ".toml"):
-        if str(name) not in models():
-            raise unknown("model", str(name), models())
-        path = FOLDER / f"{name}.toml"
-    elif not path.is_file():
-        raise DataError(f"no model file {str(path)!r}; the package brings: {', '.join(models())}")
-    text = path.read_text(encoding="utf-8")
-    try:
-        table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except ValueError as error:
-        raise DataError(f"{path.name}: {error}") from error
-    return _build(path, table)
+        path = FOLDER / f"{checks.choice('model', str(name), models())}.toml"
+    known = ", ".join(models())
+    return _build(path, files.json_value(path, known) if path.suffix == ".json" else files.toml(path, known))
 
 
-def _build(path: Path, table: dict[str, object]) -> Model:
+def check(model: object) -> Model:
+    """The model itself, if it is one."""
+    if not isinstance(model, Model):
+        raise ModelError(f"{shown(model)} is no Model; load one by perfmodel.model, of: {', '.join(models())}")
+    return model
+
+
+def _build(path: Path, found: object) -> Model:
     """The checked model; a published ``config.json`` is read by its own names, other files by ours."""
-    if "hidden_size" in table:
-        table = {ours: table[theirs] for theirs, ours in _CONFIG.items() if theirs in table}
+    table = checks.table(path.name, found)
+    if "hidden_size" in table:  # null stands for a value that follows from the others
+        table = {ours: table[theirs] for theirs, ours in _CONFIG.items() if table.get(theirs) is not None}
     if isinstance(heads := table.get("heads"), int) and heads > 0:
         table = {"kv_heads": heads, **table}  # without its own count, every head has its own keys and values
         if isinstance(dim := table.get("dim"), int) and "head_dim" not in table:
             if dim % heads:
-                raise DataError(f"{path.name}: dim = {dim} is no multiple of heads = {heads}; give head_dim")
+                raise DataError(f"{path.name}: dim = {shown(dim)} is no multiple of heads = {shown(heads)}; "
+                                f"give head_dim")
             table["head_dim"] = dim // heads
     folder = path.resolve().parent.name  # a published configuration is called config.json in a folder of its model
     table = {"name": folder if path.stem in ("config", "model") and folder else path.stem, **table}
@@ -98,10 +115,10 @@ def _build(path: Path, table: dict[str, object]) -> Model:
         raise unknown(f"dimension in {path.name}", extra[0], fields)
     if missing := sorted(fields - {"title", "source"} - set(table)):
         raise DataError(f"{path.name} lacks {', '.join(missing)}")
-    for key, value in table.items():
-        if key not in ("name", "title", "source") and (type(value) is not int or value < 1):
-            raise DataError(f"{path.name}: {key} = {value!r} must be a whole number of at least 1")
-    return Model(**table)  # type: ignore[arg-type]
+    try:
+        return Model(**table)
+    except DataError as error:
+        raise DataError(f"{path.name}: {error}") from None
 
 
 #: names in a published ``config.json``, and ours

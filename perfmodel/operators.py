@@ -9,21 +9,23 @@ from typing import Any
 import numpy as np
 
 from perfmodel import bounds, counts, forms, parameters
+from perfmodel.checks import choice, size, sizes, together
 from perfmodel.counts_reduce import REDUCES
 from perfmodel.device import Device
-from perfmodel.errors import DoesNotFit, ModelError, unknown
+from perfmodel.errors import DoesNotFit, ModelError, shown
 from perfmodel.parameters import Kernel
-from perfmodel.prediction import Prediction, check_grid, check_memory, range_notes, sides, sizes
+from perfmodel.prediction import Prediction, check_grid, check_memory, lift, padding, range_notes, sides
 
 
 def mesh(chip: Device) -> Device:
     """The device, if its cores sit on a mesh."""
     if not isinstance(chip, Device):
-        raise ModelError(f"{getattr(chip, 'name', chip)!r} is no mesh of cores; ask for a system such as a100x8")
+        raise ModelError(f"{shown(getattr(chip, 'name', chip))} is no mesh of cores; ask for a system such as a100x8")
     return chip
 
 
-def gemm(chip: Device, M: Any, K: Any, N: Any, *, grid: Any, algorithm: str = "meshgemm") -> Prediction:
+def gemm(chip: Device, M: Any, K: Any, N: Any, *, grid: Any, algorithm: str = "meshgemm",
+         pad: bool = True) -> Prediction:
     """Predict C[M,N] = A[M,K] B[K,N] in fp16.
 
     Args:
@@ -31,6 +33,8 @@ def gemm(chip: Device, M: Any, K: Any, N: Any, *, grid: Any, algorithm: str = "m
         M, K, N: sizes; numbers, or arrays for a sweep.
         grid: side of a square of cores (a number or an array), or (rows, cols).
         algorithm: one of `perfmodel.counts.GEMMS`.
+        pad: add rows of zeros where they align the tiles and save time (the label says so); False: whole tiles only,
+            as the published kernels were measured.
 
     Raises:
         DoesNotFit: the grid exceeds the device, or the tiles exceed a core's memory.
@@ -39,15 +43,22 @@ def gemm(chip: Device, M: Any, K: Any, N: Any, *, grid: Any, algorithm: str = "m
     >>> gemm(device("wse3"), 5760, 5760, 5760, grid=720).bound
     'compute'
     """
-    if algorithm not in counts.GEMMS:
-        raise unknown("algorithm", algorithm, counts.GEMMS)
+    choice("algorithm", algorithm, counts.GEMMS)
     M, K, N = sizes(M=M, K=K, N=N)
     rows, cols = sides(grid)
+    together(M=M, K=K, N=N, rows=rows, cols=cols)
     check_grid(mesh(chip), rows, cols)
     _check_tiles(chip, lambda r, c: gemm_bytes(algorithm, M, K, N, r, c), grid,
                  f"{algorithm} of {_shape(M, K, N)} on {_shape(rows, cols)} cores")
     constants = parameters.on(chip, "gemm")
-    terms = forms.gemm(constants.values, chip, algorithm, M, K, N, rows, cols)
+
+    def form(m: Any) -> forms.Terms:
+        return forms.gemm(constants.values, chip, algorithm, m, K, N, rows, cols)
+
+    def fits(m: Any) -> Any:
+        return gemm_bytes(algorithm, m, K, N, rows, cols) <= chip.memory_per_core
+
+    terms, run = forms.cheaper(form, fits, M, rows) if pad else (form(M), M)
     tile = tuple(-(-v // p) for v, p in ((M, rows), (K, cols), (N, cols)))
     notes = range_notes(constants, grid=(rows, cols), tile=tile) + _square_notes(constants, rows, cols)
     broadcast = algorithm.partition("_")[0] in ("summa", "allgather") and not algorithm.endswith("_relay")
@@ -57,7 +68,7 @@ def gemm(chip: Device, M: Any, K: Any, N: Any, *, grid: Any, algorithm: str = "m
     if algorithm != "meshgemm" and constants.fitted_range:
         notes += (f"{algorithm} was not measured on {chip.name}: its steps have MeshGEMM's constants",)
     return _make(chip, terms, bounds.gemm(chip, M, K, N, rows, cols), notes,
-                 f"{algorithm} {_shape(M, K, N)} on {rows} x {cols} cores of {chip.name}")
+                 f"{algorithm} {_shape(M, K, N)}{padding(run, M)} on {rows} x {cols} cores of {chip.name}")
 
 
 def _check_tiles(chip: Device, bytes_on: Callable[[Any, Any], Any], grid: Any, what: str) -> None:
@@ -66,11 +77,12 @@ def _check_tiles(chip: Device, bytes_on: Callable[[Any, Any], Any], grid: Any, w
 
 
 def gemm_bytes(algorithm: str, M: Any, K: Any, N: Any, rows: Any, cols: Any) -> Any:
-    """Bytes of buffers per core, as `counts.gemm` has them, for arrays of square grids.
+    """Bytes of buffers per core, as `counts.gemm` has them, for arrays of square grids; in float64, which has no limit.
 
     >>> int(gemm_bytes("meshgemm", 8, 8, 8, 4, 4)) == counts.gemm("meshgemm", 8, 8, 8, 4).bytes_per_core
     True
     """
+    M, K, N = (np.asarray(size, float) for size in (M, K, N))
     steps = np.lcm(rows, cols)
     m, k, n = -(-M // rows), -(-K // steps), -(-N // cols)
     a, b, c = m * k * (steps // cols), k * n * (steps // rows), m * n
@@ -97,6 +109,7 @@ def gemv(chip: Device, M: Any, N: Any, *, grid: Any, reduce: str = "ktree", grou
     """
     M, N = sizes(M=M, N=N)
     rows, cols = sides(grid)
+    together(M=M, N=N, rows=rows, cols=cols)
     check_grid(mesh(chip), rows, cols)
     groups = check_groups(reduce, rows, groups)
     _check_tiles(chip, lambda r, c: gemv_bytes(M, N, r, c), grid,
@@ -110,11 +123,12 @@ def gemv(chip: Device, M: Any, N: Any, *, grid: Any, reduce: str = "ktree", grou
 
 
 def gemv_bytes(M: Any, N: Any, rows: Any, cols: Any) -> Any:
-    """Bytes of the tiles of x and W on a core, of its partial sums and of those it receives.
+    """Bytes of the tiles of x and W on a core, of its partial sums and of those it receives; in float64.
 
-    >>> gemv_bytes(8, 8, 4, 4)
+    >>> int(gemv_bytes(8, 8, 4, 4))
     20
     """
+    M, N = np.asarray(M, float), np.asarray(N, float)
     m, n = -(-M // rows), -(-N // cols)
     return counts.ELEMENT_BYTES * (m + m * n + 2 * n)
 
@@ -139,7 +153,7 @@ def _line_notes(constants: Kernel, reduce: str, groups: Any, **sizes: Any) -> tu
 def allreduce(chip: Device, words: Any, *, cores: Any, algorithm: str = "ktree", groups: Any = None) -> Prediction:
     """Predict the sum of one vector of fp16 elements per core along a line, left on every core."""
     words, cores = sizes(words=words, cores=cores)
-    _check_line(chip, cores)
+    check_line(chip, cores)
     groups = check_groups(algorithm, cores, groups)
     constants = parameters.on(chip, "gemv")
     terms = forms.gemv({**constants.values, "row": 0.0, "beat": 0.0}, chip, algorithm, cores, words, cores, 1, groups)
@@ -148,7 +162,7 @@ def allreduce(chip: Device, words: Any, *, cores: Any, algorithm: str = "ktree",
                  f"{algorithm} all-reduce of {words} elements over {cores} cores of {chip.name}")
 
 
-def _check_line(chip: Device, cores: Any) -> None:
+def check_line(chip: Device, cores: Any) -> None:
     """A line of cores must fit the longer side of the mesh."""
     longest = max(mesh(chip).rows, chip.cols)
     if np.max(cores) > longest:
@@ -157,15 +171,15 @@ def _check_line(chip: Device, cores: Any) -> None:
 
 def check_groups(reduce: str, rows: Any, groups: Any) -> Any:
     """Checked number of groups of the two-phase tree."""
-    if reduce not in REDUCES:
-        raise unknown("reduce", reduce, REDUCES)
+    choice("reduce", reduce, REDUCES)
     if reduce != "ktree":
         if groups is not None:
-            raise ModelError(f"groups = {groups} belong to ktree, not to {reduce}")
+            raise ModelError(f"groups = {shown(groups)} belong to ktree, not to {reduce}")
         return 1
     if groups is None:
         return forms.default_groups(rows)[()]
     (checked,) = sizes(groups=groups)
+    together(cores=rows, groups=checked)
     if np.any(checked > rows):
         raise ModelError(f"groups = {np.max(checked)} must lie between 1 and {np.min(rows)}, the cores of a line")
     return checked
@@ -189,15 +203,14 @@ def reduce(chip: Device, words: int, *, cores: int, algorithm: str = "two_phase"
     >>> float(reduce(device("wse2"), 4096, cores=512, group_size=32).cycles)
     8933.0
     """
-    words, cores = (int(v) for v in sizes(words=words, cores=cores))
-    if algorithm not in REDUCTIONS:
-        raise unknown("reduction", algorithm, REDUCTIONS)
-    _check_line(chip, cores)
+    words, cores = size("words", words), size("cores", cores)
+    choice("reduction", algorithm, REDUCTIONS)
+    check_line(chip, cores)
     if algorithm == "two_phase":
-        size = math.isqrt(cores) if group_size is None else int(sizes(group_size=group_size)[0])
-        if cores % size:
-            raise ModelError(f"group_size = {size} must divide the {cores} cores")
-        terms = _two_phase(words, cores, size, chip.ramp)
+        members = math.isqrt(cores) if group_size is None else size("group_size", group_size)
+        if cores % members:
+            raise ModelError(f"group_size = {members} must divide the {cores} cores")
+        terms = _two_phase(words, cores, members, chip.ramp)
     else:
         terms = _reduction(algorithm, words, cores, chip.ramp)
     limits = {"compute": 0.0, "link": float(words * (cores > 1)), "distance": float(cores - 1)}
@@ -224,7 +237,7 @@ def _reduction(algorithm: str, words: int, cores: int, ramp: float) -> dict[str,
     if algorithm == "broadcast":
         return {"transfer": float(words), "alpha": float(cores), "beta": 2 * ramp}
     if algorithm == "ring":
-        return {"transfer": 2 * far * words / cores, "alpha": 4.0 * cores - 6, "beta": 2 * far * stage}
+        return {"transfer": 2 * far * words / cores, "alpha": max(4.0 * cores - 6, 0.0), "beta": 2 * far * stage}
     received, hops = words * depth, words * cores / 2 * depth
     travelled = hops / max(far, 1) + far
     return {"transfer": float(received), "alpha": max(travelled - received, 0.0), "beta": stage * depth}
@@ -237,7 +250,7 @@ def _shape(*values: Any) -> str:
 
 def _make(chip: Device, terms: Any, limits: Any, notes: tuple[str, ...], label: str) -> Prediction:
     """Broadcast the terms, add them up, turn cycles into seconds."""
+    terms, cycles = lift(terms, limits)
     shape = np.broadcast_shapes(*(np.shape(value) for value in terms.values()))
     terms = {kind: np.broadcast_to(np.asarray(value, float), shape)[()] for kind, value in terms.items()}
-    cycles = forms.total(terms)
     return Prediction(cycles, cycles / chip.clock_hz, terms, limits, notes, label=label)

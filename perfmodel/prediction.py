@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel.errors import DoesNotFit, ModelError
+from perfmodel.checks import sizes
+from perfmodel.errors import DoesNotFit
 from perfmodel.parameters import Kernel
 
 
@@ -43,7 +45,7 @@ class Prediction:
     @property
     def lower_bound(self) -> Any:
         """The largest of the bounds, in cycles."""
-        return np.maximum.reduce([np.asarray(value, float) for value in self.bounds.values()])[()]
+        return functools.reduce(np.maximum, (np.asarray(value, float) for value in self.bounds.values()))[()]
 
     @property
     def ratio(self) -> Any:
@@ -78,18 +80,25 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def sizes(**values: Any) -> list[Any]:
-    """The values as integer scalars or arrays; each must be a whole number of at least 1."""
-    checked = []
-    for name, value in values.items():
-        array = np.asarray(value)
-        if array.dtype == bool or array.dtype.kind not in "iuf" or array.size == 0:
-            raise ModelError(f"{name} = {value!r} must be a whole number of at least 1")
-        wrong = (array < 1) | (array != np.floor(array))
-        if wrong.any():
-            raise ModelError(f"{name} = {np.ravel(array)[np.argmax(wrong)]} must be a whole number of at least 1")
-        checked.append(array.astype(np.int64)[()])
-    return checked
+#: what a bound's shortfall is charged to
+_CHARGED = {"compute": "compute", "link": "transfer", "distance": "alpha"}
+
+
+def lift(terms: Mapping[str, Any], limits: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Terms and their sum, raised to the bounds: a core works while it waits, but no faster than its peak.
+
+    Of a device that was measured there is nothing to raise; data sheets may name rates that contradict each other.
+
+    >>> lift({"alpha": 1.0, "beta": 2.0}, {"compute": 5.0, "distance": 4.0})
+    ({'alpha': 1.0, 'beta': 2.0, 'compute': np.float64(2.0)}, np.float64(5.0))
+    """
+    raised = dict(terms)
+    cycles: Any = sum(raised.values())
+    for kind, least in limits.items():
+        if np.any(short := np.maximum(least - cycles, 0.0)):
+            raised[_CHARGED[kind]] = raised.get(_CHARGED[kind], 0.0) + short
+            cycles = np.maximum(cycles, least)
+    return raised, cycles
 
 
 #: points that are worked on at a time: the temporaries of one block stay in a core's cache
@@ -115,6 +124,17 @@ def in_blocks(function: Callable[..., Mapping[str, Any]], *arrays: Any) -> dict[
     return {key: value.reshape(shape) for key, value in found.items()}
 
 
+def padding(run: Any, given: Any) -> str:
+    """What a label says of rows that were padded.
+
+    >>> padding(4, 3), padding(4, 4), padding(np.array([4, 4]), np.array([3, 4]))
+    (', padded to 4', '', ', some padded')
+    """
+    if np.all(run == given):
+        return ""
+    return f", padded to {run}" if np.ndim(run) == 0 else ", some padded"
+
+
 def sides(grid: Any) -> tuple[Any, Any]:
     """(rows, cols) of a grid: one side (a number, or an array of squares), or a pair (rows, cols)."""
     if isinstance(grid, tuple) and len(grid) == 2:
@@ -125,7 +145,7 @@ def sides(grid: Any) -> tuple[Any, Any]:
 
 
 def check_grid(chip: Any, rows: Any, cols: Any) -> None:
-    """The grid must fit the fabric, in either orientation of a rectangle."""
+    """The grid must fit the fabric."""
     rows, cols = int(np.max(rows)), int(np.max(cols))
     if rows > chip.rows or cols > chip.cols:
         raise DoesNotFit(f"a grid of {rows} x {cols} cores is larger than the {chip.rows} x {chip.cols} of {chip.name}")
@@ -135,7 +155,8 @@ def check_memory(chip: Any, bytes_on: Callable[[Any], Any], grid: Any, what: str
     """The buffers of one core must fit its memory; the refusal says on what grid they would.
 
     Args:
-        bytes_on: bytes per core on square grids of the given sides; of ``grid`` itself if that is a pair.
+        bytes_on: bytes per core on square grids of the given sides; of ``grid`` itself if that is a pair. Sizes go
+            in as float64: the product of two tiles may exceed an int64.
     """
     most = float(np.max(bytes_on(grid)))
     if most > chip.memory_per_core:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from perfmodel import parameters
-from perfmodel.device import device, devices
+from perfmodel import checks, files, parameters
+from perfmodel.device import RULES, device, devices
+from perfmodel.errors import DataError
 from perfmodel.fitting import Fit
 from perfmodel.model import model, models
 
@@ -194,12 +196,24 @@ def models_json() -> dict[str, Any]:
 def write_host(path: Path, fitted: Fit) -> None:
     """A device file of this machine from a fit of its benchmarks; what was not measured stays an estimate."""
     host, params = device("host"), {**fitted.fixed, **fitted.params}
+    if params["per_flop"] <= 0:
+        raise DataError(f"{fitted.measurements.name} does not show the time of a flop: there is no rate to write")
     values = {"overhead": params["overhead"], "peak_flops": 1 / params["per_flop"]}
     if params["per_byte"] > 0:
         values["memory_bandwidth"] = 1 / params["per_byte"]
-    lines = [f'name = "{path.stem}"', 'title = "this machine"', 'kind = "host"']
+    lines = [f"name = {_quoted(path.stem)}", 'title = "this machine"', 'kind = "host"']
     for key, quantity in host.quantities.items():
         source = f"fitted to {fitted.measurements.name}" if key in values else quantity.source
+        checks.number(f"fitted {key}", values.get(key, quantity.value), *RULES[key][1:], RULES[key][0])
         lines += ["", f"[{key}]", f"value = {values.get(key, quantity.value)!r}", f'unit = "{quantity.unit}"',
-                  f'source = "{source}"', f"estimated = {str(key not in values).lower()}"]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+                  f"source = {_quoted(source)}", f"estimated = {str(key not in values).lower()}"]
+    files.write(path, "\n".join(lines) + "\n")
+
+
+def _quoted(text: str) -> str:
+    """A TOML string; what cannot be printed becomes an underscore.
+
+    >>> _quoted('a "b"')
+    '"a \\\\"b\\\\""'
+    """
+    return json.dumps("".join(letter if letter.isprintable() else "_" for letter in text), ensure_ascii=False)

@@ -16,8 +16,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from perfmodel.checks import choice
 from perfmodel.device import Gpu, device
-from perfmodel.errors import unknown
 from perfmodel.forms import ALLREDUCES, Terms, prefill_products
 from perfmodel.model import Model
 from perfmodel.parameters import kernel
@@ -31,9 +33,7 @@ Columns = Mapping[str, Any]
 
 def check(system: str) -> str:
     """The system's name, or an error that lists the known ones."""
-    if system not in SYSTEMS:
-        raise unknown("system", system, SYSTEMS)
-    return system
+    return choice("system", system, SYSTEMS)
 
 
 def gpus(system: str) -> int:
@@ -127,6 +127,7 @@ FORMS = {
 def terms(system: str, phase: str, model: Model, tokens: Any, grid: Any) -> Terms:
     """Seconds by kind of a phase: a whole prefill, or one token of decode, over all layers."""
     owner = "a100" if gpus(system) else system
+    tokens = np.asarray(tokens, float)[()]  # its square may exceed an int64
     x = {"dim": model.dim, "ffn": model.ffn, "tokens": tokens, "layers": model.layers, "vocab": model.vocab,
          "kv_dim": model.kv_dim, "weights": model.layer_weights * model.layers, "P": grid, "gpus": gpus(system)}
     found = FORMS[f"{owner}_{phase}"](kernel(owner, phase).values, x)

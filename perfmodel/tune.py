@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from perfmodel import llm, operators
+from perfmodel.checks import choice, size, sizes
 from perfmodel.device import Device
-from perfmodel.errors import DoesNotFit, ModelError, unknown
+from perfmodel.errors import DoesNotFit, ModelError, shown
 from perfmodel.model import Model
+from perfmodel.model import check as check_model
 from perfmodel.operators import mesh
-from perfmodel.prediction import Prediction, sizes
+from perfmodel.prediction import Prediction
 
 PHASES = ["prefill", "decode"]
 
@@ -51,13 +53,15 @@ def best_grid(chip: Device, model: Model, *, phase: str, tokens: int, grids: Ite
     >>> best_grid(pm.device("wse2"), pm.model("llama3-8b"), phase="decode", tokens=4096).value < 420
     True
     """
-    if phase not in PHASES:
-        raise unknown("phase", phase, PHASES)
+    choice("phase", phase, PHASES)
+    check_model(model)
     largest = min(mesh(chip).rows, chip.cols)
-    sizes(tokens=tokens)
-    sides = np.array(sorted(set(range(12, largest + 1, 12) if grids is None else grids)), dtype=np.int64)
-    if sides.size == 0 or sides[0] < 1 or sides[-1] > largest:
-        raise ModelError(f"grids = {sides.tolist()} must lie between 1 and {largest}, the side of {chip.name}")
+    tokens = size("tokens", tokens)
+    if grids is None:
+        grids = range(min(12, largest), largest + 1, 12)
+    sides = np.unique(sizes(grids=list(grids) if isinstance(grids, Iterable) else grids)[0])
+    if sides[-1] > largest:
+        raise ModelError(f"grids = {shown(sides.tolist())} must lie between 1 and {largest}, the side of {chip.name}")
     fits = llm.layer_bytes(model, phase, tokens, sides) <= chip.memory_per_core
     if not fits.any():
         raise DoesNotFit(f"no grid up to {sides[-1]}^2 holds a layer of {model.name} in {chip.memory_per_core} bytes")
@@ -77,14 +81,15 @@ def best_groups(chip: Device, cores: int, *, words: int = 1) -> Choice:
     >>> 20 <= best_groups(pm.device("wse3"), 720).value <= 60
     True
     """
-    (cores,) = sizes(cores=cores)
+    cores, words = size("cores", cores), size("words", words)
+    operators.check_line(chip, cores)
     return _choose(np.arange(1, cores + 1), lambda groups: operators.allreduce(chip, words, cores=cores, groups=groups))
 
 
 def best_gemv(chip: Device, M: int, N: int) -> Choice:
     """The fastest square grid for a GEMV, among multiples of 30 on which its tiles fit."""
-    M, N = sizes(M=M, N=N)
-    sides = np.arange(30, min(mesh(chip).rows, chip.cols) + 1, 30)
+    M, N = size("M", M), size("N", N)
+    sides = np.arange(min(30, mesh(chip).rows, chip.cols), min(mesh(chip).rows, chip.cols) + 1, 30)
     sides = sides[operators.gemv_bytes(M, N, sides, sides) <= chip.memory_per_core]
     if sides.size == 0:
         raise DoesNotFit(f"no square grid of {chip.name} holds a {M} x {N} matrix")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import pkgutil
 import sys
 import time
 from pathlib import Path
 
+from perfmodel import console, files
 from plots import style
 
 
@@ -26,8 +26,13 @@ def figures() -> dict[str, str]:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Draw; what it returns and prints on bad input, see `perfmodel.console`."""
+    return console.run("plots", lambda: _draw(argv))
+
+
+def _draw(argv: list[str] | None) -> int:
     known = figures()
-    parser = argparse.ArgumentParser(prog="python -m plots", description=__doc__)
+    parser = console.Parser(prog="python -m plots", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="figures to draw: " + ", ".join(known))
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to (default: figures)")
     options = parser.parse_args(argv)
@@ -37,12 +42,18 @@ def main(argv: list[str] | None = None) -> int:
     style.use()
     import matplotlib.pyplot as plt
 
-    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise files.cannot("make the folder", options.out, error) from None
     for name in options.names or known:
         begin = time.perf_counter()
         figure = importlib.import_module(f"plots.{name}").draw()
         path = options.out / f"{name}.png"
-        figure.savefig(path)
+        try:
+            figure.savefig(path)
+        except OSError as error:
+            raise files.cannot("write", path, error) from None
         plt.close(figure)
         print(f"{path}  ({time.perf_counter() - begin:.1f} s)  {known[name]}")
     return 0

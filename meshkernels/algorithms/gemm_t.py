@@ -15,15 +15,33 @@ from __future__ import annotations
 import numpy as np
 
 from meshkernels.algorithms import register
+from meshkernels.errors import MeshError
 from meshkernels.mesh import Mesh, Tiling
 from meshkernels.rings import Ring
 from meshkernels.schedule import ChainSum, Move, Multiply, Schedule, Step, Tiles, Values, collect_rows, place
 from meshkernels.traffic import chain, shift
 
+#: Most bytes of the moves' patterns: a move for each block of a tile of B and each place in C that takes it in.
+MOST_BYTES = 1 << 30
+
+
+def check(mesh: Mesh) -> None:
+    """Refuse a mesh whose sides share so few factors that the moves of a product fill main memory.
+
+    Raises:
+        MeshError: it names the mesh and what would do.
+    """
+    q, p = mesh.lcm // mesh.cols, mesh.lcm // mesh.rows
+    moves = mesh.rows * p * min(mesh.rows, q)
+    if moves * mesh.rows * 8 > MOST_BYTES:
+        raise MeshError(f"gemm_t on {mesh.rows} x {mesh.cols} cores takes {moves} moves, too many to hold: choose "
+                        f"sides that share a factor")
+
 
 @register("gemm_t", "gemm_t")
 def gemm_t(mesh: Mesh, M: int, K: int, N: int) -> Schedule:
     """C[M, N] = A[M, K] B[N, K]^T with B shifted and partial sums reduced along rows."""
+    check(mesh)
     L, ring = mesh.lcm, Ring.interleaved(mesh.rows)
     q, p = L // mesh.cols, L // mesh.rows
     A, B, C = Tiling((M, K), mesh.shape), Tiling((N, K), (L, mesh.cols)), Tiling((M, N), (mesh.rows, L))

@@ -111,7 +111,7 @@ def aligned(size: int, dtype: np.dtype) -> np.ndarray:
     return raw[skip : skip + needed].view(dtype)
 
 
-def _physical_memory() -> int:
+def physical_memory() -> int:
     """Bytes of main memory; 4 GiB where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -120,7 +120,7 @@ def _physical_memory() -> int:
 
 
 #: Packing buffers wait for the next product, up to 1/32 of main memory: fresh pages cost 2-9 % of a product.
-KEPT = _physical_memory() // 32
+KEPT = physical_memory() // 32
 _kept: dict[int, np.ndarray] = {}  # the oldest first
 
 

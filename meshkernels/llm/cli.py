@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import math
 import sys
 import time
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ from meshkernels.llm.summary import (
     WAFERS,
     block_table,
     fit_fabric,
+    fit_host,
     fit_to,
     mesh_summary,
     prediction_lines,
@@ -26,6 +27,8 @@ from meshkernels.llm.summary import (
 )
 from meshkernels.mesh import Mesh
 from meshkernels.tokenizer import Tokenizer
+from perfmodel import console
+from perfmodel.errors import shown
 
 #: Exit code of a generation that Ctrl-C ended, as shells have it: 128 + SIGINT.
 INTERRUPTED = 130
@@ -34,15 +37,21 @@ INTERRUPTED = 130
 def grid(text: str) -> Mesh:
     """``24`` or ``24x16`` (rows x columns) as a mesh."""
     try:
-        return Mesh(*map(int, text.lower().split("x")))
-    except (TypeError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no grid: give a side (24) or rows x columns (24x16)") from error
+        sides = [int(side) for side in text.lower().split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no grid: give a side (24) or rows x columns (24x16)")
+    try:
+        return Mesh(*sides)
+    except MeshError as error:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no grid: {error}") from None
 
 
 def add_arguments(commands: argparse._SubParsersAction) -> None:
     """Declare the subcommand."""
     parser = commands.add_parser("generate", help="text from a real LLaMA on the mesh", description=__doc__)
-    parser.add_argument("prompt", help="the text to continue; taken as it is unless --chat")
+    parser.add_argument("prompt", type=console.utf8, help="the text to continue; taken as it is unless --chat")
     parser.add_argument("--new", type=int, default=40, metavar="N", help="at most N new tokens (default: 40)")
     parser.add_argument("--grid", type=grid, default=Mesh(24), metavar="R[xC]", help="cores of both phases (24)")
     parser.add_argument("--prefill-grid", type=grid, metavar="R[xC]", help="cores of prefill, if others")
@@ -85,11 +94,12 @@ def run(options: argparse.Namespace) -> int:
     """Run the subcommand; returns the exit code."""
     if options.new < 1:
         raise MeshError(f"--new {options.new}: at least 1 token")
+    if options.seed is not None and options.seed < 0:
+        raise MeshError(f"--seed {options.seed}: a seed is 0 or larger")
+    if not math.isfinite(options.temperature):
+        raise MeshError(f"--temperature {options.temperature}: it must be a finite number, 0 (greedy) or larger")
     try:
         return _run(options)
-    except BrokenPipeError:  # the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         print("interrupted before the first token", file=sys.stderr)
         return INTERRUPTED
@@ -106,9 +116,10 @@ def _run(options: argparse.Namespace) -> int:
     text = tokenizer.chat([{"role": "user", "content": options.prompt}]) if options.chat else options.prompt
     record = Record(tokenizer.encode(text))
     _check_length(len(record.prompt_ids), options.new, checkpoint.config.context)
+    layouts = Layout(checkpoint.config, decode_mesh), Layout(checkpoint.config, prefill_mesh)
+    fit_host(*layouts)
     limit = None
     if options.device not in (None, "none"):
-        layouts = Layout(checkpoint.config, decode_mesh), Layout(checkpoint.config, prefill_mesh)
         limit = fit_to(options.device, *layouts, len(record.prompt_ids))
     model = Llama(checkpoint, decode_mesh, prefill_mesh=prefill_mesh, dtype=options.dtype,
                   accumulate=options.accumulate, norms=options.norms, cache=options.cache, cache_limit=limit)

@@ -18,7 +18,7 @@ from meshkernels.ledger import count
 from meshkernels.llm.cache import KVCache, balanced
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.plan import Collective, Operation, Plan, Product, decode_plan, prefill_plan
-from meshkernels.mesh import Mesh
+from meshkernels.mesh import LONGEST_SIDE, Mesh
 from meshkernels.verbs import schedule
 
 
@@ -157,8 +157,10 @@ def _advice(plan: Plan, excess: float, limit: int, itemsize: int) -> str:
     """The smallest square grid that would do, if one near the obvious size does."""
     build = prefill_plan if plan.phase == "prefill" else decode_plan
     start = int(np.ceil(np.sqrt(plan.layout.mesh.cores * excess)))
-    for side in range(start, start + start // 4 + 2):
-        if _kept(build(Layout(plan.layout.config, Mesh(side)), plan.tokens), itemsize) < limit:
+    for side in range(start, min(start + start // 4 + 1, LONGEST_SIDE) + 1):
+        larger = build(Layout(plan.layout.config, Mesh(side)), plan.tokens)
+        weights = resident(larger, itemsize)["weights"]  # at hand at once; counting the buffers takes seconds
+        if weights < limit and _kept(larger, itemsize) < limit:
             return f"; {side} x {side} cores would do"
     return ""
 

@@ -8,8 +8,10 @@ from textwrap import fill
 from typing import Any
 
 import perfmodel
+from meshkernels.algorithms import gemm_t
 from meshkernels.compliance import as_device
-from meshkernels.errors import DeviceLimitError
+from meshkernels.errors import DeviceLimitError, MeshError
+from meshkernels.execute.cpu import physical_memory
 from meshkernels.llm import counts
 from meshkernels.llm.handover import Transfer, handover
 from meshkernels.llm.layout import Layout
@@ -96,6 +98,26 @@ def fit_fabric(device: str, *meshes: Mesh) -> None:
         if mesh.rows > found.rows or mesh.cols > found.cols:
             raise DeviceLimitError(f"generate: a grid of {mesh.rows} x {mesh.cols} cores does not fit {found.name}, "
                                    f"which has {found.rows} x {found.cols}")
+
+
+def fit_host(*layouts: Layout) -> None:
+    """Refuse grids whose padded weights, or whose schedules, this machine cannot hold.
+
+    Raises:
+        MeshError: it names the grid, what it needs and what there is.
+    """
+    have = physical_memory()
+    for layout in dict.fromkeys(layouts):
+        c, mesh = layout.config, layout.mesh
+        need = 4 * c.blocks * c.dim * (mesh.cols * sum(layout.qkv) + layout.out + 3 * layout.ffn)
+        if need > have / 2:
+            raise MeshError(f"a grid of {mesh.rows} x {mesh.cols} cores pads the weights to {need / 1e9:.0f} GB; half "
+                            f"of this machine's memory is {have / 2e9:.0f} GB: choose fewer cores, or sides that share "
+                            f"a factor")
+        for op in prefill_plan(layout, 1).layer:
+            for product in op.products:
+                if product.verb == "gemm_t":
+                    gemm_t.check(product.mesh)
 
 
 def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, itemsize: int = 2) -> int:

@@ -1,0 +1,108 @@
+"""What every command of this repository promises, whatever it is given.
+
+* exit code 2, and one line on stderr: bad input, or a file that cannot be read or written; the line names it.
+* exit code 1, and one line: the machine refuses, as when stdout is closed or its disk full, or memory runs out.
+* exit code 130, and one line: Ctrl-C.
+* exit code 0 without a word: the reader of a pipe has seen enough.
+
+Nothing else is caught: any other exception is a defect of this code, and its traceback is wanted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn, TextIO
+
+from perfmodel.errors import ModelError, shown
+
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+
+
+def one_line(text: str) -> str:
+    r"""``text`` with every character that is not printable escaped, so that it is one line on any terminal.
+
+    >>> one_line("a\nb"), one_line("caf\udce9")
+    ('a\\nb', 'caf\\udce9')
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
+#: characters of a message beyond which nobody reads
+LONGEST_LINE = 1000
+
+
+def complain(who: str, problem: object) -> None:
+    """One line on stderr."""
+    text = one_line(str(problem) or type(problem).__name__)
+    try:
+        print(f"{who}: {text[:LONGEST_LINE]}{'...' * (len(text) > LONGEST_LINE)}", file=sys.stderr, flush=True)
+    except OSError:  # nobody reads it, or its disk is full: the exit code has to do
+        _discard(sys.stderr)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose refusal is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        complain(self.prog, f"{message}; --help shows what there is")
+        raise SystemExit(BAD_INPUT)
+
+
+def utf8(text: str) -> str:
+    """Type of an argument: text, which the shell may pass as bytes that are not."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(f"not UTF-8 at character {error.start}: {shown(text)}") from None
+    return text
+
+
+def run(who: str, command: Callable[[], int], refusals: tuple[type[Exception], ...] = ()) -> int:
+    """Run a command and keep the promise of this module.
+
+    Args:
+        who: begins each message.
+        command: parses, works, prints; returns an exit code.
+        refusals: what it raises on bad input, besides `ModelError`.
+    """
+    if sys.stderr is None:  # closed: print() would take None for stdout
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
+        complain(who, "stdout is closed: there is nowhere to print to")
+        return FAILED
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what ASCII or Latin-1 cannot show is escaped; UTF-8 shows all
+        sys.stdout.reconfigure(errors="backslashreplace")
+    bad_input: tuple[type[Exception], ...] = (ModelError, *refusals)
+    try:
+        try:
+            return command()
+        finally:
+            sys.stdout.flush()
+    except bad_input as refusal:
+        complain(who, refusal)
+        return BAD_INPUT
+    except BrokenPipeError:
+        _discard(sys.stdout)
+        return 0
+    except OSError as error:
+        _discard(sys.stdout)
+        named = error.filename is not None
+        complain(who, error if named else f"cannot write the output: {error.strerror or error}")
+        return BAD_INPUT if named else FAILED
+    except MemoryError as error:
+        complain(who, f"out of memory{str(error) and ': '}{error}")
+        return FAILED
+    except KeyboardInterrupt:
+        complain(who, "interrupted")
+        return INTERRUPTED
+
+
+def _discard(stream: TextIO) -> None:
+    """Whatever a stream still holds goes nowhere, lest the interpreter try, and complain, again when it exits."""
+    with contextlib.suppress(OSError, ValueError):  # a stream of a test has no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
