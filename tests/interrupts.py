@@ -1,7 +1,8 @@
-"""KeyboardInterrupt at a chosen line: what Ctrl-C can do at any moment, made repeatable."""
+"""KeyboardInterrupt at a chosen line of the package: what Ctrl-C does at any moment, made repeatable."""
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,33 +14,44 @@ import meshkernels
 PACKAGE = str(Path(meshkernels.__file__).parent)
 
 
-class At:
-    """Call ``act()``, and raise KeyboardInterrupt at its ``number``-th line of the package (0: count only).
+def interrupted(act: Callable[[], Any], when: Callable[[str], object]) -> tuple[Any, str]:
+    """``act()``, interrupted at the first line of the package for which ``when("module.py:line")`` is true.
 
-    Attributes:
-        lines: lines that were met.
-        where: module and line of the interrupt.
+    Returns:
+        What ``act`` returned, or None; and where it was interrupted, or "".
     """
+    where = ""
 
-    def __init__(self, number: int, act: Callable[[], object], only: tuple[str, ...] = ("",)):
-        self.number, self.only, self.lines, self.where, self.result = number, only, 0, "", None
-        before = sys.gettrace()
-        sys.settrace(self._enter)
-        try:
-            self.result = act()
-        except KeyboardInterrupt:
-            assert self.where, "no interrupt of ours"
-        finally:
-            sys.settrace(before)
+    def enter(frame: FrameType, event: str, arg: Any) -> Any:
+        return line if frame.f_code.co_filename.startswith(PACKAGE) else None
 
-    def _enter(self, frame: FrameType, event: str, arg: Any) -> Any:
-        name = frame.f_code.co_filename
-        return self._line if name.startswith(PACKAGE) and any(part in name for part in self.only) else None
+    def line(frame: FrameType, event: str, arg: Any) -> Any:
+        nonlocal where
+        here = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+        if event == "line" and not where and when(here):
+            where = here
+            raise KeyboardInterrupt
+        return line
 
-    def _line(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if event == "line":
-            self.lines += 1
-            if self.lines == self.number:
-                self.where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
-                raise KeyboardInterrupt
-        return self._line
+    before = sys.gettrace()
+    sys.settrace(enter)
+    try:
+        return act(), where
+    except KeyboardInterrupt:
+        assert where, "an interrupt that is not ours"
+        return None, where
+    finally:
+        sys.settrace(before)
+
+
+def lines(act: Callable[[], Any]) -> list[str]:
+    """The lines of the package that ``act()`` goes through."""
+    seen: list[str] = []
+    interrupted(act, seen.append)
+    return seen
+
+
+def at(number: int) -> Callable[[str], bool]:
+    """The line of this number, from 0."""
+    met = itertools.count()
+    return lambda _: next(met) == number
