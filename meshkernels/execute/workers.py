@@ -6,6 +6,8 @@ Linux wakes a thread on the core of the thread that wakes it (here in 36 of 40 t
 ms: so helpers are kept off the core that the leader is on. y = x @ W with 4096 x 4096 float32 numbers, on two cores:
 2.6 ms with a pool of sleeping threads, as with one thread; 2.6 with threads awake; 2.1 with both; and 1.8 without the
 two futures per call that a pool makes (60 us, when x @ W has just emptied the caches).
+
+An exception in the leader, Ctrl-C for one, ends the call: who helps stops at the block that it is computing.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import ctypes
 import itertools
 import os
 import sys
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from queue import SimpleQueue
@@ -29,6 +33,8 @@ from meshkernels.execute.atomic import add, give_way, load
 #: Looks at a counter, about 20 us, before a thread that waits offers its core to others at every look; how often a
 #: helper does that, about 10 ms in all, before it sleeps.
 _LOOKS, _OFFERS = 20_000, 20_000
+#: Seconds that a process which ends waits for its helpers, all together.
+_FAREWELL = 2.0
 
 
 @njit(cache=True, nogil=True)
@@ -52,12 +58,14 @@ class _Helper(Thread):
     def __init__(self) -> None:
         super().__init__(name="meshkernels", daemon=True)
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._given, self._kept_off = np.zeros(1, np.int64), -1
+        self._called, self._kept_off = np.zeros(1, np.int64), -1
         self.start()
 
     def run(self) -> None:
-        for number in itertools.count(1):
-            _wait(self._given, number, _LOOKS, _LOOKS + _OFFERS)
+        while True:
+            self._called[0] = 0
+            if self._tasks.empty():  # a task that comes from here on calls
+                _wait(self._called, 1, _LOOKS, _LOOKS + _OFFERS)
             task = self._tasks.get()
             if task is None:
                 return
@@ -67,16 +75,16 @@ class _Helper(Thread):
     def give(self, task: Callable[[], None] | None) -> None:
         """One more task; None is the last."""
         self._tasks.put(task)
-        _increment(self._given)
+        self._called[0] = 1
 
     def keep_off(self, core: int) -> None:
         """Run on any other core that the calling thread may use, if there is one."""
         if self._kept_off != core:
-            self._kept_off = core
             others, me = os.sched_getaffinity(0) - {core}, self.native_id
             if others and me is not None:
                 with suppress(OSError):  # not everybody may
                     os.sched_setaffinity(me, others)
+            self._kept_off = core
 
 
 _helpers: list[_Helper] = []
@@ -86,7 +94,9 @@ _helpers: list[_Helper] = []
 def _dismiss() -> None:
     for helper in _helpers:
         helper.give(None)
-        helper.join()
+    end = time.monotonic() + _FAREWELL
+    for helper in _helpers:  # a daemon thread may still lead one: the process does not wait for that
+        helper.join(max(0.0, end - time.monotonic()))
 
 
 if hasattr(os, "register_at_fork"):
@@ -97,19 +107,29 @@ _this_core = ctypes.PyDLL(None).sched_getcpu if sys.platform == "linux" else Non
 
 
 class Helped:
-    """Inside the ``with`` block so many helpers do ``task()``; one that has not begun at its end need not any more."""
+    """Inside the ``with`` block so many helpers do ``task()``; one that has not begun at its end need not any more.
 
-    def __init__(self, task: Callable[[], object], helpers: int):
-        self._task, self._failures = task, list[BaseException]()
+    Args:
+        task: what each helper does.
+        helpers: how many.
+        stop: makes the tasks end soon; called when the block ends, when it cannot begin, and when a task fails.
+    """
+
+    def __init__(self, task: Callable[[], object], helpers: int, stop: Callable[[], object] = lambda: None):
+        self._task, self._stop, self._failures = task, stop, list[BaseException]()
         self._count, self._seats, self._ended = helpers, [None] * helpers, np.zeros(1, np.int64)
 
     def __enter__(self) -> None:
-        while len(_helpers) < self._count:
-            _helpers.append(_Helper())
-        for helper in _helpers[: self._count]:
-            if _this_core is not None:
-                helper.keep_off(_this_core())
-            helper.give(self._take_seat)
+        try:
+            while len(_helpers) < self._count:
+                _helpers.append(_Helper())
+            for helper in _helpers[: self._count]:
+                if _this_core is not None:
+                    helper.keep_off(_this_core())
+                helper.give(self._take_seat)
+        except BaseException:
+            self._stop()
+            raise
 
     def _take_seat(self) -> None:
         try:
@@ -120,9 +140,12 @@ class Helped:
             self._task()
         except BaseException as failure:  # is the leader's to report
             self._failures.append(failure)
-        _increment(self._ended)
+            self._stop()
+        finally:
+            _increment(self._ended)
 
     def __exit__(self, kind: object, *_: object) -> None:
+        self._stop()
         begun = self._count
         with suppress(IndexError):
             while True:
@@ -149,7 +172,7 @@ def parallel(work: Callable[[Iterator[int]], None], tasks: int, threads: int) ->
     if helpers < 1:
         work(tickets)
     else:
-        with Helped(lambda: work(tickets), helpers):
+        with Helped(lambda: work(tickets), helpers, stop=lambda: deque(tickets, maxlen=0)):  # none is left to take
             work(tickets)
 
 

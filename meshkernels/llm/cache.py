@@ -6,13 +6,18 @@
 ``concat``  every new entry goes to the last row, which is full while the others have room.
 
 Since physical order is logical order, the entries are stored in one piece and a shift moves the *bounds* of the
-rows; `tests/llm/test_cache.py` moves single entries from row to row and finds the same.
+rows; `tests/llm/test_llm_cache.py` moves single entries from row to row and finds the same.
+
+What a cache holds is one `Text`. An operation makes the next one beside it, which nobody reads meanwhile, and one
+assignment puts it in place: whatever interrupts an operation finds the old text or the new one.
 
 References:
     He et al., WaferLLM, OSDI 2025, section 4 (KV cache shift, Table 5).
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -56,6 +61,34 @@ def capacity(rows: int, per_core: int, policy: str) -> int:
     return per_core * rows if policy == "shift" else per_core
 
 
+@dataclass(frozen=True, eq=False)
+class Text:
+    """Entries of all blocks; attributes as of `KVCache`. What ``keys`` and ``values`` hold past the entries is free."""
+
+    occupancy: np.ndarray
+    shifts: int
+    keys: np.ndarray
+    values: np.ndarray
+
+    def __len__(self) -> int:
+        return int(self.occupancy.sum())
+
+    @property
+    def room(self) -> int:
+        """Entries that there is memory for."""
+        return self.values.shape[2]
+
+    @property
+    def ends(self) -> np.ndarray:
+        """``(rows,)`` one past each row's last entry, in the order of the text."""
+        return np.cumsum(self.occupancy)
+
+    def store(self, block: int, place: int, key: np.ndarray, value: np.ndarray) -> None:
+        """Put one token's key and value ``(kv_heads, head)`` of one block at its place."""
+        self.keys[block, :, :, place] = key
+        self.values[block, :, place] = value
+
+
 class KVCache:
     """Keys and values of all blocks.
 
@@ -66,6 +99,7 @@ class KVCache:
         itemsize: bytes of one element on the wafer (2 for float16).
 
     Attributes:
+        text: what it holds, replaced as a whole: `cleared`, `handed_over` and `extended` make the next one.
         occupancy: ``(rows,)`` entries on each row of cores.
         keys: ``(blocks, kv_heads, head, room)``: transposed, as the scores need them.
         values: ``(blocks, kv_heads, room, head)``.
@@ -76,21 +110,40 @@ class KVCache:
         if policy not in POLICIES:
             raise MeshError(f"cache policy {policy!r}; known: {', '.join(POLICIES)}")
         self.layout, self.policy, self.limit, self.itemsize = layout, policy, limit, itemsize
-        self._room(0)
-        self.clear()
+        self.text = Text(np.zeros(layout.mesh.rows, np.int64), 0, *self._memory(0))
 
-    def _room(self, room: int) -> None:
-        c = self.layout.config
-        self.keys = np.zeros((c.blocks, c.kv_heads, self.layout.head, room), np.float32)
-        self.values = np.zeros((c.blocks, c.kv_heads, room, self.layout.head), np.float32)
+    def _memory(self, room: int) -> tuple[np.ndarray, np.ndarray]:
+        c, head = self.layout.config, self.layout.head
+        return (np.zeros((c.blocks, c.kv_heads, head, room), np.float32),
+                np.zeros((c.blocks, c.kv_heads, room, head), np.float32))
 
-    def clear(self) -> None:
-        """Forget everything; the memory is kept for the next text."""
-        self.occupancy = np.zeros(self.layout.mesh.rows, np.int64)
-        self.shifts = 0
+    @property
+    def occupancy(self) -> np.ndarray:
+        return self.text.occupancy
+
+    @occupancy.setter
+    def occupancy(self, occupancy: np.ndarray) -> None:
+        self.text = replace(self.text, occupancy=occupancy)
+
+    @property
+    def shifts(self) -> int:
+        return self.text.shifts
+
+    @property
+    def keys(self) -> np.ndarray:
+        return self.text.keys
+
+    @property
+    def values(self) -> np.ndarray:
+        return self.text.values
 
     def __len__(self) -> int:
-        return int(self.occupancy.sum())
+        return len(self.text)
+
+    @property
+    def ends(self) -> np.ndarray:
+        """``(rows,)`` one past each row's last entry, in the order of the text."""
+        return self.text.ends
 
     @property
     def entry_words(self) -> int:
@@ -102,20 +155,13 @@ class KVCache:
         """Entries that fit on one core within the limit."""
         return None if self.limit is None else self.limit // (self.entry_words * self.itemsize)
 
-    @property
-    def ends(self) -> np.ndarray:
-        """``(rows,)`` one past each row's last entry, in the order of the text."""
-        return np.cumsum(self.occupancy)
+    def clear(self) -> None:
+        """Forget everything; the memory is kept for the next text."""
+        self.text = self.cleared()
 
     def hand_over(self, keys: list[np.ndarray], values: list[np.ndarray]) -> None:
         """Take a prefill's keys and values, per block ``(kv_heads, L, head)``, spread evenly over the rows."""
-        tokens = keys[0].shape[1]
-        self.clear()
-        self._set(balanced(tokens, len(self.occupancy)))
-        self._reserve(tokens)
-        for block, (k, v) in enumerate(zip(keys, values)):
-            self.keys[block, :, :, :tokens] = k.swapaxes(1, 2)
-            self.values[block, :, :tokens] = v
+        self.text = self.handed_over(keys, values)
 
     def advance(self) -> int:
         """Make room for one more entry: shift where the policy says so; returns the entry's place in the text.
@@ -123,34 +169,48 @@ class KVCache:
         Raises:
             CacheOverflow: a core has no room; the cache is as it was.
         """
-        after = self.occupancy.copy()
-        passed = passing(after) if self.policy == "shift" else np.zeros(len(after), bool)
-        after[passed] -= 1
-        after[:-1] += passed[1:]
-        after[-1] += 1
-        self._set(after)
-        self.shifts += int(passed.sum())
-        self._reserve(len(self))
+        self.text = self.extended()
         return len(self) - 1
 
     def store(self, block: int, place: int, key: np.ndarray, value: np.ndarray) -> None:
         """Put one token's key and value ``(kv_heads, head)`` of one block at its place."""
-        self.keys[block, :, :, place] = key
-        self.values[block, :, place] = value
+        self.text.store(block, place, key, value)
 
-    def _set(self, occupancy: np.ndarray) -> None:
+    # ---------------------------------------------------------------- what the text would be; the cache stays as it is
+    def cleared(self) -> Text:
+        """No entries, in the same memory."""
+        return replace(self.text, occupancy=np.zeros_like(self.text.occupancy), shifts=0)
+
+    def handed_over(self, keys: list[np.ndarray], values: list[np.ndarray]) -> Text:
+        """A prefill's entries: see `hand_over`. They get memory of their own while a text lies in that of the cache."""
+        tokens, text = keys[0].shape[1], self.text
+        occupancy = self._fitting(balanced(tokens, len(text.occupancy)))
+        free = len(text) == 0 and tokens <= text.room
+        new = Text(occupancy, 0, *((text.keys, text.values) if free else self._memory(256 * ceil_div(tokens + 1, 256))))
+        for block, (k, v) in enumerate(zip(keys, values)):
+            new.keys[block, :, :, :tokens] = k.swapaxes(1, 2)
+            new.values[block, :, :tokens] = v
+        return new
+
+    def extended(self) -> Text:
+        """One more entry, not stored yet, at place ``len(self)``: see `advance`."""
+        text, tokens, room = self.text, len(self.text), self.text.room
+        after = text.occupancy.copy()
+        passed = passing(after) if self.policy == "shift" else np.zeros(len(after), bool)
+        after[passed] -= 1
+        after[:-1] += passed[1:]
+        after[-1] += 1
+        after, keys, values = self._fitting(after), text.keys, text.values
+        if tokens >= room:
+            keys, values = self._memory(256 * ceil_div(max(tokens + 2, 2 * room), 256))
+            keys[..., :room], values[..., :room, :] = text.keys, text.values
+        return Text(after, text.shifts + int(passed.sum()), keys, values)
+
+    def _fitting(self, occupancy: np.ndarray) -> np.ndarray:
         fullest = int(occupancy.argmax())
         if self.per_core is not None and occupancy[fullest] > self.per_core:
             needed = int(occupancy[fullest]) * self.entry_words * self.itemsize
             raise CacheOverflow(
                 f"KV cache ({self.policy}): core ({fullest}, 0) would hold {occupancy[fullest]} entries = "
                 f"{needed} bytes, the limit is {self.limit} bytes ({self.per_core} entries)")
-        self.occupancy = occupancy
-
-    def _reserve(self, tokens: int) -> None:
-        room = self.values.shape[2]
-        if tokens <= room:
-            return
-        keys, values = self.keys, self.values
-        self._room(256 * ceil_div(max(tokens + 1, 2 * room), 256))
-        self.keys[..., :room], self.values[..., :room, :] = keys, values
+        return occupancy

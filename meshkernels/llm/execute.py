@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from meshkernels.llm import kernels, prepared
-from meshkernels.llm.cache import KVCache
+from meshkernels.llm.cache import KVCache, Text
 from meshkernels.llm.placed import Placed
 from meshkernels.llm.plan import Operation, Plan
 
@@ -172,7 +172,10 @@ class Prefill(Phase):
 
 
 class Decode(Phase):
-    """One token against the cache: MeshGEMV with alternating axes."""
+    """One token against the cache, which stays as it is until it is given the text that `finish` returns: MeshGEMV
+    with alternating axes."""
+
+    text: Text
 
     def __init__(self, plan: Plan, placed: Placed, table: Any, cache: KVCache):
         super().__init__(plan, placed, table, axis=0)
@@ -182,18 +185,25 @@ class Decode(Phase):
         self.scale = np.float32(self.config.head_dim ** -0.5)
 
     def start(self, token: int) -> None:
-        """Take a token: the cache makes room first (or refuses)."""
-        self.position = self.place = self.cache.advance()
+        """Take a token: the cache has room (or refuses), and stays as it is."""
+        self.text = self.cache.extended()
+        self.position = self.place = len(self.text) - 1
         self.tokens = np.array([token])
-        self.ends = self.cache.ends
+        self.ends = self.text.ends
+
+    def finish(self) -> Text:
+        """The text with the token; nothing of it is kept here."""
+        text = self.text
+        del self.text
+        return text
 
     def product(self, name: str, block: int, X: np.ndarray) -> np.ndarray:
         return self.placed.gemv(name, block)(X)
 
     def append(self, op: Operation, block: int, K: np.ndarray, V: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The new entry joins the cache."""
-        self.cache.store(block, self.place, K[:, 0], V[:, 0])
-        return self.cache.keys[block], self.cache.values[block]
+        """The new entry joins the text."""
+        self.text.store(block, self.place, K[:, 0], V[:, 0])
+        return self.text.keys[block], self.text.values[block]
 
     def score(self, op: Operation, block: int, Q: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray]:
         """Scaled scores of all entries ``(heads, tokens)``, summed along x inside each strip."""

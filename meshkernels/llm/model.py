@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 
 from meshkernels import weights
 from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.llm import prepared
-from meshkernels.llm.cache import KVCache
+from meshkernels.llm.cache import KVCache, Text
 from meshkernels.llm.execute import Decode, Hook, Prefill
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.placed import Placed, Precision, Source, Table
@@ -23,9 +22,14 @@ from meshkernels.llm.team import Team
 from meshkernels.mesh import Mesh
 from meshkernels.tokenizer import Tokenizer
 
+_Result = TypeVar("_Result")
+
 
 class Llama:
     """A model placed on a mesh of cores; one text at a time (batch 1), by one thread at a time.
+
+    `prefill`, `decode` and `reset` take effect as a whole or, whatever exception ends them, not at all: after Ctrl-C,
+    or a hook that raises, the text is what it was and can be continued.
 
     Args:
         source: the weights.
@@ -57,7 +61,7 @@ class Llama:
         self.prefill_layout = self.layout if prefill_mesh is None else Layout(self.config, _mesh(prefill_mesh))
         self.cache = KVCache(self.layout, cache, cache_limit, self.precision.itemsize)
         self.hooks: list[Hook] = []
-        self._free = Lock()
+        self._users: dict[str, object] = {}
         table = Table(source, self.precision)
         self.team = Team(threads)
         placed = Placed(source, self.layout, table, self.precision, self.team)
@@ -73,15 +77,19 @@ class Llama:
 
         One block of a prompt of two tokens and one of the next token, both thrown away; the text stays as it is.
         """
+        def two_phases() -> tuple[None, Text]:
+            phase = Prefill(prefill_plan(self.prefill_layout, 2), self._prefill_placed, self._prefill_head)
+            phase.start(np.zeros(2, np.int64))
+            phase.run(blocks=1)
+            scratch = KVCache(self.layout, self.cache.policy, itemsize=self.precision.itemsize)
+            token = Decode(self._decode.plan, self._decode.placed, self._decode.head_weight, scratch)
+            token.start(0)
+            with self.team.awake():
+                token.run(blocks=1)
+            return None, self.cache.text
+
         begin = time.perf_counter()
-        phase = Prefill(prefill_plan(self.prefill_layout, 2), self._prefill_placed, self._prefill_head)
-        phase.start(np.zeros(2, np.int64))
-        phase.run(blocks=1)
-        scratch = KVCache(self.layout, self.cache.policy, itemsize=self.precision.itemsize)
-        token = Decode(self._decode.plan, self._decode.placed, self._decode.head_weight, scratch)
-        token.start(0)
-        with self._alone(), self.team.awake():
-            token.run(blocks=1)
+        self._alone(two_phases)
         return time.perf_counter() - begin
 
     def prefill(self, tokens: Sequence[int], *, every: bool = False) -> np.ndarray:
@@ -105,14 +113,17 @@ class Llama:
             raise MeshError("the prompt is empty: there is nothing to continue")
         if len(ids) > self.config.context:
             raise MeshError(f"the prompt has {len(ids)} tokens, the model's context {self.config.context}")
-        phase = Prefill(prefill_plan(self.prefill_layout, len(ids)), self._prefill_placed, self._prefill_head)
-        phase.start(ids)
-        with self._alone():
+        def prompt() -> tuple[np.ndarray, Text]:
+            phase = Prefill(prefill_plan(self.prefill_layout, len(ids)), self._prefill_placed, self._prefill_head)
+            phase.start(ids)
             values = phase.run(self._hook)
-            self.cache.hand_over(*(self._rehead(heads) for heads in (phase.keys, phase.kept)))
-        if not every:
-            return values["logits"][0]
-        return prepared.gemm(values["N"], self._table.head, self.prefill_layout.mesh, self.precision.accumulate)
+            text = self.cache.handed_over(*(self._rehead(heads) for heads in (phase.keys, phase.kept)))
+            if not every:
+                return values["logits"][0], text
+            mesh, accumulate = self.prefill_layout.mesh, self.precision.accumulate
+            return prepared.gemm(values["N"], self._table.head, mesh, accumulate), text
+
+        return self._alone(prompt)
 
     def decode(self, token: int) -> np.ndarray:
         """Append one token to the text; returns the logits ``(vocab,)`` of what follows it.
@@ -124,14 +135,19 @@ class Llama:
             CacheOverflow: a core has no room for the token's key and value.
         """
         ids = self._checked([token])
-        with self._alone():
+
+        def one_token() -> tuple[np.ndarray, Text]:
             if len(self.cache) >= self.config.context:
                 raise MeshError(f"the text has {len(self.cache)} tokens, the model's context {self.config.context}")
             self._decode.start(int(ids[0]))
             if self.hooks:  # whose time no thread should wait through
-                return self._decode.run(self._hook)["logits"][0]
-            with self.team.awake():
-                return self._decode.run()["logits"][0]
+                values = self._decode.run(self._hook)
+            else:
+                with self.team.awake():
+                    values = self._decode.run()
+            return values["logits"][0], self._decode.finish()
+
+        return self._alone(one_token)
 
     def generate(self, tokens: str | Sequence[int], new: int = 40, *, temperature: float = 0.0, top_p: float = 1.0,
                  seed: int | None = None, stop: Iterable[int] | None = None) -> Iterator[int]:
@@ -166,17 +182,24 @@ class Llama:
 
     def reset(self) -> None:
         """Forget the text."""
-        with self._alone():
-            self.cache.clear()
+        self._alone(lambda: (None, self.cache.cleared()))
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        if not self._free.acquire(blocking=False):
-            raise MeshError("this Llama is at work in another thread or hook: it has one text; place a second one")
+    def _alone(self, work: Callable[[], tuple[_Result, Text]]) -> _Result:
+        """Do ``work`` while nobody else does, then put the text that it returns in place of the old one.
+
+        Python looks for signals at calls and jumps, and there are none from the assignment of the text to the return:
+        an interrupt finds the old text, or a caller who has the result.
+        """
+        mine = {"at work": object()}
         try:
-            yield
-        finally:
-            self._free.release()
+            if self._users.setdefault("at work", mine["at work"]) is not mine["at work"]:
+                raise MeshError("this Llama is at work in another thread or hook: it has one text; place a second one")
+            result, text = work()
+            self.cache.text, self._users = text, {}; return result  # noqa: E702  (one line: one event for a tracer)
+        except BaseException:
+            if self._users == mine:
+                self._users = {}
+            raise
 
     def _checked(self, tokens: Sequence[int]) -> np.ndarray:
         given = np.asarray(tokens)

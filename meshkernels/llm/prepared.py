@@ -50,12 +50,12 @@ class Gemv:
     """``x W`` for one weight, placed once: MeshGEMV along an axis."""
 
     def __init__(self, W: np.ndarray, mesh: Mesh, axis: int, accumulate: str = "float32", team: Team | None = None):
-        self.W, self.tree, self.team = W, tree(mesh, axis), team or Team(1)
-        self._job = self.team.job(W, mesh.length(axis), *self.tree, accumulate == "float16")
+        self.team = team or Team(1)
+        self._job = self.team.job(W, mesh.length(axis), *tree(mesh, axis), accumulate == "float16")
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """``(1, K)`` -> ``(1, N)``."""
-        x, out = np.ascontiguousarray(x, np.float32), np.empty((1, self.W.shape[1]), np.float32)
+        x, out = np.ascontiguousarray(x, np.float32), np.empty((1, self._job.N), np.float32)
         self.team.run(self._job, x, out)
         return out
 
