@@ -1,9 +1,9 @@
-# make demo | make test | make bench | make figures | make lint     (Python >= 3.11; no compiler needed)
+# make demo | make test | make fuzz | make bench | make figures | make lint     (Python >= 3.11; no compiler needed)
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 
-.PHONY: demo test bench readme figures oldest lint clean
+.PHONY: demo test fuzz bench readme figures oldest lint clean
 
 demo: $(VENV)/installed
 	$(PY) -m meshkernels demo
@@ -12,6 +12,12 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-test
 	$(PY) -m pytest
+
+# the batteries against hostile files, command lines and moments, longer than the suite runs them
+MINUTES ?= 20
+SEED    ?= 1
+fuzz: $(VENV)/installed-test
+	$(PY) -m tests.fuzz --minutes $(MINUTES) --seed $(SEED)
 
 bench: $(VENV)/installed-test
 	$(PY) -m bench
