@@ -13,12 +13,11 @@ from perfmodel import console
 
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand; what it returns and prints on bad input, see `perfmodel.console`."""
-    parser = console.Parser(prog="python -m meshkernels", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    demo.add_arguments(commands)
-    generate.add_arguments(commands)
-
     def command() -> int:
+        parser = console.Parser(prog="python -m meshkernels", description=__doc__)
+        commands = parser.add_subparsers(required=True, metavar="COMMAND")
+        demo.add_arguments(commands)
+        generate.add_arguments(commands)
         options = parser.parse_args(argv)
         return options.run(options)
 

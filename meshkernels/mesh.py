@@ -15,9 +15,9 @@ import numpy as np
 from meshkernels.errors import MeshError, MeshTypeError
 from perfmodel.errors import shown
 
-#: Most cores a side. Counting holds every core in memory, and of a broadcast from each core of a line every link: at
-#: 4096 x 4096 cores some gigabytes. The widest wafer has 1,170 cores a side.
-LONGEST_SIDE = 4096
+#: Most cores a side, and in all. Counting holds every core in memory, and of a broadcast from each core of a line every
+#: link: some gigabytes at either bound. The widest wafer has 1,170 cores a side and 878,000 in all.
+LONGEST_SIDE, MOST_CORES = 8192, 1 << 24
 #: Most steps of a schedule on a rectangle, one for each block of the contraction; 1169 x 751 cores take 877,919.
 MOST_STEPS = 1 << 20
 
@@ -36,7 +36,7 @@ class Mesh:
         cols: cores along a row (x axis); the same as ``rows`` where left out.
 
     Raises:
-        MeshError: a side below 1, or above `LONGEST_SIDE`.
+        MeshError: a side below 1 or above `LONGEST_SIDE`, or more than `MOST_CORES` cores.
         MeshTypeError: a side that is not an integer.
 
     Examples:
@@ -60,6 +60,8 @@ class Mesh:
                 raise MeshError(f"Mesh {name} = {shown(side)}: a mesh has at least 1 core a side, "
                                 f"at most {LONGEST_SIDE}")
             object.__setattr__(self, name, side)
+        if self.cores > MOST_CORES:
+            raise MeshError(f"a mesh of {self.rows} x {self.cols} = {self.cores} cores: at most {MOST_CORES}")
 
     @property
     def cores(self) -> int:

@@ -274,8 +274,12 @@ class Checkpoint:
                                "= 'none'")
         if "token_embd.weight" not in self._tensors:
             raise WeightsError("no tensor 'token_embd.weight'")
+        shape = self._tensors["token_embd.weight"].shape
+        if len(shape) != 2 or shape[1] != values["dim"]:
+            raise WeightsError(f"tensor 'token_embd.weight' has shape {shape}; it must be (vocabulary, "
+                               f"llama.embedding_length = {values['dim']})")
         try:
-            return Config(vocab=self._tensors["token_embd.weight"].shape[0], **values)
+            return Config(vocab=shape[0], **values)
         except MeshError as error:
             raise WeightsError(f"{error} (llama.attention.head_count, head_count_kv, key_length)") from error
 

@@ -26,6 +26,7 @@ from threading import Thread
 
 import numpy as np
 from numba import config, get_num_threads, njit
+from numba.core.compiler_lock import global_compiler_lock
 from numba.np.ufunc import parallel as parallel_layer
 
 from meshkernels.execute.atomic import add, give_way, load
@@ -100,7 +101,10 @@ def _dismiss() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_helpers.clear)  # a child has none of its parent's threads
+    os.register_at_fork(after_in_child=_helpers.clear)  # a child has none of its parent's threads,
+    # and would wait for ever for a lock that one of them held: nobody compiles during a fork
+    os.register_at_fork(before=global_compiler_lock.acquire, after_in_parent=global_compiler_lock.release,
+                        after_in_child=global_compiler_lock.release)
 
 #: The core that the calling thread is on, where the system tells it and lets threads be moved.
 _this_core = ctypes.PyDLL(None).sched_getcpu if sys.platform == "linux" else None

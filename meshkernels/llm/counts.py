@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import isqrt
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from meshkernels.ledger import count
 from meshkernels.llm.cache import KVCache, balanced
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.plan import Collective, Operation, Plan, Product, decode_plan, prefill_plan
-from meshkernels.mesh import LONGEST_SIDE, Mesh
+from meshkernels.mesh import MOST_CORES, Mesh
 from meshkernels.verbs import schedule
 
 
@@ -157,7 +158,7 @@ def _advice(plan: Plan, excess: float, limit: int, itemsize: int) -> str:
     """The smallest square grid that would do, if one near the obvious size does."""
     build = prefill_plan if plan.phase == "prefill" else decode_plan
     start = int(np.ceil(np.sqrt(plan.layout.mesh.cores * excess)))
-    for side in range(start, min(start + start // 4 + 1, LONGEST_SIDE) + 1):
+    for side in range(start, min(start + start // 4 + 1, isqrt(MOST_CORES)) + 1):
         larger = build(Layout(plan.layout.config, Mesh(side)), plan.tokens)
         weights = resident(larger, itemsize)["weights"]  # at hand at once; counting the buffers takes seconds
         if weights < limit and _kept(larger, itemsize) < limit:

@@ -41,11 +41,12 @@ class Phase(ABC):
     def run(self, hook: Hook | None = None, blocks: int | None = None) -> dict[str, Any]:
         """All operations, in order, through the first ``blocks`` blocks (None: all); the last values by name."""
         values: dict[str, Any] = {}
-        self._part("before", -1, values, hook)
-        self.turns = self.placed.rope(self.position, len(self.tokens))
-        for block in range(self.config.blocks if blocks is None else blocks):
-            self._part("layer", block, values, hook)
-        self._part("after", -1, values, hook)
+        with np.errstate(all="ignore"):  # huge weights overflow as on the wafer; the sampler refuses what is not finite
+            self._part("before", -1, values, hook)
+            self.turns = self.placed.rope(self.position, len(self.tokens))
+            for block in range(self.config.blocks if blocks is None else blocks):
+                self._part("layer", block, values, hook)
+            self._part("after", -1, values, hook)
         return values
 
     def _part(self, part: str, block: int, values: dict[str, Any], hook: Hook | None) -> None:
