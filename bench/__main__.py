@@ -6,7 +6,6 @@ data of the scaling plot (about ten minutes) into bench/results/scaling.json.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from bench import measure, scaling
+from perfmodel import console
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -62,7 +62,12 @@ def stored(prefixes: list[str]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    """Run; what it returns and prints on bad input, see `perfmodel.console`."""
+    return console.run("bench", lambda: _run(argv))
+
+
+def _run(argv: list[str] | None) -> int:
+    parser = console.Parser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="leave out what takes minutes")
     parser.add_argument("--scaling", action="store_true", help="also measure the data of the scaling plot")
     parser.add_argument("--stored", nargs="*", metavar="GROUP",

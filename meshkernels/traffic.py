@@ -24,7 +24,11 @@ from functools import lru_cache
 
 import numpy as np
 
+from meshkernels.mesh import LONGEST_SIDE
 from meshkernels.rings import Ring
+
+#: Roots of the longest lines of both axes: steps that are made anew each time have to name the same patterns.
+ROOTS = 2 * LONGEST_SIDE
 
 SHIFT, MULTICAST, RELAY, REDUCE = "shift", "multicast", "relay", "reduce"
 
@@ -94,14 +98,14 @@ def shift(ring: Ring) -> Traffic:
     return _unicast(SHIFT, len(ring), cores[moving], ring.send[moving], [])
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=ROOTS)
 def multicast(root: int, size: int) -> Traffic:
     """One preset route from ``root`` to both ends of the line; every router on it delivers and forwards."""
     at = np.array([root] if size > 1 else [], np.intp)
     return Traffic(MULTICAST, size, at, 0 * at, 0 * at + size - 1, np.array([root], np.intp))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=ROOTS)
 def relay(root: int, size: int) -> Traffic:
     """From ``root`` outwards, handed on from neighbour to neighbour by software."""
     return _paths(RELAY, size, [range(root, size), range(root, -1, -1)], [root])
@@ -122,7 +126,7 @@ def reduce(size: int, groups: Sequence[tuple[Sequence[int], int]]) -> Traffic:
     return _paths(REDUCE, size, paths, [members[r] for members, r in groups])
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=ROOTS)
 def chain(root: int, size: int) -> Traffic:
     """The whole line streams into ``root`` from both ends; it adds the stream from the lower end first."""
     return _paths(REDUCE, size, [range(root + 1), range(size - 1, root - 1, -1)], [root])

@@ -16,7 +16,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from perfmodel.errors import ModelError, shown
 
@@ -52,14 +52,18 @@ class Parser(argparse.ArgumentParser):
         complain(self.prog, f"{message}; --help shows what there is")
         raise SystemExit(BAD_INPUT)
 
+    def print_help(self, file: Any = None) -> None:
+        """As ever, but a disk that is full is not passed over."""
+        print(self.format_help(), end="", file=file)
+
 
 def utf8(text: str) -> str:
-    """Type of an argument: text, which the shell may pass as bytes that are not."""
+    """Type of an argument: text in UTF-8, whatever encoding Python has taken the shell's bytes for."""
     try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise argparse.ArgumentTypeError(f"not UTF-8 at character {error.start}: {shown(text)}") from None
-    return text
+        return os.fsencode(text).decode()
+    except UnicodeError as error:
+        at = getattr(error, "start", 0)
+        raise argparse.ArgumentTypeError(f"not UTF-8 at byte {at}: {shown(text)}") from None
 
 
 def run(who: str, command: Callable[[], int], refusals: tuple[type[Exception], ...] = ()) -> int:

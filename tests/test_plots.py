@@ -14,6 +14,15 @@ def test_unknown_figure(capsys):
     assert "no figure no-such-figure; known: " in capsys.readouterr().err
 
 
+def test_folders_and_files_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "rings.png").symlink_to("/dev/full")
+    for out, says in ((tmp_path / "file", "cannot make the folder"), (tmp_path, "rings.png': No space left on device")):
+        assert main(["--out", str(out), "rings"]) == 2
+        err = capsys.readouterr().err
+        assert says in err and err.count("\n") == 1
+
+
 def test_every_figure_has_a_caption():
     assert all(len(caption) > 20 for caption in figures().values())
 

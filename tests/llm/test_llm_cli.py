@@ -6,10 +6,11 @@ import pytest
 from gguf_files import write
 from llama_reference import NumpyLlama, Synthetic, tiny
 
-from meshkernels import weights
+from meshkernels import Mesh, weights
 from meshkernels.__main__ import main
 from meshkernels.errors import MeshError
-from meshkernels.llm import Llama, cli
+from meshkernels.llm import Llama, cli, summary
+from meshkernels.llm.layout import Layout
 from meshkernels.llm.summary import prediction_lines
 
 
@@ -96,6 +97,10 @@ def test_sampling_is_repeatable(small, capsys):
     (("abc", "--new", "0"), "--new 0"),
     (("abc", "--top-p", "0"), "top_p = 0.0"),
     (("abc", "--temperature", "-1"), "temperature = -1.0"),
+    (("abc", "--temperature", "nan"), "temperature nan"),
+    (("abc", "--temperature", "inf"), "temperature inf"),
+    (("abc", "--seed", "-1"), "--seed -1"),
+    (("abc", "--new", str(2**70)), "context is 80"),
     (("abc", "--cache", "ring"), "shift, concat"),
     (("abc", "--dtype", "int8"), "float32, float16"),
     (("abc", "--chat"), "no chat template"),
@@ -110,11 +115,23 @@ def test_refusals_are_one_line_and_not_zero(small, capsys, arguments, message):
     assert message in captured.err and captured.err.count("\n") == 1 and "Traceback" not in captured.err
 
 
-@pytest.mark.parametrize("grid", ["0", "3x", "2x2x2", "many"])
+@pytest.mark.parametrize("grid", ["0", "3x", "2x2x2", "many", "100000", "9" * 5000, "-3", "2.5"])
 def test_impossible_grids(small, capsys, grid):
     with pytest.raises(SystemExit) as stop:
-        generate("abc", "--model", small, "--grid", grid)
-    assert stop.value.code != 0 and "no grid" in capsys.readouterr().err
+        generate("abc", "--model", small, "--device", "none", "--grid", grid)
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and "no grid" in err and err.count("\n") == 1
+
+
+def test_grids_whose_padded_weights_exceed_this_machine(small, capsys, monkeypatch):
+    """On 8 x 9 cores 96 hidden features are padded to 144, on 97 x 89 to 8633; the limit is what 24 x 24 need."""
+    layout = Layout(weights.load(small).config, Mesh(24))
+    need = 4 * layout.config.blocks * 32 * (24 * sum(layout.qkv) + layout.out + 3 * layout.ffn)
+    monkeypatch.setattr(summary, "physical_memory", lambda: 2 * need)
+    assert generate("abc", "--model", small, "--device", "none", "--grid", "24", "--new", "1", "--json") == 0
+    capsys.readouterr()
+    assert generate("abc", "--model", small, "--device", "none", "--grid", "97x89", "--new", "1", "--json") == 2
+    assert "a grid of 97 x 89 cores pads the weights" in capsys.readouterr().err
 
 
 def test_interrupt_prints_what_there_is(small, capsys, monkeypatch):
