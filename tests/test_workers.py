@@ -182,7 +182,7 @@ def run_child(script: str) -> None:
 
 
 def test_no_interrupt_leaves_a_thread_at_work():
-    """Interrupted at each line of the threads' code once: then no thread works, and the next call is right."""
+    """A child is interrupted at each line of the threads' code once: then no thread works, the next result is right."""
     run_child(SCAN)
 
 
