@@ -24,10 +24,23 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from meshkernels.errors import MeshError
 from meshkernels.execute import cpu, workers
 from meshkernels.execute.atomic import add
 from meshkernels.execute.microkernel import add_chains, chain, chain_ahead, live_chain, round_half
 from meshkernels.execute.pack import Panels, copy_line, layout, pack, seen, wide, write_back
+
+# Compiled code checks no index: whatever calls it checks sizes first, and places with `_within`.
+
+
+@njit(cache=True, nogil=True)
+def _within(places, n):
+    """Whether each of ``places`` is one of 0 to n - 1."""
+    inside = True
+    for place in places:
+        inside = inside and 0 <= place < n
+    return inside
+
 
 # ------------------------------------------------------------------------------------------- C = A @ B on rings
 
@@ -104,6 +117,10 @@ def ring_product(A, B, order, *, out_dtype=None, accumulate=None, threads=None):
     given = A, B
     A = A if isinstance(A, Panels) else pack_left(A, order, threads=threads, memory=cpu.borrow)
     B = B if isinstance(B, Panels) else pack_right(B, order, threads=threads, memory=cpu.borrow)
+    sizes, others = (len(A.layout.k_of), len(A.layout.places)), (len(B.layout.k_of), len(B.layout.places))
+    if sizes != others or A.kc != B.kc or A.data.dtype != B.data.dtype:
+        raise MeshError(f"rows of {sizes[0]} {A.dtype} and columns of {others[0]} {B.dtype} do not match, or are "
+                        "packed for different rings")
     C = np.empty((A.lanes, B.lanes), out_dtype or A.dtype)
     (rows, u_row, places, _, _), (cols, u_col, *_) = A.layout, B.layout
     L, K = len(places) - 1, int(places[-1])
@@ -231,7 +248,10 @@ def chain_product(Q, K, root, parts, *, out_dtype=None, accumulate=None, threads
         out_dtype, accumulate, threads: as in `ring_product`.
     """
     S = np.empty((len(Q), len(K)), out_dtype or Q.dtype)
-    E, root = Q.shape[1], np.asarray(root)
+    E, root = Q.shape[1], np.asarray(root, np.int64)
+    if K.shape[1] != E or K.dtype != Q.dtype or root.shape != (len(K),) or parts < 1 or not _within(root, parts):
+        raise MeshError(f"Q {Q.dtype} {Q.shape}, K {K.dtype} {K.shape} and roots {root.shape} among {parts} blocks do "
+                        "not match")
     if S.size == 0 or E == 0:
         S[...] = 0
         return S
@@ -312,6 +332,10 @@ def gemv_sums(x, W: PlacedVectorOperand, dst, src, rows, *, accumulate=None, thr
     out = np.empty((len(rows), len(panels.layout.source)), wide(panels.dtype))
     x, data, kb, taken = x.astype(out.dtype), panels.data, -(-len(x) // parts), np.zeros(1, np.int64)
     dst, src, rows = (np.asarray(a, np.int64) for a in (dst, src, rows))
+    if x.shape != panels.layout.k_of.shape or dst.shape != src.shape or not (
+            _within(dst, parts) and _within(src, parts) and _within(rows, parts)):
+        raise MeshError(f"x {x.shape} and W of {len(panels.layout.k_of)} rows do not match, or {len(dst)} sums leave "
+                        f"their {parts} parts")
     back = next(turns) % 2 == 1  # back and forth: what one call read last, the next finds in cache
 
     def work(tickets):
@@ -340,7 +364,10 @@ def _tree(partials, dst, src):
 
 def tree_add(partials, dst, src):
     """partials[dst[s]] += partials[src[s]] for s = 0, 1, ..., in place."""
-    _tree(partials, np.asarray(dst, np.int64), np.asarray(src, np.int64))
+    dst, src = np.asarray(dst, np.int64), np.asarray(src, np.int64)
+    if dst.shape != src.shape or not (_within(dst, len(partials)) and _within(src, len(partials))):
+        raise MeshError(f"sums {dst.shape} from {src.shape} leave the {len(partials)} partial results")
+    _tree(partials, dst, src)
     return partials
 
 
@@ -412,13 +439,17 @@ def tile_products(At, Bt, ha, hb, C, *, transposed=False, accumulate=None, threa
         C: (cores, mt, nt) float32 or float64 accumulators, contiguous.
     """
     (cores, mt, nt), kb = C.shape, At.shape[2]
+    ha, hb = np.asarray(ha, np.int64), np.asarray(hb, np.int64)
+    if (At.shape[1:] != (mt, kb) or Bt.shape[1:] != ((nt, kb) if transposed else (kb, nt))
+            or not ha.shape == hb.shape == (cores,) or not (_within(ha, len(At)) and _within(hb, len(Bt)))):
+        raise MeshError(f"tiles {At.shape} and {Bt.shape} on {ha.shape} and {hb.shape} cores do not match the sums "
+                        f"{C.shape}")
     rows = cpu.SIMD[cpu.simd()].rows
     mr = 1 if mt == 1 else min((rows, 2 * rows // 3, rows // 3), key=lambda r: -(-mt // r) * r)
     lanes = cpu.SIMD[cpu.simd()].bytes // C.itemsize
     tile = cpu.micro_tile(C.dtype, accumulate == "float16", rows=mr, vectors=2 - -(-nt // lanes) % 2)
     At, Bt, sums = (np.ascontiguousarray(x).reshape(-1).view(seen(x.dtype)) for x in (At, Bt, C))
     assert np.shares_memory(sums, C) or C.size == 0, "C must be contiguous: it is updated in place"
-    ha, hb = np.asarray(ha, np.int64), np.asarray(hb, np.int64)
     threads = workers.threads_for(cores * mt * nt * kb // 8, threads)
     run, taken = -(-cores // (16 * threads)), np.zeros(1, np.int64)
 

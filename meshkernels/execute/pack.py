@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from meshkernels.errors import MeshError
 from meshkernels.execute import cpu, workers
 from meshkernels.execute.microkernel import move, prefetch, stream, transpose4
 
@@ -89,6 +90,8 @@ def layout(start, blocks, block, K, width) -> Layout:
     first = np.minimum(np.asarray(blocks, np.int64) * block, K)
     lengths = np.minimum(first + block, K) - first
     places = np.concatenate(([0], np.cumsum(lengths)))
+    if places[-1] != K:
+        raise MeshError(f"an operand of depth {K} does not match blocks that hold {places[-1]}")
     k_of = np.arange(K) + np.repeat(first - places[:-1], lengths)
     return Layout(index, np.asarray(start)[index].astype(np.int32), places, k_of, width)
 

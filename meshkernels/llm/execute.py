@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from meshkernels.errors import MeshError
 from meshkernels.llm import kernels, prepared
 from meshkernels.llm.cache import KVCache, Text
 from meshkernels.llm.placed import Placed
@@ -20,6 +21,13 @@ from meshkernels.llm.plan import Operation, Plan
 
 #: Called after each operation with the block (-1: before or after the blocks), the operation, and all values.
 Hook = Callable[[int, Operation, dict[str, Any]], object]
+
+
+def _shaped(name: str, array: np.ndarray, *shape: int) -> np.ndarray:
+    """``array``, if it is as compiled code expects it, which checks no index; a hook may have put another there."""
+    if array.shape != shape or array.dtype != np.float32:
+        raise MeshError(f"{name} is {array.dtype} {array.shape}; it must be float32 {shape}")
+    return array
 
 
 class Phase(ABC):
@@ -66,6 +74,7 @@ class Phase(ABC):
 
     def norm(self, op: Operation, block: int, X: np.ndarray, _: Any) -> tuple[np.ndarray]:
         """``X w / sqrt(mean(X^2) + eps)``."""
+        X = _shaped("X", X, len(self.tokens), self.config.dim)
         total = self.norm_sum(kernels.square_sums(X, *self.norm_cut, self.precision.half_norms))
         inverse = 1 / np.sqrt(total / self.config.dim + np.float32(self.config.norm_eps))
         return (self.precision.store(X * inverse[:, None] * self._gain(block, op)),)
@@ -153,6 +162,7 @@ class Prefill(Phase):
 
     def softmax(self, op: Operation, block: int, S: np.ndarray) -> tuple[np.ndarray]:
         """Causal softmax of the rows, scaled by ``1 / sqrt(head_dim)``."""
+        _shaped("S", S, self.config.heads, len(self.tokens), len(self.tokens))
         kernels.mask_scores(S, self.scale, self.half)
         np.exp(S, out=S)
         S = self.precision.store(S)
@@ -208,8 +218,10 @@ class Decode(Phase):
 
     def score(self, op: Operation, block: int, Q: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray]:
         """Scaled scores of all entries ``(heads, tokens)``, summed along x inside each strip."""
-        tokens = self.place + 1
-        S = np.empty((self.config.heads, tokens), np.float32)
+        tokens, c, head = self.place + 1, self.config, self.layout.head
+        _shaped("Q", Q, c.heads, 1, head)
+        _shaped("K cache", keys, c.kv_heads, head, self.text.room)
+        S = np.empty((c.heads, tokens), np.float32)
         kernels.scores(Q[:, 0], keys, tokens, self.layout.width, *self.along_x, self.scale, self.half, S)
         return (self.precision.store(S),)
 
@@ -221,6 +233,9 @@ class Decode(Phase):
 
     def mix(self, op: Operation, block: int, P: np.ndarray, values: np.ndarray) -> tuple[np.ndarray]:
         """The weighted sum of the values, along y."""
-        O = np.empty((self.config.heads, 1, self.layout.head), np.float32)
+        c, head = self.config, self.layout.head
+        _shaped("S", P, c.heads, self.place + 1)
+        _shaped("V cache", values, c.kv_heads, self.text.room, head)
+        O = np.empty((c.heads, 1, head), np.float32)
         kernels.mix(P, values, self.ends, *self.along_y, self.half, O[:, 0])
         return (self.precision.store(O),)

@@ -1,0 +1,352 @@
+"""Compiled code checks no index and takes addresses: who reaches it, what they check, and that it stays inside."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from meshkernels import Mesh
+from meshkernels.algorithms.meshgemm import meshgemm
+from meshkernels.errors import MeshError
+from meshkernels.execute import kernels
+from meshkernels.llm import prepared
+from meshkernels.llm import team as team_module
+from meshkernels.llm.team import Team
+
+PACKAGE = Path(__file__).parent.parent / "meshkernels"
+#: What turns an array into an address, or an address into an array.
+ADDRESSES = {"ctypes", "__array_interface__", "__array_struct__", "carray", "farray", "inttoptr", "as_strided",
+             "frombuffer", "from_address", "from_buffer", "address_of"}
+
+#: Functions of Python that call compiled code, and where the sizes of what they pass are checked.
+CALLERS = {
+    "execute/kernels.py ring_product": "itself: depths of both operands",
+    "execute/kernels.py chain_product": "itself: shapes, roots",
+    "execute/kernels.py gemv_sums": "itself: shapes, places of the sums",
+    "execute/kernels.py tree_add": "itself: places of the sums",
+    "execute/kernels.py tile_products": "itself: shapes, handles",
+    "execute/kernels.py _over_blocks": "its callers, ring_product and chain_product: tiles follow from the panels",
+    "execute/pack.py pack": "the layout, made for the operand's own shape",
+    "execute/workers.py _Helper.run": "a counter of its own",
+    "execute/workers.py Helped._take_seat": "a counter of its own",
+    "execute/workers.py Helped.__exit__": "a counter of its own",
+    "llm/execute.py Phase.norm": "itself: shape of X",
+    "llm/execute.py Prefill.softmax": "itself: shape of S",
+    "llm/execute.py Decode.score": "itself: shapes of Q and of the cache",
+    "llm/execute.py Decode.mix": "itself: shapes of S and of the cache",
+    "llm/kernels.py": "another name for round_half, which takes a number",
+    "llm/team.py Team.run": "itself; and Team.job for the weight and its tree of sums",
+    "llm/team.py Team._stay": "works on what Team.run has posted",
+}
+#: Functions that handle addresses, beside the compiled ones: where what they point to is checked.
+HANDLERS = {
+    "execute/cpu.py aligned": "memory that it has just allocated",
+    "execute/microkernel.py _mover": "compiled",
+    "execute/microkernel.py _prefetch": "compiled; harmless anywhere",
+    "execute/pack.py pack": "an operand's own strides, places from a layout of its own shape",
+    "execute/workers.py": "a function of the C library, no arrays",
+    "llm/team.py Team.job": "itself",
+}
+
+
+def _decorators(function: ast.AST) -> set[str]:
+    return {node.id for decorator in getattr(function, "decorator_list", []) for node in ast.walk(decorator)
+            if isinstance(node, ast.Name)}
+
+
+def _is_compiled(node: ast.AST) -> bool:
+    return bool(_decorators(node) & {"njit", "jit", "vectorize", "guvectorize", "cfunc", "intrinsic"})
+
+
+def _compiled_names(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
+    """Per module the compiled functions that it defines, other names for them too (``load: Any = _atomic_load``)."""
+    compiled = {module: {node.name for node in tree.body if _is_compiled(node)} for module, tree in trees.items()}
+    for module, tree in trees.items():
+        for node in tree.body:
+            if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Name):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                if node.value.id in compiled[module]:
+                    compiled[module] |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return compiled
+
+
+def _scan(trees: dict[str, ast.Module]) -> tuple[set[str], set[str]]:
+    """Functions of Python that use compiled functions of the package, and those that handle addresses."""
+    compiled, callers, handlers = _compiled_names(trees), set(), set()
+    for module, tree in trees.items():
+        names, aliases = set(compiled[module]), {}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                for name in node.names:
+                    if name.name in compiled.get(node.module, ()):
+                        names.add(name.asname or name.name)
+                    aliases[name.asname or name.name] = compiled.get(f"{node.module}.{name.name}", set())
+
+        def look(node: ast.AST, place: tuple[str, ...], inside: bool, names=names, aliases=aliases) -> None:
+            if _is_compiled(node):
+                return
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not inside:  # functions inside belong to it
+                place, inside = (*place, node.name), isinstance(node, ast.FunctionDef)
+            here = f"{place[0]} {'.'.join(place[1:])}".strip()
+            if isinstance(node, ast.Name) and node.id in names and inside:
+                callers.add(here)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.attr in aliases.get(
+                    node.value.id, ()):
+                callers.add(here)
+            if {getattr(node, key, None) for key in ("id", "attr")} & ADDRESSES or (
+                    isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in ADDRESSES):
+                handlers.add(here)
+            for child in ast.iter_child_nodes(node):
+                look(child, place, inside)
+
+        look(tree, (module.removeprefix("meshkernels.").replace(".", "/") + ".py",), False)
+    return callers, handlers
+
+
+def _trees() -> dict[str, ast.Module]:
+    return {".".join(("meshkernels", *path.relative_to(PACKAGE).with_suffix("").parts)):
+            ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def test_every_way_to_compiled_code_is_known():
+    """One that is new needs a check of dtype, sizes, layout and places first, and then a line in the tables above."""
+    callers, handlers = _scan(_trees())
+    assert callers == set(CALLERS)
+    assert handlers == set(HANDLERS)
+
+
+@pytest.mark.parametrize("code", [
+    "from meshkernels.llm.team import _lead\ndef new(): _lead(1)", "def new(x): return x.ctypes.data",
+    "from meshkernels.llm import kernels\ndef new(): return kernels.mix", "from numba import carray\nx = carray(1, 2)",
+    "from meshkernels.execute.kernels import _tree as t\nclass A:\n def new(self): t()",
+    "def new(x): return getattr(x, '__array_interface__')"])
+def test_a_new_way_is_found(code):
+    known, found = _scan(_trees()), _scan(_trees() | {"meshkernels.new": ast.parse(code)})
+    assert sum(len(a - b) for a, b in zip(found, known)) == 1
+
+
+def test_a_vector_of_another_length_is_refused():
+    W = np.ones((40, 48), np.float32)
+    product = prepared.Gemv(W, Mesh(2), 0)
+    with pytest.raises(MeshError, match=r"\(1, 32\).*\(40, 48\).*40 elements"):
+        product(np.ones((1, 32), np.float32))
+    for shape in ((1, 41), (0, 40), (2, 40), (40, 1), (2, 20)):
+        with pytest.raises(MeshError, match="40"):
+            product(np.ones(shape, np.float32))
+    assert (product(np.ones((1, 40))) == 40).all()
+
+
+def test_a_product_outlives_what_becomes_of_its_weight():
+    W = np.ones((40, 48), np.float32)
+    product = prepared.Gemv(W, Mesh(2), 0)
+    W.shape = (48, 40)
+    assert product(np.ones((1, 40), np.float32)).shape == (1, 48)
+    del W
+    junk = [np.full((40, 48), np.nan, np.float32) for _ in range(50)]
+    assert (product(np.ones((1, 40), np.float32)) == 40).all() and len(junk) == 50
+
+
+GOOD = {"W": np.ones((4, 6), np.float32), "parts": 3, "dst": np.array([0, 1]), "src": np.array([1, 2]), "root": 0}
+
+
+@pytest.mark.parametrize("change", [
+    {"parts": 0}, {"parts": -1}, {"parts": 2}, {"parts": 2**31}, {"parts": 2**70}, {"parts": 1.5}, {"root": -1},
+    {"root": 3}, {"root": 2**63}, {"root": None}, {"dst": np.array([0, 3])}, {"src": np.array([-1, 0])},
+    {"src": np.array([0])}, {"dst": np.array([0.0, 1.0])}, {"dst": np.array([0, 2**62])},
+    {"dst": np.zeros((2, 1), np.int64)}, {"W": np.ones((4, 6))}, {"W": np.ones((4, 6), ">f4")},
+    {"W": np.ones((6, 4), np.float32).T}, {"W": np.ones(6, np.float32)}, {"W": np.ones((8, 6), np.float32)[::2]},
+    {"W": np.frombuffer(bytes(97), np.float32, 24, 1).reshape(4, 6)}], ids=str)
+def test_a_hostile_job_is_refused(change):
+    Team(1).job(**GOOD, half=False)
+    with pytest.raises((MeshError, TypeError)) as refusal:
+        Team(1).job(**(GOOD | change), half=False)
+    assert type(refusal.value).__module__ == "meshkernels.errors"
+
+
+@pytest.mark.parametrize("x, out", [
+    (np.ones(4), np.ones(6, np.float32)), (np.ones(4, np.float32), np.ones(5, np.float32)),
+    (np.ones(5, np.float32), np.ones(6, np.float32)), (np.ones(8, np.float32)[::2], np.ones(6, np.float32)),
+    (np.ones(4, np.float32), np.ones(12, np.float32)[::2]), (np.ones((), np.float32), np.ones(6, np.float32)),
+    (np.ones(4, np.float32), np.frombuffer(bytes(24), np.float32)), (np.ones(4, ">f4"), np.ones(6, np.float32)),
+    (np.frombuffer(bytes(17), np.float32, 4, 1), np.ones(6, np.float32))])
+def test_hostile_vectors_are_refused(x, out):
+    team = Team(1)
+    with pytest.raises((MeshError, TypeError)) as refusal:
+        team.run(team.job(**GOOD, half=False), x, out)
+    assert type(refusal.value).__module__ == "meshkernels.errors"
+
+
+def test_the_tickets_of_a_product_can_be_counted():
+    """Sixteen bits: a vocabulary of 3e8 columns, or a team of a million, gets wider tickets."""
+    for team in (Team(1), Team(2), Team(64), Team(10**6)):
+        for N in (0, 1, 16, 2047, 2048, 10**6, 65535 * 4096, 65535 * 4096 + 1, 3 * 10**8, 2**40):
+            span = team.span(N)
+            assert span >= 16 and span % 16 == 0 and -(-N // span) <= 65535
+    team, W = Team(10**6), np.zeros((1, 2_000_000), np.float32)
+    W[0, ::1000] = 1
+    out = np.full((1, 2_000_000), np.nan, np.float32)
+    team.run(team.job(W, 1, *np.zeros((2, 0), np.int64), 0, False), np.ones((1, 1), np.float32), out)
+    assert np.array_equal(out, W)
+
+
+def test_no_memory_for_partial_sums_is_said():
+    """By whoever computes them; nobody waits for what was not computed."""
+    team = Team(1)
+    huge = team.job(GOOD["W"], 2**31 - 1, GOOD["dst"], GOOD["src"], 0, False)
+    script = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))\n" \
+             "import numpy as np; from meshkernels.llm.team import Team; t = Team(1)\n" \
+             "p = np.zeros(0, np.int64); j = t.job(np.ones((4, 6), np.float32), 2**31 - 1, p, p, 0, False)\n" \
+             "try: t.run(j, np.ones((1, 4), np.float32), np.ones((1, 6), np.float32))\n" \
+             "except MemoryError as failure: print('partial sums' in str(failure))\n" \
+             "j = t.job(np.ones((4, 6), np.float32), 1, p, p, 0, False); o = np.ones((1, 6), np.float32)\n" \
+             "t.run(j, np.ones((1, 4), np.float32), o); print((o == 4).all())"
+    assert huge.K == 4
+    pytest.importorskip("resource")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == ["True", "True"]
+
+
+def test_a_team_leads_one_product_at_a_time():
+    team = Team(1)
+    job, x, out = team.job(**GOOD, half=False), np.ones((1, 4), np.float32), np.ones((1, 6), np.float32)
+    team._board[team_module.LED] = 1
+    with pytest.raises(MeshError, match="another thread"):
+        team.run(job, x, out)
+    team._board[team_module.LED] = 0
+    team.run(job, x, out)
+
+
+def test_operands_that_do_not_match_are_refused_by_the_executor_itself():
+    """Its callers have checked them already; compiled code relies on it."""
+    def ones(*shape):
+        return np.ones(shape, np.float32)
+
+    order = meshgemm(Mesh(2), 5, 8, 7).order
+    calls = [
+        lambda: kernels.ring_product(ones(5, 9), ones(8, 7), order),
+        lambda: kernels.ring_product(ones(5, 8), ones(9, 7), order),
+        lambda: kernels.ring_product(ones(5, 8), np.ones((8, 7)), order),
+        lambda: kernels.chain_product(ones(5, 8), ones(6, 9), np.zeros(6), 2),
+        lambda: kernels.chain_product(ones(5, 8), ones(6, 8), np.zeros(5), 2),
+        lambda: kernels.chain_product(ones(5, 8), ones(6, 8), np.full(6, 2), 2),
+        lambda: kernels.chain_product(ones(5, 8), ones(6, 8), np.full(6, -1), 2),
+        lambda: kernels.chain_product(ones(5, 8), ones(6, 8), np.zeros(6), 0),
+        lambda: kernels.gemv_sums(ones(9), kernels.pack_gemv(ones(8, 7), 2), [0], [1], [0]),
+        lambda: kernels.gemv_sums(ones(8), kernels.pack_gemv(ones(8, 7), 2), [0], [2], [0]),
+        lambda: kernels.gemv_sums(ones(8), kernels.pack_gemv(ones(8, 7), 2), [0], [1], [-1]),
+        lambda: kernels.gemv_sums(ones(8), kernels.pack_gemv(ones(8, 7), 2), [0, 1], [1], [0]),
+        lambda: kernels.tree_add(ones(2, 7), [0], [2]),
+        lambda: kernels.tree_add(ones(2, 7), [-1], [0]),
+        lambda: kernels.tile_products(ones(2, 3, 4), ones(2, 5, 6), [0, 1], [0, 1], ones(2, 3, 6)),
+        lambda: kernels.tile_products(ones(2, 3, 4), ones(2, 4, 6), [0, 2], [0, 1], ones(2, 3, 6)),
+        lambda: kernels.tile_products(ones(2, 3, 4), ones(2, 4, 6), [0, 1], [0, -1], ones(2, 3, 6)),
+        lambda: kernels.tile_products(ones(2, 3, 4), ones(2, 4, 6), [0], [0], ones(2, 3, 6)),
+        lambda: prepared.Gemm(ones(8, 7), Mesh(2))(ones(5, 9)),
+        lambda: prepared.AllReduce(Mesh(4), 0)(ones(3, 7)),
+    ]
+    for number, call in enumerate(calls):
+        with pytest.raises(MeshError):
+            call()
+            pytest.fail(f"call {number} was accepted")
+
+
+GUARDED = """
+import ctypes, mmap, sys
+import numpy as np
+import meshkernels as mk
+
+PAGE, libc = mmap.PAGESIZE, ctypes.CDLL(None, use_errno=True)
+libc.mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+
+def fenced(size, at_end):
+    "``size`` bytes between two pages that nobody may touch, right before the second or right behind the first."
+    pages = -(-size // PAGE)
+    block = mmap.mmap(-1, (pages + 2) * PAGE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(block))
+    for page in (0, pages + 1):
+        assert libc.mprotect(start + page * PAGE, PAGE, 0) == 0
+    offset = PAGE + (pages * PAGE - size if at_end else 0)
+    return np.frombuffer(block, np.uint8, size, offset), block
+
+def shaped(shape, dtype, kind, draw):
+    "Random numbers behind fences at both ends, in one of several layouts; and the same in a plain array."
+    values = draw.standard_normal(shape).astype(dtype)
+    view = {"C": lambda a: a, "F": lambda a: a.T, "negative": lambda a: a[tuple([slice(None, None, -1)] * a.ndim)],
+            "strided": lambda a: a[..., ::3], "swapped": lambda a: a}[kind]
+    whole = {"F": shape[::-1], "strided": (*shape[:-1], 3 * shape[-1] - 2)}.get(kind, shape)
+    stored = np.dtype(dtype).newbyteorder() if kind == "swapped" else np.dtype(dtype)
+    for at_end in (False, True):
+        raw, block = fenced(int(np.prod(whole)) * stored.itemsize, at_end)
+        array = view(raw.view(stored).reshape(whole))
+        array[...] = values
+        array.flags.writeable = False
+        yield array, values, block
+
+def same(a, b, what):
+    assert a.dtype == b.dtype and np.array_equal(a, b, equal_nan=True), what
+
+draw, count = np.random.default_rng(int(sys.argv[1])), 0
+for _ in range(int(sys.argv[2])):
+    M, K, N = (int(n) for n in draw.integers(1, 70, 3))
+    mesh = mk.Mesh(*(int(n) for n in draw.integers(1, 6, 2)))
+    kind = str(draw.choice(["C", "F", "negative", "strided", "swapped"]))
+    dtype, method = draw.choice([np.float16, np.float32, np.float64]), str(draw.choice(["fused", "lockstep"]))
+    what = f"{M} {K} {N} {mesh} {kind} {np.dtype(dtype)} {method}"
+    square = mk.Mesh(mesh.rows)
+    for (A, a, keep), (B, b, also) in zip(shaped((M, K), dtype, kind, draw), shaped((K, N), dtype, kind, draw)):
+        for algorithm in ("meshgemm", "cannon", "summa", "allgather"):
+            same(mk.gemm(A, B, square, algorithm=algorithm, method=method),
+                 mk.gemm(a, b, square, algorithm=algorithm, method=method), what)
+        same(mk.gemm(A, mk.place(B, mesh), mesh), mk.gemm(a, b, mesh), what)
+        count += 1
+    for (A, a, keep), (B, b, also) in zip(shaped((M, K), dtype, kind, draw), shaped((N, K), dtype, kind, draw)):
+        same(mk.gemm_t(A, B, mesh, method=method), mk.gemm_t(a, b, mesh, method=method), what)
+        count += 1
+    for (x, x2, keep), (W, w, also) in zip(shaped((K,), dtype, kind, draw), shaped((K, N), dtype, kind, draw)):
+        for reduce in ("ktree", "chain", "pipeline", "ring"):
+            axis = int(draw.integers(2))
+            same(mk.gemv(x, W, mesh, reduce=reduce, axis=axis, method=method),
+                 mk.gemv(x2, w, mesh, reduce=reduce, axis=axis, method=method), what)
+        count += 1
+    for V, v, keep in shaped((*mesh.shape, N), dtype, kind, draw):
+        same(mk.allreduce(V, mesh), mk.allreduce(v, mesh), what)
+        count += 1
+print(count)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="fences by mprotect")
+def test_nothing_is_read_outside_the_operands():
+    done = subprocess.run([sys.executable, "-c", GUARDED, "0", "12"], capture_output=True, text=True, timeout=300,
+                          check=False)
+    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stderr}"
+    assert int(done.stdout) == 12 * 8
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_odd_operands(dtype):
+    """Repeated rows and columns (strides of zero), single numbers, odd addresses, no numbers at all."""
+    import meshkernels as mk
+
+    draw, mesh, size = np.random.default_rng(0), Mesh(3), np.dtype(dtype).itemsize
+    row, col = draw.standard_normal(9).astype(dtype), draw.standard_normal((9, 1)).astype(dtype)
+    odd = np.frombuffer(b"x" + draw.standard_normal((9, 9)).astype(dtype).tobytes(), np.uint8)[1:]
+    odd = np.frombuffer(odd.tobytes().join([b"y", b""]), dtype, 81, 1).reshape(9, 9)
+    assert not odd.flags.aligned or size == 1
+    for X in (np.broadcast_to(row, (9, 9)), np.broadcast_to(col, (9, 9)), np.broadcast_to(row[0], (9, 9)), odd,
+              odd[::-1], odd.T, odd[:, ::-2], np.broadcast_to(row, (9, 9))[::-1, ::-1]):
+        plain = np.array(X)
+        other = draw.standard_normal((X.shape[1], 5)).astype(dtype)
+        assert np.array_equal(mk.gemm(X, other, mesh), mk.gemm(plain, other, mesh))
+        assert np.array_equal(mk.gemm_t(other.T, X, mesh), mk.gemm_t(np.array(other.T), plain, mesh))
+        assert np.array_equal(mk.gemv(X[0], other, mesh), mk.gemv(plain[0], other, mesh))
+        assert np.array_equal(mk.gemv(np.ones(len(X), dtype), X, mesh), mk.gemv(np.ones(len(X), dtype), plain, mesh))
+    for M, K, N in ((0, 4, 5), (4, 0, 5), (4, 5, 0), (0, 0, 0)):
+        assert not mk.gemm(np.zeros((M, K), dtype), np.zeros((K, N), dtype), mesh).any()
+        assert not mk.gemm_t(np.zeros((M, K), dtype), np.zeros((N, K), dtype), mesh).any()
+        assert not mk.gemv(np.zeros(K, dtype), np.zeros((K, N), dtype), mesh).any()
