@@ -105,7 +105,7 @@ def ring_product(A, B, order, *, out_dtype=None, accumulate=None, threads=None):
     A = A if isinstance(A, Panels) else pack_left(A, order, threads=threads, memory=cpu.borrow)
     B = B if isinstance(B, Panels) else pack_right(B, order, threads=threads, memory=cpu.borrow)
     C = np.empty((A.lanes, B.lanes), out_dtype or A.dtype)
-    (rows, u_row, places, _, _), (cols, u_col, *_) = A.layout, B.layout
+    (rows, u_row, places, *_), (cols, u_col, *_) = A.layout, B.layout
     L, K = len(places) - 1, int(places[-1])
     if C.size == 0 or K == 0:
         C[...] = 0
@@ -155,8 +155,8 @@ def _ring_layout(order, left, lanes, K, width):
 def _ring_panels(X, order, left, options):
     tile, (lanes, K) = cpu.micro_tile(wide(X.dtype)), X.shape
     width = len(tile.rows) if left else len(tile.vectors) * len(tile.lanes)
-    kc = cpu.blocking(tile, wide(X.dtype).itemsize, K).kc
-    return pack(X, _ring_layout(order, left, lanes, K, width), kc, **options)
+    where = _ring_layout(order, left, lanes, K, width)
+    return pack(X, where, cpu.blocking(tile, wide(X.dtype).itemsize, len(where.k_of)).kc, **options)
 
 
 def pack_left(A, order, **options) -> Panels:
@@ -235,10 +235,11 @@ def chain_product(Q, K, root, parts, *, out_dtype=None, accumulate=None, threads
     if S.size == 0 or E == 0:
         S[...] = 0
         return S
-    tile, eb = cpu.micro_tile(wide(Q.dtype), accumulate == "float16"), -(-E // parts)
-    kc = max(1, cpu.blocking(tile, wide(Q.dtype).itemsize, E).kc // eb) * eb  # whole blocks
+    tile, eb, blocks = cpu.micro_tile(wide(Q.dtype), accumulate == "float16"), -(-E // parts), np.arange(parts)
     mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)
-    rows, cols = layout(np.zeros(len(Q), np.int64), [0], E, E, mr), layout(root, [0], E, E, nr)
+    rows, cols = layout(np.zeros(len(Q), np.int64), blocks, eb, E, mr), layout(root, blocks, eb, E, nr)
+    E = len(rows.k_of)  # with a zero where the blocks do not divide it
+    kc = max(1, cpu.blocking(tile, wide(Q.dtype).itemsize, E).kc // eb) * eb  # whole blocks
     left = pack(Q, rows, kc, threads=threads, memory=cpu.borrow)
     right = pack(K, cols, kc, threads=threads, memory=cpu.borrow)
 
@@ -273,8 +274,9 @@ def pack_gemv(W, parts, *, threads=None) -> PlacedVectorOperand:
     """W (K, N), cut in ``parts`` K blocks of ceil(K / parts), stored once for many products."""
     tile, K = _gemv_tile(W.dtype), W.shape[0]
     start, width = np.zeros(W.shape[1], np.int64), len(tile.vectors) * len(tile.lanes)
-    columns = layout(start, [0], K, K, width)
-    return PlacedVectorOperand(pack(W.T, columns, max(K, 1), widened=False, threads=threads), parts, count())
+    columns = layout(start, np.arange(parts), -(-K // parts), K, width)
+    return PlacedVectorOperand(
+        pack(W.T, columns, max(len(columns.k_of), 1), widened=False, threads=threads), parts, count())
 
 
 @njit(cache=True, nogil=True)
@@ -310,7 +312,8 @@ def gemv_sums(x, W: PlacedVectorOperand, dst, src, rows, *, accumulate=None, thr
     panels, parts, turns = W
     tile = _gemv_tile(panels.dtype, accumulate == "float16")
     out = np.empty((len(rows), len(panels.layout.source)), wide(panels.dtype))
-    x, data, kb, taken = x.astype(out.dtype), panels.data, -(-len(x) // parts), np.zeros(1, np.int64)
+    data, kb, taken = panels.data, -(-len(x) // parts), np.zeros(1, np.int64)
+    x = np.concatenate([x, np.zeros(len(panels.layout.padding))], dtype=out.dtype, casting="unsafe")
     dst, src, rows = (np.asarray(a, np.int64) for a in (dst, src, rows))
     back = next(turns) % 2 == 1  # back and forth: what one call read last, the next finds in cache
 

@@ -1,6 +1,8 @@
 """Panels: an operand copied into the order in which the micro-kernel reads it, and results copied back.
 
 A panel holds ``width`` lanes (rows of A, columns of B); place runs through K in ring order, cut into chunks of kc.
+A core pads a short block with zeros and adds their products too, which turns a sum of -0.0 into +0.0. Any number of
+zeros does the same as one, so the padding of each block has one place in a panel.
 Chunk after chunk, panel after panel, place after place, the lanes lie side by side, so that the cache block of a
 step of the loop pc is one contiguous stretch of memory (panels that ran through all of K: 0.9 of this speed).
 float16 and bfloat16 become float32 on the way, unless they are kept for GEMV.
@@ -43,8 +45,9 @@ class Layout(NamedTuple):
     Attributes:
         source: (panels * width,) which row of A (column of B) each lane is; padding repeats the last.
         start: (panels * width,) int32, the lane's share of the ring place where its chains start; ascending.
-        places: (L + 1,) multiply-adds before each ring place; the last is K.
-        k_of: (K,) which k stands at each place.
+        places: (L + 1,) multiply-adds before each ring place; the last is their number, K and the padding.
+        k_of: (places[-1],) which k stands at each place; any where it is one of padding.
+        padding: places at which zeros stand.
         width: lanes in a panel.
     """
 
@@ -52,6 +55,7 @@ class Layout(NamedTuple):
     start: np.ndarray
     places: np.ndarray
     k_of: np.ndarray
+    padding: np.ndarray
     width: int
 
 
@@ -60,8 +64,8 @@ class Panels:
     """One packed operand.
 
     Attributes:
-        data: (K * panels * width,) element (place, panel p, lane l) at ``chunk * kc * panels * width +
-            (p * depth + place - chunk * kc) * width + l``, where the chunk is depth = min(kc, K - chunk * kc) deep.
+        data: (places * panels * width,) element (place, panel p, lane l) at ``chunk * kc * panels * width + (p * depth
+            + place - chunk * kc) * width + l``, where the chunk is depth = min(kc, places - chunk * kc) deep.
         layout: see `Layout`.
         kc: depth of a chunk.
         lanes: rows of A (columns of B).
@@ -82,15 +86,22 @@ def layout(start, blocks, block, K, width) -> Layout:
         start: (lanes,) ring place at which each lane's chains start.
         blocks: (L,) K-block ids in ring order, each ``block`` long, the last ones short or empty.
         width: lanes of a panel.
+
+    One zero ends the numbers of a short block, or begins a run of empty ones: wherever on the ring a chain starts and
+    ends, it meets a zero after its last number that padding follows.
     """
     lanes = len(start)
     padded = np.minimum(np.arange(-(-lanes // width) * width), lanes - 1)
     index = np.argsort(start, kind="stable")[padded]
     first = np.minimum(np.asarray(blocks, np.int64) * block, K)
     lengths = np.minimum(first + block, K) - first
+    short = (lengths < block) & (K > 0)
+    lengths += short & ((lengths > 0) | ~np.roll(short, 1))
     places = np.concatenate(([0], np.cumsum(lengths)))
-    k_of = np.arange(K) + np.repeat(first - places[:-1], lengths)
-    return Layout(index, np.asarray(start)[index].astype(np.int32), places, k_of, width)
+    k_of = np.arange(places[-1]) + np.repeat(first - places[:-1], lengths)  # K where there is none
+    padding = np.flatnonzero(k_of == K)
+    k_of[padding] = 0
+    return Layout(index, np.asarray(start)[index].astype(np.int32), places, k_of, padding, width)
 
 
 def pack(X, layout, kc, *, widened=True, threads=None, memory=cpu.aligned) -> Panels:
@@ -102,10 +113,9 @@ def pack(X, layout, kc, *, widened=True, threads=None, memory=cpu.aligned) -> Pa
         widened: convert 16-bit storage to float32.
         memory: where the panels come from.
     """
-    lanes, K = X.shape
-    index, _, _, k_of, width = layout
+    index, _, _, k_of, padding, width = layout
     like = np.empty(0, seen(X.dtype))
-    data = memory(len(index) * K, wide(X.dtype) if widened else like.dtype)
+    data = memory(len(index) * len(k_of), wide(X.dtype) if widened else like.dtype)
     copy = _copy_runs if X.strides[0] == X.itemsize else _transpose
     address = X.__array_interface__["data"][0]
 
@@ -121,7 +131,11 @@ def pack(X, layout, kc, *, widened=True, threads=None, memory=cpu.aligned) -> Pa
     threads = workers.threads_for(data.size, threads)
     groups = workers.spans(len(index) // width, 1, max(1, stretch // (X.itemsize * width)), threads)
     workers.parallel(work, len(groups), threads)
-    return Panels(data, layout, kc, lanes, X.dtype)
+    for place in padding:
+        chunk, k = place - place % kc, place % kc
+        panels = data[chunk * len(index) : (chunk + kc) * len(index)].reshape(-1, min(kc, len(k_of) - chunk), width)
+        panels[:, k] = 0
+    return Panels(data, layout, kc, len(X), X.dtype)
 
 
 @njit(nogil=True, inline="always")

@@ -88,6 +88,9 @@ def gemv(x, W, begin, stop, parts, dst, src, root, half, out):
                     for j in range(n):
                         acc[j] = round_half(acc[j])
                 k += 1
+            if part * tile + tile > K:  # the padding of the last rows: zeros, which make +0.0 of -0.0
+                for j in range(n):
+                    acc[j] += W.dtype.type(0)
         _combine(partials, n, dst, src, half)
         out[j0 : j0 + n] = partials[root, :n]
 
