@@ -24,6 +24,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from meshkernels.kept import remember
 from meshkernels.rings import Ring
 
 SHIFT, MULTICAST, RELAY, REDUCE = "shift", "multicast", "relay", "reduce"
@@ -101,7 +102,7 @@ def multicast(root: int, size: int) -> Traffic:
     return Traffic(MULTICAST, size, at, 0 * at, 0 * at + size - 1, np.array([root], np.intp))
 
 
-@lru_cache(maxsize=4096)
+@remember
 def relay(root: int, size: int) -> Traffic:
     """From ``root`` outwards, handed on from neighbour to neighbour by software."""
     return _paths(RELAY, size, [range(root, size), range(root, -1, -1)], [root])
@@ -122,7 +123,7 @@ def reduce(size: int, groups: Sequence[tuple[Sequence[int], int]]) -> Traffic:
     return _paths(REDUCE, size, paths, [members[r] for members, r in groups])
 
 
-@lru_cache(maxsize=4096)
+@remember
 def chain(root: int, size: int) -> Traffic:
     """The whole line streams into ``root`` from both ends; it adds the stream from the lower end first."""
     return _paths(REDUCE, size, [range(root + 1), range(size - 1, root - 1, -1)], [root])

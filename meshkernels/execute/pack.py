@@ -18,6 +18,7 @@ import numpy as np
 from numba import njit
 
 from meshkernels.execute import cpu, workers
+from meshkernels.execute.compiled import compiled
 from meshkernels.execute.microkernel import move, prefetch, stream, transpose4
 
 #: Storage types that Numba has no arithmetic for travel as 16-bit integers; see microkernel.HALF and BFLOAT.
@@ -153,7 +154,7 @@ def copy_line(address, count, like, out, to):
         r += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _copy_runs(address, lane_step, k_step, like, index, lanes, k_of, kc, p0, p1, out, past_caches):
     """Panels p0 .. p1 - 1 of an operand whose lanes lie side by side (steps in bytes): copy runs, row after row."""
     K, width = len(k_of), len(lanes)
@@ -177,7 +178,7 @@ def _copy_runs(address, lane_step, k_step, like, index, lanes, k_of, kc, p0, p1,
                     copy_line(source[i] + row, runs[i], like, out, target[i] + line)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _transpose(address, lane_step, k_step, like, index, lanes, k_of, kc, p0, p1, out, past_caches):
     """The same for lanes that lie apart: a transposition, 4 x 4 at a time where k is contiguous."""
     K, width, strip = len(k_of), len(lanes), 64 // like.itemsize  # a cache line of each lane
@@ -205,7 +206,7 @@ def _transpose(address, lane_step, k_step, like, index, lanes, k_of, kc, p0, p1,
             place += count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def write_back(tiles, mr, lanes, rows, cols, N, out):
     """Copy register tiles, column of tiles by column, to the rows and columns of ``out`` (M * N,) they stand for.
 

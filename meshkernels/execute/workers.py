@@ -21,22 +21,23 @@ from queue import SimpleQueue
 from threading import Thread
 
 import numpy as np
-from numba import config, get_num_threads, njit
+from numba import config, get_num_threads
 from numba.np.ufunc import parallel as parallel_layer
 
 from meshkernels.execute.atomic import add, give_way, load
+from meshkernels.execute.compiled import compiled
 
 #: Looks at a counter, about 20 us, before a thread that waits offers its core to others at every look; how often a
 #: helper does that, about 10 ms in all, before it sleeps.
 _LOOKS, _OFFERS = 20_000, 20_000
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _increment(counter):
     add(counter, 0, 1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _wait(counter, value, looks, most):
     """Until ``counter`` has reached ``value``, or ``most`` looks have not seen it."""
     look = 0

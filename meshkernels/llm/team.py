@@ -26,12 +26,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from numba import carray, config, njit, types
+from numba import carray, config, types
 from numba.extending import intrinsic
 
 from meshkernels.errors import MeshError
 from meshkernels.execute import workers
 from meshkernels.execute.atomic import add, give_way, load, store, swap_if
+from meshkernels.execute.compiled import compiled
 from meshkernels.llm.kernels import gemv
 
 #: Places on the board, a cache line apart.
@@ -61,7 +62,7 @@ floats: Any = _floats
 integers: Any = _integers
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _take_tickets(board):
     """Compute spans of the product on the board until none is left."""
     while True:
@@ -78,7 +79,7 @@ def _take_tickets(board):
         add(board, DONE, 1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _lead(board, job):
     """Post a product, work on it, and wait for the helpers that still do."""
     board[JOB : JOB + 12] = job
@@ -94,7 +95,7 @@ def _lead(board, job):
             give_way()
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _help(board):
     """Work on one product after the other until the token is done."""
     looks, product = 0, load(board, TICKETS) >> 32
