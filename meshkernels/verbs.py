@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from inspect import signature
 from typing import Any
 
@@ -17,6 +16,7 @@ from meshkernels.arguments import accumulator, as_axis, as_count, as_groups, as_
 from meshkernels.compliance import as_device, require, require_fabric
 from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.execute import fused, lockstep
+from meshkernels.kept import remember
 from meshkernels.ledger import count
 from meshkernels.mesh import Mesh
 from meshkernels.placed import Placed
@@ -215,7 +215,7 @@ def _fresh(build: Callable[..., Schedule], family: str, algorithm: str, mesh: Me
     return build(mesh, *shape, **dict(options))
 
 
-_build = lru_cache(maxsize=256)(_fresh)
+_build = remember(_fresh)
 
 
 def _reduce_options(reduce: str, axis: int, broadcast: bool, levels: Any, groups: Any, device: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
@@ -20,8 +21,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshkernels.errors import MeshError
 from meshkernels.execute import cpu, kernels, pack, workers
 from meshkernels.execute.microkernel import chain_ahead
+from meshkernels.mesh import Mesh
+from meshkernels.placed import Placed
 from meshkernels.schedule import RingOrder
 
 WIDTHS = list(cpu.SIMD)
@@ -290,8 +294,54 @@ def test_products_from_several_threads_do_not_share_buffers():
 
 
 def test_unknown_width():
-    with pytest.raises(ValueError, match=r"'sse9'.*avx512, avx2, portable"), cpu.force_simd("sse9"):
+    with pytest.raises(MeshError, match=r"'sse9'.*avx512, avx2, portable"), cpu.force_simd("sse9"):
         pass
+
+
+def test_unknown_width_in_the_environment():
+    """One line of a command; nothing happens at import."""
+    environment = os.environ | {"MESHKERNELS_SIMD": "bogus"}
+    subprocess.run([sys.executable, "-c", "import meshkernels"], env=environment, check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-m", "meshkernels", "demo", "--grid", "2"], env=environment,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "meshkernels: MESHKERNELS_SIMD is 'bogus'; known: avx512, avx2, portable\n"
+
+
+def test_a_width_is_forced_for_one_thread_alone():
+    """One thread changes its width all the time; products of the others, and their helpers, do not notice."""
+    rng, stop = np.random.default_rng(10), threading.Event()
+    A, B = matrices(rng, 150, 120, 130, np.float32)
+    order, placed = random_order(rng, 150, 120, 130, 5, 5, 10), Placed(B, Mesh(5))
+    expected = kernels.ring_product(A, B, order)
+
+    def change():
+        while not stop.is_set():
+            for name in WIDTHS:
+                with cpu.force_simd(name):
+                    assert cpu.simd() == name
+
+    with ThreadPoolExecutor(1) as pool:
+        changing = pool.submit(change)
+        try:
+            for _ in range(300):
+                same_bits(kernels.ring_product(A, B, order, threads=2), expected)
+                same_bits(kernels.ring_product(A, placed.on_ring(order), order), expected)
+        finally:
+            stop.set()
+        changing.result()
+    assert len(placed._arranged) == 1
+
+
+def test_panels_of_another_width_are_refused():
+    rng = np.random.default_rng(11)
+    A, B = matrices(rng, 20, 30, 40, np.float32)
+    order = random_order(rng, 20, 30, 40, 2, 2, 2)
+    right, weights = kernels.pack_right(B, order), kernels.pack_gemv(B, 3)
+    with cpu.force_simd("portable" if cpu.simd() != "portable" else "avx2"):
+        for product in (lambda: kernels.ring_product(A, right, order), lambda: kernels.gemv_partials(A[0], weights)):
+            with pytest.raises(MeshError, match=r"packed \d+ lanes wide, for another width of vectors"):
+                product()
 
 
 def test_width_from_the_environment():
@@ -333,17 +383,6 @@ def test_accumulators_stay_in_registers(name):
     with cpu.force_simd(name):
         assert not spills(cpu.micro_tile(np.dtype(np.float32)))
         assert spills(cpu.micro_tile(np.dtype(np.float32), rows=16))  # 32 vectors: more than there is room for
-
-
-def test_buffers_given_back_are_lent_again_and_bounded(monkeypatch):
-    monkeypatch.setattr(cpu, "_kept", {})
-    monkeypatch.setattr(cpu, "KEPT", 1 << 20)
-    first, second = (cpu.borrow(600 << 10, np.dtype(np.uint8)) for _ in range(2))
-    cpu.give_back(first)
-    cpu.give_back(second)  # only one fits: the older makes room
-    assert np.shares_memory(cpu.borrow(600 << 10, np.dtype(np.uint8)), second)
-    cpu.give_back(np.empty(2 << 20, np.uint8))
-    assert not cpu._kept
 
 
 @pytest.mark.parametrize("runs", [16, 32, 40])

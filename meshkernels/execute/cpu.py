@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from llvmlite import binding
-from numba.core import event
+
+from meshkernels import kept
+from meshkernels.errors import MeshError
 
 
 class Simd(NamedTuple):
@@ -25,7 +27,9 @@ class Simd(NamedTuple):
 
 #: avx512: 24 accumulators of 32 registers; the others: 12 of 16. Every width gives the same bits.
 SIMD = {"avx512": Simd(64, 12, 2), "avx2": Simd(32, 6, 2), "portable": Simd(16, 6, 2)}
-_forced = [os.environ.get("MESHKERNELS_SIMD", "")]  # the last one counts; "": what the host offers
+#: Of each thread its own; "": what the host offers.
+_forced = ContextVar("forced", default="")
+_asked = os.environ.get("MESHKERNELS_SIMD", "")
 
 
 @cache
@@ -38,22 +42,33 @@ def host_simd() -> str:
 
 
 def simd() -> str:
-    """The width in use: `force_simd`, else the variable MESHKERNELS_SIMD at import, else what the host offers."""
-    name = _forced[-1] or host_simd()
+    """The width in use: `force_simd`, else the variable MESHKERNELS_SIMD at import, else what the host offers.
+
+    Helper threads do not ask: the thread that leads a product has chosen, for all of it.
+
+    Raises:
+        MeshError: no such width.
+    """
+    name = _forced.get() or _asked or host_simd()
     if name not in SIMD:
-        raise ValueError(f"MESHKERNELS_SIMD is {name!r}; known: {', '.join(SIMD)}")
+        raise MeshError(f"{'a forced width' if _forced.get() else 'MESHKERNELS_SIMD'} is {name!r}; known: "
+                        f"{', '.join(SIMD)}")  # fmt: skip
     return name
 
 
 @contextmanager
 def force_simd(name: str) -> Iterator[None]:
-    """Use one width inside the block. A width the CPU lacks still runs, emulated by narrower instructions."""
-    _forced.append(name)
+    """The calling thread uses one width inside the block; one that the CPU lacks still runs, emulated by narrower ones.
+
+    Raises:
+        MeshError: no such width.
+    """
+    before = _forced.set(name)
     try:
         simd()
         yield
     finally:
-        _forced.pop()
+        _forced.reset(before)
 
 
 class MicroTile(NamedTuple):
@@ -99,50 +114,53 @@ _HUGE = 2 << 20
 
 
 def aligned(size: int, dtype: np.dtype) -> np.ndarray:
-    """(size,) uninitialised numbers that begin on a huge page, or on a cache line if they are few.
+    """(size,) uninitialised numbers that begin on a huge page, or on a cache line if they would not fill half of one.
 
     A vector that straddles two cache lines costs two loads; small pages, scattered over physical memory, cost misses
     of TLB and L2 that differ from run to run. What is not touched of the larger allocation takes no memory.
     """
     needed = size * np.dtype(dtype).itemsize
-    unit = _HUGE if needed >= 64 << 10 else 64
+    unit = _HUGE if needed >= _HUGE // 2 else 64
     raw = np.empty(max(needed + unit, 2 * _HUGE if unit == _HUGE else 0), np.uint8)
-    skip = -raw.__array_interface__["data"][0] % unit
-    return raw[skip : skip + needed].view(dtype)
+    begin = _begin(raw, unit)
+    return raw[begin : begin + needed].view(dtype)
 
 
-def physical_memory() -> int:
-    """Bytes of main memory; 4 GiB where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 4 << 30
+def _begin(raw: np.ndarray, unit: int) -> int:
+    """The first byte of ``raw`` at a multiple of ``unit``."""
+    return -raw.__array_interface__["data"][0] % unit
 
 
 #: Packing buffers wait for the next product, up to 1/32 of main memory: fresh pages cost 2-9 % of a product.
-KEPT = physical_memory() // 32
-_kept: dict[int, np.ndarray] = {}  # the oldest first
+KEPT = kept.physical_memory() // 32
+_kept: dict[int, np.ndarray] = {}  # whole allocations, the oldest first; all small ones are of one size
 
 
 def borrow(size: int, dtype: np.dtype) -> np.ndarray:
-    """As `aligned`, but perhaps a buffer that was given back."""
-    needed = size * np.dtype(dtype).itemsize
-    for key, buffer in sorted(_kept.items(), key=lambda item: len(item[1])):
-        if needed <= len(buffer) <= 5 * needed // 4 + 4096 and _kept.pop(key, None) is not None:
-            return buffer[:needed].view(dtype)
-    return aligned(needed, np.dtype(np.uint8)).view(dtype)
+    """As `aligned`, but perhaps a buffer that was given back; no smaller one is made than a huge page."""
+    lent = size * np.dtype(dtype).itemsize
+    needed = max(lent, _HUGE)
+    for key, raw in sorted(_kept.items(), key=lambda item: len(item[1])):
+        begin = _begin(raw, _HUGE)
+        if needed <= len(raw) - begin <= 5 * needed // 4 + _HUGE and _kept.pop(key, None) is not None:
+            return raw[begin : begin + lent].view(dtype)
+    return aligned(needed, np.dtype(np.uint8))[:lent].view(dtype)
 
 
 def give_back(array: np.ndarray) -> None:
-    """Let a later `borrow` have the memory of ``array``, which nobody uses any more; the oldest make room for it."""
-    if array.nbytes > KEPT:
+    """Let a later `borrow` have the memory of a borrowed ``array``, which nobody uses any more.
+
+    What counts is the whole allocation, however little of it was lent; the oldest make room for it.
+    """
+    raw = array.base
+    assert isinstance(raw, np.ndarray) and raw.base is None, "only what was borrowed"
+    if raw.nbytes > KEPT:
         return
+    _kept[id(raw)] = raw
     for key in list(_kept):
-        if array.nbytes + sum(map(len, list(_kept.values()))) <= KEPT:
+        if sum(map(len, list(_kept.values()))) <= KEPT:
             break
         _kept.pop(key, None)
-    buffer = array.view(np.uint8)
-    _kept[id(buffer)] = buffer
 
 
 class Blocking(NamedTuple):
@@ -170,22 +188,3 @@ def blocking(tile: MicroTile, itemsize: int, K: int, kc: int | None = None) -> B
     mc = max(mr, 3 * l2 // 8 // (kc * itemsize) // mr * mr)
     nc = max(nr, 3 * l2 // 8 // (mc * itemsize) // nr * nr)
     return Blocking(kc, mc, nc)
-
-
-class _Notice(event.Listener):
-    """Says once, on stderr, why the first call takes seconds."""
-
-    def __init__(self) -> None:
-        self.said = False
-
-    def on_start(self, event: event.Event) -> None:
-        function = event.data["dispatcher"].py_func
-        if not self.said and (function.__module__ or "").startswith("meshkernels."):
-            self.said = True
-            print("meshkernels: compiling kernels for this CPU (seconds, once; cached on disk)", file=sys.stderr)
-
-    def on_end(self, event: event.Event) -> None:
-        pass
-
-
-event.register("numba:compile", _Notice())

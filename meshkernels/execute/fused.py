@@ -7,12 +7,12 @@ mesh-stepping loop, which is slower and right for any order.
 from __future__ import annotations
 
 import itertools
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from meshkernels.execute import kernels, lockstep
+from meshkernels.kept import remember
 from meshkernels.mesh import Tiling
 from meshkernels.placed import Placed
 from meshkernels.schedule import ChainSum, RingOrder, Schedule, SplitSum, Values
@@ -65,7 +65,7 @@ def _split_sum(schedule: Schedule, order: SplitSum, x: np.ndarray, W: np.ndarray
     return lockstep.collect(schedule, values)
 
 
-@lru_cache(maxsize=64)
+@remember
 def _whole_vector_sums(schedule: Schedule, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Places on a line ``(target, source, root)`` if the moves only stream whole vectors into sums, and then at most
     broadcast the one of core ``root``; None if they do anything else."""

@@ -17,23 +17,23 @@ needs a mask. Rows and columns are packed in the order of their starts, so that 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from itertools import count
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from meshkernels.errors import MeshError
 from meshkernels.execute import cpu, workers
 from meshkernels.execute.atomic import add
+from meshkernels.execute.compiled import compiled
 from meshkernels.execute.microkernel import add_chains, chain, chain_ahead, live_chain, round_half
 from meshkernels.execute.pack import Panels, copy_line, layout, pack, seen, wide, write_back
+from meshkernels.kept import remember
 
 # Compiled code checks no index: whatever calls it checks sizes first, and places with `_within`.
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _within(places, n):
     """Whether each of ``places`` is one of 0 to n - 1."""
     inside = True
@@ -45,7 +45,7 @@ def _within(places, n):
 # ------------------------------------------------------------------------------------------- C = A @ B on rings
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _ring_block(tile, A, B, a_lanes, b_lanes, ic, jc, u_row, u_col, clock, L, kc, C):
     """The block of C at (ic, jc): loops pc (over time), jr, ir. clock[tau] = multiply-adds before ring time tau."""
     mr, nr, K = len(tile.rows), len(tile.vectors) * len(tile.lanes), clock[L]
@@ -72,7 +72,7 @@ def _ring_block(tile, A, B, a_lanes, b_lanes, ic, jc, u_row, u_col, clock, L, kc
         pc = stop
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _ahead(A, a0, a_next, B, b0, nr, depth, call):
     """What to ask for, a cache line in each of ``depth`` steps: the next block of A if given, else the next panel of B.
 
@@ -83,7 +83,7 @@ def _ahead(A, a0, a_next, B, b0, nr, depth, call):
     return A.ctypes.data + (a0 if a_next < 0 else a_next) * A.itemsize
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _spans(low, high, L, clock, pc, stop, k0, life):
     """Spans of time from pc to stop between which elements of a register tile start or end; see `live_chain`."""
     count, tau = 0, low
@@ -122,7 +122,7 @@ def ring_product(A, B, order, *, out_dtype=None, accumulate=None, threads=None):
         raise MeshError(f"rows of {sizes[0]} {A.dtype} and columns of {others[0]} {B.dtype} do not match, or are "
                         "packed for different rings")
     C = np.empty((A.lanes, B.lanes), out_dtype or A.dtype)
-    (rows, u_row, places, _, _), (cols, u_col, *_) = A.layout, B.layout
+    (rows, u_row, places, *_), (cols, u_col, *_) = A.layout, B.layout
     L, K = len(places) - 1, int(places[-1])
     if C.size == 0 or K == 0:
         C[...] = 0
@@ -141,18 +141,26 @@ def ring_product(A, B, order, *, out_dtype=None, accumulate=None, threads=None):
     return C
 
 
+def _same_width(panels, lanes):
+    if panels.layout.width != lanes:
+        raise MeshError(f"an operand is packed {panels.layout.width} lanes wide, for another width of vectors: "
+                        f"{cpu.simd()} takes {lanes}; pack it again")  # fmt: skip
+
+
 def _over_blocks(block, A, B, tile, C, copies, threads):
     """The loops jc and ic, shared out over threads: ``block(rows, cols, tiles)``, then its tiles go to their places."""
     rows, cols, K = A.layout.source, B.layout.source, len(A.layout.k_of)
     mr, nr = A.layout.width, B.layout.width
     _, mc, nc = cpu.blocking(tile, A.data.itemsize, K, A.kc)
+    _same_width(A, len(tile.rows))
+    _same_width(B, len(tile.vectors) * len(tile.lanes))
     threads = workers.threads_for(A.lanes * B.lanes * K // 8, threads)
     spans_j = workers.spans(len(cols), nr, nc // copies)
     blocks = [(i, j) for j in spans_j for i in workers.spans(len(rows), mr, mc, threads)]
-    out = C.reshape(-1).view(seen(C.dtype))
+    out, largest = C.reshape(-1).view(seen(C.dtype)), max((i.stop - i.start) * (j.stop - j.start) for i, j in blocks)
 
     def work(tickets):
-        tiles = cpu.borrow(copies * (mc + mr) * (nc + nr), A.data.dtype)
+        tiles = cpu.borrow(copies * largest, A.data.dtype)
         for ticket in tickets:
             i, j = blocks[ticket]
             block(i, j, tiles)
@@ -163,7 +171,7 @@ def _over_blocks(block, A, B, tile, C, copies, threads):
     workers.parallel(work, len(blocks), threads)
 
 
-@lru_cache(maxsize=64)
+@remember
 def _ring_layout(order, left, lanes, K, width):
     start, tile = (order.row_start, order.row_tile) if left else (order.col_start, order.col_tile)
     return layout(start[np.arange(lanes) // tile], order.blocks, order.block, K, width)
@@ -172,8 +180,8 @@ def _ring_layout(order, left, lanes, K, width):
 def _ring_panels(X, order, left, options):
     tile, (lanes, K) = cpu.micro_tile(wide(X.dtype)), X.shape
     width = len(tile.rows) if left else len(tile.vectors) * len(tile.lanes)
-    kc = cpu.blocking(tile, wide(X.dtype).itemsize, K).kc
-    return pack(X, _ring_layout(order, left, lanes, K, width), kc, **options)
+    where = _ring_layout(order, left, lanes, K, width)
+    return pack(X, where, cpu.blocking(tile, wide(X.dtype).itemsize, len(where.k_of)).kc, **options)
 
 
 def pack_left(A, order, **options) -> Panels:
@@ -189,7 +197,7 @@ def pack_right(B, order, **options) -> Panels:
 # ------------------------------------------------------------------------------- S = Q @ K.T on chains of cores
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _chain_block(tile, Q, K, q_lanes, k_lanes, ic, jc, rows, root, E, eb, parts, kc, S, spare):
     """The block of S at (ic, jc): left sums over x = 0 .. root, right sums over x = parts - 1 .. root + 1, their sum.
 
@@ -255,10 +263,11 @@ def chain_product(Q, K, root, parts, *, out_dtype=None, accumulate=None, threads
     if S.size == 0 or E == 0:
         S[...] = 0
         return S
-    tile, eb = cpu.micro_tile(wide(Q.dtype), accumulate == "float16"), -(-E // parts)
-    kc = max(1, cpu.blocking(tile, wide(Q.dtype).itemsize, E).kc // eb) * eb  # whole blocks
+    tile, eb, blocks = cpu.micro_tile(wide(Q.dtype), accumulate == "float16"), -(-E // parts), np.arange(parts)
     mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)
-    rows, cols = layout(np.zeros(len(Q), np.int64), [0], E, E, mr), layout(root, [0], E, E, nr)
+    rows, cols = layout(np.zeros(len(Q), np.int64), blocks, eb, E, mr), layout(root, blocks, eb, E, nr)
+    E = len(rows.k_of)  # with a zero where the blocks do not divide it
+    kc = max(1, cpu.blocking(tile, wide(Q.dtype).itemsize, E).kc // eb) * eb  # whole blocks
     left = pack(Q, rows, kc, threads=threads, memory=cpu.borrow)
     right = pack(K, cols, kc, threads=threads, memory=cpu.borrow)
 
@@ -293,11 +302,12 @@ def pack_gemv(W, parts, *, threads=None) -> PlacedVectorOperand:
     """W (K, N), cut in ``parts`` K blocks of ceil(K / parts), stored once for many products."""
     tile, K = _gemv_tile(W.dtype), W.shape[0]
     start, width = np.zeros(W.shape[1], np.int64), len(tile.vectors) * len(tile.lanes)
-    columns = layout(start, [0], K, K, width)
-    return PlacedVectorOperand(pack(W.T, columns, max(K, 1), widened=False, threads=threads), parts, count())
+    columns = layout(start, np.arange(parts), -(-K // parts), K, width)
+    return PlacedVectorOperand(
+        pack(W.T, columns, max(len(columns.k_of), 1), widened=False, threads=threads), parts, count())
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _gemv_panels(tile, x, W, taken, back, parts, kb, dst, src, rows, out):
     """Panels of W as long as there are any, each from its first byte to its last, then its sums, still in cache."""
     nr, K = len(tile.vectors) * len(tile.lanes), len(x)
@@ -329,8 +339,10 @@ def gemv_sums(x, W: PlacedVectorOperand, dst, src, rows, *, accumulate=None, thr
     """
     panels, parts, turns = W
     tile = _gemv_tile(panels.dtype, accumulate == "float16")
+    _same_width(panels, len(tile.vectors) * len(tile.lanes))
     out = np.empty((len(rows), len(panels.layout.source)), wide(panels.dtype))
-    x, data, kb, taken = x.astype(out.dtype), panels.data, -(-len(x) // parts), np.zeros(1, np.int64)
+    data, kb, taken = panels.data, -(-len(x) // parts), np.zeros(1, np.int64)
+    x = np.concatenate([x, np.zeros(len(panels.layout.padding))], dtype=out.dtype, casting="unsafe")
     dst, src, rows = (np.asarray(a, np.int64) for a in (dst, src, rows))
     if x.shape != panels.layout.k_of.shape or dst.shape != src.shape or not (
             _within(dst, parts) and _within(src, parts) and _within(rows, parts)):
@@ -352,7 +364,7 @@ def gemv_partials(x, W: PlacedVectorOperand, *, accumulate=None, threads=None):
     return gemv_sums(x, W, (), (), range(W.parts), accumulate=accumulate, threads=threads)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _tree(partials, dst, src):
     width = 1024  # columns at a time: all their partials stay in L2
     for j0 in range(0, partials.shape[1], width):
@@ -374,7 +386,7 @@ def tree_add(partials, dst, src):
 # --------------------------------------------------------------------------------- one step of the mesh, by tile
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _whole_tile(tile, At, Bt, a0, b0, mt, nt, kb, a_next, b_next, C, c0):
     """A tile of C += a tile of A @ a tile of B, straight from where they lie; those at a_next and b_next are next."""
     line, a_bytes, b_bytes = 0, mt * kb * At.itemsize, kb * nt * Bt.itemsize
@@ -385,7 +397,7 @@ def _whole_tile(tile, At, Bt, a0, b0, mt, nt, kb, a_next, b_next, C, c0):
             line += kb * 64
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _padded_tile(tile, At, Bt, a0, b0, mt, nt, kb, transposed, C, c0, a, b, c):
     """The same through copies a, b, c, whose sides are multiples of the register tile's."""
     mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)
@@ -407,7 +419,7 @@ def _padded_tile(tile, At, Bt, a0, b0, mt, nt, kb, transposed, C, c0, a, b, c):
         copy_line(c.ctypes.data + i * width * c.itemsize, nt, c, C, c0 + i * nt)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _tile_step(tile, At, Bt, ha, hb, mt, nt, kb, transposed, taken, run, C):
     """Cores, ``run`` at a time, as long as any are left; tiles that register tiles do not divide are copied."""
     mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)

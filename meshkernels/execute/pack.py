@@ -1,6 +1,8 @@
 """Panels: an operand copied into the order in which the micro-kernel reads it, and results copied back.
 
 A panel holds ``width`` lanes (rows of A, columns of B); place runs through K in ring order, cut into chunks of kc.
+A core pads a short block with zeros and adds their products too, which turns a sum of -0.0 into +0.0. Any number of
+zeros does the same as one, so the padding of each block has one place in a panel.
 Chunk after chunk, panel after panel, place after place, the lanes lie side by side, so that the cache block of a
 step of the loop pc is one contiguous stretch of memory (panels that ran through all of K: 0.9 of this speed).
 float16 and bfloat16 become float32 on the way, unless they are kept for GEMV.
@@ -17,6 +19,7 @@ from numba import njit
 
 from meshkernels.errors import MeshError
 from meshkernels.execute import cpu, workers
+from meshkernels.execute.compiled import compiled
 from meshkernels.execute.microkernel import move, prefetch, stream, transpose4
 
 #: Storage types that Numba has no arithmetic for travel as 16-bit integers; see microkernel.HALF and BFLOAT.
@@ -44,8 +47,9 @@ class Layout(NamedTuple):
     Attributes:
         source: (panels * width,) which row of A (column of B) each lane is; padding repeats the last.
         start: (panels * width,) int32, the lane's share of the ring place where its chains start; ascending.
-        places: (L + 1,) multiply-adds before each ring place; the last is K.
-        k_of: (K,) which k stands at each place.
+        places: (L + 1,) multiply-adds before each ring place; the last is their number, K and the padding.
+        k_of: (places[-1],) which k stands at each place; any where it is one of padding.
+        padding: places at which zeros stand.
         width: lanes in a panel.
     """
 
@@ -53,6 +57,7 @@ class Layout(NamedTuple):
     start: np.ndarray
     places: np.ndarray
     k_of: np.ndarray
+    padding: np.ndarray
     width: int
 
 
@@ -61,8 +66,8 @@ class Panels:
     """One packed operand.
 
     Attributes:
-        data: (K * panels * width,) element (place, panel p, lane l) at ``chunk * kc * panels * width +
-            (p * depth + place - chunk * kc) * width + l``, where the chunk is depth = min(kc, K - chunk * kc) deep.
+        data: (places * panels * width,) element (place, panel p, lane l) at ``chunk * kc * panels * width + (p * depth
+            + place - chunk * kc) * width + l``, where the chunk is depth = min(kc, places - chunk * kc) deep.
         layout: see `Layout`.
         kc: depth of a chunk.
         lanes: rows of A (columns of B).
@@ -83,17 +88,24 @@ def layout(start, blocks, block, K, width) -> Layout:
         start: (lanes,) ring place at which each lane's chains start.
         blocks: (L,) K-block ids in ring order, each ``block`` long, the last ones short or empty.
         width: lanes of a panel.
+
+    One zero ends the numbers of a short block, or begins a run of empty ones: wherever on the ring a chain starts and
+    ends, it meets a zero after its last number that padding follows.
     """
     lanes = len(start)
     padded = np.minimum(np.arange(-(-lanes // width) * width), lanes - 1)
     index = np.argsort(start, kind="stable")[padded]
     first = np.minimum(np.asarray(blocks, np.int64) * block, K)
     lengths = np.minimum(first + block, K) - first
+    if lengths.sum() != K:
+        raise MeshError(f"an operand of depth {K} does not match blocks that hold {lengths.sum()}")
+    short = (lengths < block) & (K > 0)
+    lengths += short & ((lengths > 0) | ~np.roll(short, 1))
     places = np.concatenate(([0], np.cumsum(lengths)))
-    if places[-1] != K:
-        raise MeshError(f"an operand of depth {K} does not match blocks that hold {places[-1]}")
-    k_of = np.arange(K) + np.repeat(first - places[:-1], lengths)
-    return Layout(index, np.asarray(start)[index].astype(np.int32), places, k_of, width)
+    k_of = np.arange(places[-1]) + np.repeat(first - places[:-1], lengths)  # K where there is none
+    padding = np.flatnonzero(k_of == K)
+    k_of[padding] = 0
+    return Layout(index, np.asarray(start)[index].astype(np.int32), places, k_of, padding, width)
 
 
 def pack(X, layout, kc, *, widened=True, threads=None, memory=cpu.aligned) -> Panels:
@@ -105,10 +117,9 @@ def pack(X, layout, kc, *, widened=True, threads=None, memory=cpu.aligned) -> Pa
         widened: convert 16-bit storage to float32.
         memory: where the panels come from.
     """
-    lanes, K = X.shape
-    index, _, _, k_of, width = layout
+    index, _, _, k_of, padding, width = layout
     like = np.empty(0, seen(X.dtype))
-    data = memory(len(index) * K, wide(X.dtype) if widened else like.dtype)
+    data = memory(len(index) * len(k_of), wide(X.dtype) if widened else like.dtype)
     copy = _copy_runs if X.strides[0] == X.itemsize else _transpose
     address = X.__array_interface__["data"][0]
 
@@ -124,7 +135,11 @@ def pack(X, layout, kc, *, widened=True, threads=None, memory=cpu.aligned) -> Pa
     threads = workers.threads_for(data.size, threads)
     groups = workers.spans(len(index) // width, 1, max(1, stretch // (X.itemsize * width)), threads)
     workers.parallel(work, len(groups), threads)
-    return Panels(data, layout, kc, lanes, X.dtype)
+    for place in padding:
+        chunk, k = place - place % kc, place % kc
+        panels = data[chunk * len(index) : (chunk + kc) * len(index)].reshape(-1, min(kc, len(k_of) - chunk), width)
+        panels[:, k] = 0
+    return Panels(data, layout, kc, len(X), X.dtype)
 
 
 @njit(nogil=True, inline="always")
@@ -142,7 +157,7 @@ def copy_line(address, count, like, out, to):
         r += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _copy_runs(address, lane_step, k_step, like, index, lanes, k_of, kc, p0, p1, out, past_caches):
     """Panels p0 .. p1 - 1 of an operand whose lanes lie side by side (steps in bytes): copy runs, row after row."""
     K, width = len(k_of), len(lanes)
@@ -166,7 +181,7 @@ def _copy_runs(address, lane_step, k_step, like, index, lanes, k_of, kc, p0, p1,
                     copy_line(source[i] + row, runs[i], like, out, target[i] + line)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _transpose(address, lane_step, k_step, like, index, lanes, k_of, kc, p0, p1, out, past_caches):
     """The same for lanes that lie apart: a transposition, 4 x 4 at a time where k is contiguous."""
     K, width, strip = len(k_of), len(lanes), 64 // like.itemsize  # a cache line of each lane
@@ -194,7 +209,7 @@ def _transpose(address, lane_step, k_step, like, index, lanes, k_of, kc, p0, p1,
             place += count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def write_back(tiles, mr, lanes, rows, cols, N, out):
     """Copy register tiles, column of tiles by column, to the rows and columns of ``out`` (M * N,) they stand for.
 

@@ -25,11 +25,12 @@ from queue import SimpleQueue
 from threading import Thread
 
 import numpy as np
-from numba import config, get_num_threads, njit
+from numba import config, get_num_threads
 from numba.core.compiler_lock import global_compiler_lock
 from numba.np.ufunc import parallel as parallel_layer
 
 from meshkernels.execute.atomic import add, give_way, load
+from meshkernels.execute.compiled import compiled
 
 #: Looks at a counter, about 20 us, before a thread that waits offers its core to others at every look; how often a
 #: helper does that, about 10 ms in all, before it sleeps.
@@ -38,12 +39,12 @@ _LOOKS, _OFFERS = 20_000, 20_000
 _FAREWELL = 2.0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _increment(counter):
     add(counter, 0, 1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _wait(counter, value, looks, most):
     """Until ``counter`` has reached ``value``, or ``most`` looks have not seen it."""
     look = 0

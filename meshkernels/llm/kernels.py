@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numba.extending import intrinsic
 
 from meshkernels.execute import microkernel
+from meshkernels.execute.compiled import compiled
 
 
 @intrinsic
@@ -30,7 +30,7 @@ round_half: Any = microkernel.round_half
 _RUN = 512
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def square_sums(X, tile, parts, half):
     """Partial sums of squares ``(parts, L)`` of ``X (L, E)``, E cut into runs of ``tile`` (the last may be empty)."""
     L, E = X.shape
@@ -46,7 +46,7 @@ def square_sums(X, tile, parts, half):
     return out
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _combine(partials, n, dst, src, half):
     """Add up ``partials (P, >= n)`` in place, in the order of the schedule."""
     for i in range(len(dst)):
@@ -58,7 +58,7 @@ def _combine(partials, n, dst, src, half):
                 into[j] = round_half(into[j])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def gemv(x, W, begin, stop, parts, dst, src, root, half, out):
     """``out = x W`` for columns ``begin .. stop``, the rows of ``W (K, N)`` cut into ``parts``, in one pass over W.
 
@@ -88,11 +88,14 @@ def gemv(x, W, begin, stop, parts, dst, src, root, half, out):
                     for j in range(n):
                         acc[j] = round_half(acc[j])
                 k += 1
+            if part * tile + tile > K:  # the padding of the last rows: zeros, which make +0.0 of -0.0
+                for j in range(n):
+                    acc[j] += W.dtype.type(0)
         _combine(partials, n, dst, src, half)
         out[j0 : j0 + n] = partials[root, :n]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def scores(q, keys, tokens, width, dst, src, root, scale, half, out):
     """``out[h, t] = scale * sum_d q[h, d] keys[h // group, d, t]``, d cut into runs of ``width`` along x.
 
@@ -121,7 +124,7 @@ def scores(q, keys, tokens, width, dst, src, root, scale, half, out):
                 out[h, t0 + t] = partials[root, t] * scale
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def mix(p, values, ends, dst, src, root, half, out):
     """``out[h] = sum_t p[h, t] values[h // group, t] / sum_t p[h, t]``, t cut at ``ends`` (rows,) along y.
 
@@ -164,7 +167,7 @@ def mix(p, values, ends, dst, src, root, half, out):
         out[h] = partials[root]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def mask_scores(S, scale, half):
     """Scale ``S (heads, L, L)``, hide the future (``-inf``) and subtract each row's maximum, in place."""
     heads, L, _ = S.shape
@@ -184,7 +187,7 @@ def mask_scores(S, scale, half):
             row[i + 1 :] = -np.inf
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def normalise_rows(P, tile, dst, src, root, half):
     """Divide each row of ``P (heads, L, L)`` by its sum over columns, cut into runs of ``tile`` along x, in place."""
     heads, L, _ = P.shape

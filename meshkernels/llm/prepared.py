@@ -8,19 +8,18 @@ weights and the order of additions, nothing packed: it holds for every width of 
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 
 from meshkernels.algorithms import gemv as vector
 from meshkernels.execute import kernels
+from meshkernels.kept import remember
 from meshkernels.llm.team import Team
 from meshkernels.mesh import Mesh
 from meshkernels.schedule import ChainSum, RingOrder
 from meshkernels.verbs import schedule
 
 
-@lru_cache(maxsize=256)
+@remember
 def tree(mesh: Mesh, axis: int) -> tuple[np.ndarray, np.ndarray, int]:
     """The additions of a K-tree along ``axis``: ``(dst, src, root)``, to be done in order."""
     plan = vector.allreduce(mesh, 1, axis=axis)
@@ -72,7 +71,7 @@ class Gemm:
         return kernels.ring_product(X, self.W, order, accumulate=self.accumulate)
 
 
-@lru_cache(maxsize=256)
+@remember
 def ring_order(mesh: Mesh, M: int, K: int, N: int) -> RingOrder:
     """In which order MeshGEMM's cores meet the blocks of K."""
     order = schedule("meshgemm", mesh, M, K, N).order
@@ -80,7 +79,7 @@ def ring_order(mesh: Mesh, M: int, K: int, N: int) -> RingOrder:
     return order
 
 
-@lru_cache(maxsize=256)
+@remember
 def chain_order(mesh: Mesh, M: int, K: int, N: int) -> np.ndarray:
     """``(N,)`` the column of cores at which dist-GEMM-T adds up each column of the result."""
     order = schedule("gemm_t", mesh, M, K, N).order
@@ -96,4 +95,5 @@ def gemm_t(Q: np.ndarray, K: np.ndarray, mesh: Mesh, accumulate: str | None = No
 
 def gemm(A: np.ndarray, B: np.ndarray, mesh: Mesh, accumulate: str | None = None) -> np.ndarray:
     """``A B`` of two activations by MeshGEMM."""
-    return kernels.ring_product(A, B, ring_order(mesh, *A.shape, B.shape[1]), accumulate=accumulate)
+    order = ring_order(mesh, len(A), *B.shape)
+    return kernels.ring_product(A, B, order, accumulate=accumulate)

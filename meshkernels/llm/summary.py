@@ -11,7 +11,7 @@ import perfmodel
 from meshkernels.algorithms import gemm_t
 from meshkernels.compliance import as_device
 from meshkernels.errors import DeviceLimitError, MeshError
-from meshkernels.execute.cpu import physical_memory
+from meshkernels.kept import physical_memory
 from meshkernels.llm import counts
 from meshkernels.llm.handover import Transfer, handover
 from meshkernels.llm.layout import Layout

@@ -32,13 +32,14 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import carray, config, njit, types
+from numba import carray, config, types
 from numba.extending import intrinsic
 
 from meshkernels.arguments import as_count
 from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.execute import workers
 from meshkernels.execute.atomic import add, give_way, load, store, swap_if
+from meshkernels.execute.compiled import compiled
 from meshkernels.llm.kernels import gemv
 
 #: Places on the board, a cache line apart: TOKEN is the number of the token being decoded, or 0; LED says whether
@@ -75,7 +76,7 @@ floats: Any = _floats
 integers: Any = _integers
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _take_tickets(board):
     """Compute spans of the product on the board until none is left."""
     while True:
@@ -95,7 +96,7 @@ def _take_tickets(board):
         add(board, DONE, 1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _lead(board, job, x, out):
     """Post a product, work on it, and wait for the helpers that still do; returns 0, `_BUSY` or `_NO_MEMORY`."""
     if not swap_if(board, LED, 0, 1):
@@ -118,7 +119,7 @@ def _lead(board, job, x, out):
     return _NO_MEMORY if failed else 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _help(board, token):
     """Work on one product after the other until the token is done, or none comes; returns whether there was one."""
     first = product = load(board, TICKETS) >> 32

@@ -1,0 +1,62 @@
+"""Kernels are compiled and run, whatever becomes of the folders in which compiled code is kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PRODUCT = ("import numpy as np, meshkernels as mk; W = np.eye(3, dtype='f4')\n"
+           "print(mk.gemv(W[1], W, mk.Mesh(2)).tolist())")  # fmt: skip
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A copy of the package in a folder of its own."""
+    shutil.copytree(ROOT / "meshkernels", tmp_path / "meshkernels", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path / "meshkernels"
+
+
+def run(package, script, **variables):
+    paths = os.pathsep.join([str(package.parent), str(ROOT)])
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("NUMBA_", "XDG_"))}
+    done = subprocess.run([sys.executable, "-c", script], env=environment | {"PYTHONPATH": paths} | variables,
+                          cwd=package.parent, capture_output=True, text=True, timeout=600)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines(), done.stderr.splitlines()
+
+
+def test_no_folder_can_be_written(package):
+    """Neither the package's nor the user's; also for an administrator, who may write where permissions forbid it."""
+    for folder in (package, *(path for path in package.iterdir() if path.is_dir())):
+        (folder / "__pycache__").write_text("a file, not a folder")
+    script = "import meshkernels, meshkernels.llm.team; print(meshkernels.__file__)"
+    out, errors = run(package, script, HOME="/dev/null")
+    assert (out, errors) == ([str(package / "__init__.py")], []), "nothing is said until something is compiled"
+    out, errors = run(package, PRODUCT, HOME="/dev/null")
+    assert out == ["[0.0, 1.0, 0.0]"]
+    assert len(errors) == 1 and "in every process: no folder" in errors[0] and "NUMBA_CACHE_DIR" in errors[0]
+
+
+def test_a_full_disk_and_damaged_files(package, tmp_path):
+    full = "import resource, signal; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    out, errors = run(package, full + PRODUCT, **cache)
+    assert out == ["[0.0, 1.0, 0.0]"]
+    assert len(errors) == 2 and str(tmp_path / "cache") in errors[1] and "File too large" in errors[1]
+
+    assert len(run(package, PRODUCT, **cache)[1]) == 1  # compiles, and keeps it
+    assert run(package, PRODUCT, **cache) == (["[0.0, 1.0, 0.0]"], [])
+    for damage in (b"", b"\x80\x04 no pickle"):
+        kept = [path for kind in ("nbi", "nbc") for path in (tmp_path / "cache").rglob(f"*.{kind}")]
+        assert kept
+        for path in kept:
+            path.write_bytes(damage)
+        out, errors = run(package, PRODUCT, **cache)
+        assert out == ["[0.0, 1.0, 0.0]"] and len(errors) == 1
+        assert run(package, PRODUCT, **cache)[1] == [], "what was damaged is replaced"
