@@ -21,7 +21,7 @@ from meshkernels.llm.team import Team
 PACKAGE = Path(__file__).parent.parent / "meshkernels"
 #: What turns an array into an address, or an address into an array.
 ADDRESSES = {"ctypes", "__array_interface__", "__array_struct__", "carray", "farray", "inttoptr", "as_strided",
-             "frombuffer", "from_address", "from_buffer", "address_of"}
+             "from_address", "address_of"}
 
 #: Functions of Python that call compiled code, and where the sizes of what they pass are checked.
 CALLERS = {
@@ -45,7 +45,7 @@ CALLERS = {
 }
 #: Functions that handle addresses, beside the compiled ones: where what they point to is checked.
 HANDLERS = {
-    "execute/cpu.py aligned": "memory that it has just allocated",
+    "execute/cpu.py _begin": "no access: where in memory of our own a page begins",
     "execute/microkernel.py _mover": "compiled",
     "execute/microkernel.py _prefetch": "compiled; harmless anywhere",
     "execute/pack.py pack": "an operand's own strides, places from a layout of its own shape",
@@ -60,7 +60,7 @@ def _decorators(function: ast.AST) -> set[str]:
 
 
 def _is_compiled(node: ast.AST) -> bool:
-    return bool(_decorators(node) & {"njit", "jit", "vectorize", "guvectorize", "cfunc", "intrinsic"})
+    return bool(_decorators(node) & {"compiled", "njit", "jit", "vectorize", "guvectorize", "cfunc", "intrinsic"})
 
 
 def _compiled_names(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
