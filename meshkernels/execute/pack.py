@@ -97,7 +97,8 @@ def layout(start, blocks, block, K, width) -> Layout:
     first = np.minimum(np.asarray(blocks, np.int64) * block, K)
     lengths = np.minimum(first + block, K) - first
     short = (lengths < block) & (K > 0)
-    lengths += short & ((lengths > 0) | ~short[np.arange(-1, len(short) - 1)])
+    if short.any():
+        lengths += short & ((lengths > 0) | ~np.roll(short, 1))
     places = np.concatenate(([0], np.cumsum(lengths)))
     k_of = np.arange(places[-1]) + np.repeat(first - places[:-1], lengths)  # K where there is none
     padding = np.flatnonzero(k_of == K)
