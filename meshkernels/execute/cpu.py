@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import binding
@@ -128,22 +129,21 @@ def aligned(size: int, dtype: np.dtype) -> np.ndarray:
 
 def _begin(raw: np.ndarray, unit: int) -> int:
     """The first byte of ``raw`` at a multiple of ``unit``."""
-    return -raw.__array_interface__["data"][0] % unit
+    return -ctypes.addressof(ctypes.c_char.from_buffer(raw.data)) % unit  # in half the time of raw.ctypes.data
 
 
 #: Packing buffers wait for the next product, up to 1/32 of main memory: fresh pages cost 2-9 % of a product.
 KEPT = kept.physical_memory() // 32
-_kept: dict[int, np.ndarray] = {}  # whole allocations, the oldest first; all small ones are of one size
+_kept: dict[int, np.ndarray] = {}  # all that is aligned of each allocation, the oldest first; small ones are alike
 
 
 def borrow(size: int, dtype: np.dtype) -> np.ndarray:
     """As `aligned`, but perhaps a buffer that was given back; no smaller one is made than a huge page."""
     lent = size * np.dtype(dtype).itemsize
     needed = max(lent, _HUGE)
-    for key, raw in sorted(_kept.items(), key=lambda item: len(item[1])):
-        begin = _begin(raw, _HUGE)
-        if needed <= len(raw) - begin <= 5 * needed // 4 + _HUGE and _kept.pop(key, None) is not None:
-            return raw[begin : begin + lent].view(dtype)
+    for key, buffer in sorted(_kept.items(), key=_usable):
+        if needed <= len(buffer) <= 5 * needed // 4 + _HUGE and _kept.pop(key, None) is not None:
+            return buffer[:lent].view(dtype)
     return aligned(needed, np.dtype(np.uint8))[:lent].view(dtype)
 
 
@@ -152,15 +152,23 @@ def give_back(array: np.ndarray) -> None:
 
     What counts is the whole allocation, however little of it was lent; the oldest make room for it.
     """
-    raw = array.base
-    assert isinstance(raw, np.ndarray) and raw.base is None, "only what was borrowed"
-    if raw.nbytes > KEPT:
+    raw: Any = array.base
+    if len(raw) > KEPT:
         return
-    _kept[id(raw)] = raw
-    for key in list(_kept):
-        if sum(map(len, list(_kept.values()))) <= KEPT:
+    _kept[id(raw)] = raw[_begin(raw, _HUGE) :]
+    for oldest in list(_kept):
+        if kept_bytes() <= KEPT:
             break
-        _kept.pop(key, None)
+        _kept.pop(oldest, None)
+
+
+def kept_bytes() -> int:
+    """At most so many are kept: the buffers that wait for the next `borrow`, and what lies before their first page."""
+    return sum(map(len, list(_kept.values()))) + len(_kept) * _HUGE
+
+
+def _usable(item: tuple[int, np.ndarray]) -> int:
+    return len(item[1])
 
 
 class Blocking(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from meshkernels.execute import kernels, lockstep
+from meshkernels.execute import cpu, kernels, lockstep
 from meshkernels.kept import remember
 from meshkernels.mesh import Tiling
 from meshkernels.placed import Placed
@@ -52,11 +52,14 @@ def _split_sum(schedule: Schedule, order: SplitSum, x: np.ndarray, W: np.ndarray
     size, lines = schedule.mesh.length(order.axis), schedule.mesh.lines(order.axis)
     buffer = schedule.buffers[schedule.output]
     assert isinstance(buffer, Values)
-    arranged = W.in_parts(size) if isinstance(W, Placed) else kernels.pack_gemv(W, size)
+    arranged = W.in_parts(size) if isinstance(W, Placed) else kernels.pack_gemv(W, size, memory=cpu.borrow)
     simple = None if half or buffer.pieces > 1 else _whole_vector_sums(schedule, order.axis)
+    sums = simple or ((), (), range(size))  # else all partial sums, (P, N)
+    partials = kernels.gemv_sums(x, arranged, *sums, accumulate=accumulate)
+    if not isinstance(W, Placed):
+        cpu.give_back(arranged.panels.data)
     if simple is not None:
-        return kernels.gemv_sums(x, arranged, *simple)
-    partials = kernels.gemv_partials(x, arranged, accumulate=accumulate)  # (P, N)
+        return partials
     tiles = Tiling(partials.shape, (size, lines)).cut(partials).reshape(size, lines, 1, -1)
     pieces = lockstep.spread(tiles, buffer.shape[1])  # (pieces, P, lines, 1, w)
     values = {schedule.output: pieces.swapaxes(1, 1 + order.axis)}

@@ -157,7 +157,7 @@ def _over_blocks(block, A, B, tile, C, copies, threads):
     threads = workers.threads_for(A.lanes * B.lanes * K // 8, threads)
     spans_j = workers.spans(len(cols), nr, nc // copies)
     blocks = [(i, j) for j in spans_j for i in workers.spans(len(rows), mr, mc, threads)]
-    out, largest = C.reshape(-1).view(seen(C.dtype)), max((i.stop - i.start) * (j.stop - j.start) for i, j in blocks)
+    out, largest = C.reshape(-1).view(seen(C.dtype)), max([(i.stop - i.start) * (j.stop - j.start) for i, j in blocks])
 
     def work(tickets):
         tiles = cpu.borrow(copies * largest, A.data.dtype)
@@ -298,13 +298,16 @@ def _gemv_tile(dtype, half=False):
     return cpu.micro_tile(wide(dtype), half, rows=1, vectors=max(4, 16 // np.dtype(dtype).itemsize))
 
 
-def pack_gemv(W, parts, *, threads=None) -> PlacedVectorOperand:
-    """W (K, N), cut in ``parts`` K blocks of ceil(K / parts), stored once for many products."""
-    tile, K = _gemv_tile(W.dtype), W.shape[0]
-    start, width = np.zeros(W.shape[1], np.int64), len(tile.vectors) * len(tile.lanes)
-    columns = layout(start, np.arange(parts), -(-K // parts), K, width)
-    return PlacedVectorOperand(
-        pack(W.T, columns, max(len(columns.k_of), 1), widened=False, threads=threads), parts, count())
+def pack_gemv(W, parts, **options) -> PlacedVectorOperand:
+    """W (K, N), cut in ``parts`` K blocks of ceil(K / parts), stored once for many products; options as of `pack`."""
+    tile = _gemv_tile(W.dtype)
+    columns = _gemv_layout(*W.shape, parts, len(tile.vectors) * len(tile.lanes))
+    return PlacedVectorOperand(pack(W.T, columns, max(len(columns.k_of), 1), widened=False, **options), parts, count())
+
+
+@remember
+def _gemv_layout(K, N, parts, width):
+    return layout(np.zeros(N, np.int64), np.arange(parts), -(-K // parts), K, width)
 
 
 @compiled

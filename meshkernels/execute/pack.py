@@ -100,7 +100,8 @@ def layout(start, blocks, block, K, width) -> Layout:
     if lengths.sum() != K:
         raise MeshError(f"an operand of depth {K} does not match blocks that hold {lengths.sum()}")
     short = (lengths < block) & (K > 0)
-    lengths += short & ((lengths > 0) | ~np.roll(short, 1))
+    if short.any():
+        lengths += short & ((lengths > 0) | ~np.roll(short, 1))
     places = np.concatenate(([0], np.cumsum(lengths)))
     k_of = np.arange(places[-1]) + np.repeat(first - places[:-1], lengths)  # K where there is none
     padding = np.flatnonzero(k_of == K)
