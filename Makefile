@@ -1,9 +1,9 @@
-# make demo | make test | make fuzz | make bench | make figures | make lint     (Python >= 3.11; no compiler needed)
+# make demo | make test | make fuzz | make mutants | make bench | make figures | make lint     (Python >= 3.11; no compiler needed)
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 
-.PHONY: demo test fuzz bench readme figures oldest lint clean
+.PHONY: demo test fuzz mutants bench readme figures oldest lint clean
 
 demo: $(VENV)/installed
 	$(PY) -m meshkernels demo
@@ -18,6 +18,10 @@ MINUTES ?= 20
 SEED    ?= 1
 fuzz: $(VENV)/installed-test
 	$(PY) -m tests.fuzz --minutes $(MINUTES) --seed $(SEED)
+
+# 10,000 changed schedules, each refused or right; the suite judges a sample
+mutants: $(VENV)/installed-test
+	$(PY) -m tests.mutants --cases 10000 --seed 0
 
 bench: $(VENV)/installed-test
 	$(PY) -m bench

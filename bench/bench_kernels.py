@@ -160,7 +160,7 @@ def test_lockstep(benchmark, tile, threads):
 @pytest.mark.benchmark(group="Stepping through the mesh, float32")
 def test_lockstep_moving_tiles(benchmark, tile):
     """Tiles move as numbers: every step reads and writes both operands, 4 n^2 words of traffic per step."""
-    from meshkernels.execute import lockstep
+    from meshkernels.readers import lockstep
 
     n, side = 1024, 1024 // tile
     A, B, mesh = random(n, n), random(n, n), mk.Mesh(side)

@@ -7,19 +7,20 @@
 (True, 2)
 """
 
-from meshkernels.algorithms import register
-from meshkernels.compliance import Compliance, compliance
+from meshkernels.algorithms import algorithms, register
 from meshkernels.errors import DeviceLimitError, MeshError, ScheduleError
-from meshkernels.ledger import Ledger, count
 from meshkernels.mesh import Mesh, Tiling
 from meshkernels.placed import place
+from meshkernels.readers.compliance import Compliance, compliance
+from meshkernels.readers.ledger import Ledger, count
 from meshkernels.rings import Ring
-from meshkernels.schedule import Schedule
-from meshkernels.verbs import allreduce, gemm, gemm_t, gemv, schedule
+from meshkernels.schedules import Schedule, verify
+from meshkernels.verbs import allreduce, alltoall, gemm, gemm_t, gemv, run, schedule, transpose
 
 __all__ = [
     "Compliance", "DeviceLimitError", "Ledger", "Mesh", "MeshError", "Ring", "Schedule", "ScheduleError", "Tiling",
-    "allreduce", "compliance", "count", "gemm", "gemm_t", "gemv", "place", "register", "schedule",
+    "algorithms", "allreduce", "alltoall", "compliance", "count", "gemm", "gemm_t", "gemv", "place", "register", "run",
+    "schedule", "transpose", "verify",
 ]
 
 

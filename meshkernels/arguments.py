@@ -71,7 +71,7 @@ def accumulator(stored: np.dtype, accumulate: DTypeLike | None) -> np.dtype:
         asked = wide if accumulate is None else np.dtype(accumulate)
     except TypeError:
         asked = None
-    if asked != wide and not (asked == np.float16 and stored == np.float16):
+    if asked is None or (asked != wide and not (asked == np.float16 and stored == np.float16)):
         possible = f"{wide}" + (" or float16" if stored == np.float16 else "")
         raise MeshError(f"accumulate = {accumulate}: {stored} operands are summed in {possible}")
     return np.dtype(asked)

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator
 
 import numpy as np
 
 import meshkernels as mk
-from meshkernels import algorithms, weights
-from meshkernels.algorithms import gemm_t
-from meshkernels.compliance import require_fabric
+from meshkernels import weights
+from meshkernels.algorithms import known
+from meshkernels.mesh import require_walkable
+from meshkernels.readers.compliance import require_fabric
 from perfmodel import console
 
 PROMPT = "A wafer-scale chip is a mesh of hundreds of thousands of small cores, and every word has to travel."
@@ -50,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         raise mk.MeshError(f"--grid takes one or two numbers, not {len(options.grid)}")
     mesh = mk.Mesh(*options.grid)
     require_fabric(mesh, options.device)  # before anything is fetched
-    gemm_t.check(mesh)
+    require_walkable(mesh)
     checkpoint = weights.load(options.model)
     rows = list(measure(mesh, checkpoint, options.prompt, options.device))
     if options.json:
@@ -86,14 +88,15 @@ def projections(checkpoint: weights.Checkpoint, prompt: str) -> dict[str, tuple[
 def measure(mesh: mk.Mesh, checkpoint: weights.Checkpoint, prompt: str, device: str) -> Iterator[dict]:
     """One row per algorithm and projection: error against NumPy in float64, counts, verdict, host time."""
     products = projections(checkpoint, prompt)
+    gemms, gemm_ts = (list(_fitting(family, mesh)) for family in ("gemm", "gemm_t"))
     for name, (X, W) in products.items():
         exact = X.astype(np.float64) @ W.astype(np.float64)
-        for algorithm in algorithms.known("gemm"):
+        for algorithm in gemms:
             def call(algorithm=algorithm, X=X, W=W, **more):
                 return mk.gemm(X, W, mesh, algorithm=algorithm, **more)
 
             yield _row(f"{name} {X.shape[0]}x{W.shape[0]}x{W.shape[1]}", call, exact, device)
-        for algorithm in algorithms.known("reduce"):
+        for algorithm in known("reduce"):
             def call(algorithm=algorithm, X=X, W=W, **more):
                 return mk.gemv(X[-1], W, mesh, reduce=algorithm, **more)
 
@@ -101,11 +104,23 @@ def measure(mesh: mk.Mesh, checkpoint: weights.Checkpoint, prompt: str, device: 
     Q, K = (X @ W for X, W in (products["attn_q"], products["attn_k"]))
     head = checkpoint.config.head_dim
     Q, K = Q[:, :head], K[:, :head]
+    exact = Q.astype(np.float64) @ K.T.astype(np.float64)
+    for algorithm in gemm_ts:
+        def scores(algorithm=algorithm, **more):
+            return mk.gemm_t(Q, K, mesh, algorithm=algorithm, **more)
 
-    def scores(**more):
-        return mk.gemm_t(Q, K, mesh, **more)
+        yield _row(f"QK^T {len(Q)}x{head}x{len(K)}", scores, exact, device)
 
-    yield _row(f"QK^T {len(Q)}x{head}x{len(K)}", scores, Q.astype(np.float64) @ K.T.astype(np.float64), device)
+
+def _fitting(family: str, mesh: mk.Mesh) -> Iterator[str]:
+    """The algorithms that take a mesh of these proportions; says on stderr which do not."""
+    for algorithm in known(family):
+        try:
+            mk.schedule(algorithm, mesh, 1, 1, 1)
+        except mk.MeshError as error:
+            print(f"left out: {error}", file=sys.stderr)
+        else:
+            yield algorithm
 
 
 def _row(op: str, call, exact: np.ndarray, device: str) -> dict:

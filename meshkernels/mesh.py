@@ -20,6 +20,8 @@ from perfmodel.errors import shown
 LONGEST_SIDE, MOST_CORES = 8192, 1 << 24
 #: Most steps of a schedule on a rectangle, one for each block of the contraction; 1169 x 751 cores take 877,919.
 MOST_STEPS = 1 << 20
+#: Most steps times cores of a rectangle on which every algorithm is to be run: proofs and counts take a minute.
+MOST_WALKED = 1 << 26
 
 
 def ceil_div(n: int, parts: int) -> int:
@@ -93,6 +95,17 @@ class Mesh:
     def lines(self, axis: int) -> int:
         """How many lines run along ``axis``: columns for ``axis=0``, rows for ``axis=1``."""
         return self.shape[1 - axis]
+
+
+def require_walkable(mesh: Mesh) -> None:
+    """Refuse a mesh on which the proof of some algorithm takes minutes: steps times cores exceed `MOST_WALKED`.
+
+    Raises:
+        MeshError: it names the mesh and what would do.
+    """
+    if mesh.rows != mesh.cols and mesh.lcm * mesh.cores > MOST_WALKED:
+        raise MeshError(f"a product on {mesh.rows} x {mesh.cols} cores takes {mesh.lcm} steps, too many to verify on "
+                        f"{mesh.cores} cores: choose sides that share a factor")
 
 
 @dataclass(frozen=True)

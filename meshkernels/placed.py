@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from meshkernels.arguments import as_mesh, operand
 from meshkernels.execute import cpu, kernels
 from meshkernels.mesh import Mesh
-from meshkernels.schedule import RingOrder
+from meshkernels.schedules.order import RingOrder
 
 
 class Placed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
@@ -10,32 +10,33 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 import perfmodel
-from meshkernels import algorithms
+from meshkernels.algorithms import family_of, find
 from meshkernels.algorithms import gemv as vector
 from meshkernels.arguments import accumulator, as_axis, as_count, as_groups, as_mesh, common_dtype, operand, output
-from meshkernels.compliance import as_device, require, require_fabric
 from meshkernels.errors import MeshError, MeshTypeError
-from meshkernels.execute import fused, lockstep
 from meshkernels.kept import remember
-from meshkernels.ledger import count
 from meshkernels.mesh import Mesh
 from meshkernels.placed import Placed
-from meshkernels.schedule import Schedule
+from meshkernels.readers import fused, lockstep
+from meshkernels.readers.compliance import as_device, require, require_fabric
+from meshkernels.readers.ledger import count
+from meshkernels.schedules import Schedule
 
 Observer = Callable[[Any], object]
 
 
-def gemm(A: ArrayLike, B: ArrayLike | Placed, mesh: Mesh, *, algorithm: str = "meshgemm",
+def gemm(A: ArrayLike, B: ArrayLike | Placed, mesh: Mesh, *, algorithm: str | Schedule = "meshgemm",
          accumulate: DTypeLike | None = None, out: np.ndarray | None = None, ledger: bool = False,
          device: perfmodel.Device | str | None = None, method: str = "fused",
-         observe: Observer | None = None) -> Any:  # fmt: skip
+         observe: Observer | None = None, **options: Any) -> Any:  # fmt: skip
     """``A @ B`` on a mesh of cores.
 
     Args:
         A: ``(M, K)``, float16, bfloat16, float32 or float64, any strides; never modified.
         B: ``(K, N)``, or what `place` made of it.
         mesh: the cores.
-        algorithm: ``"meshgemm"``, ``"cannon"``, ``"summa"``, ``"allgather"`` or any other registered one.
+        algorithm: ``"meshgemm"``, ``"cannon"``, ``"summa"``, ``"allgather"`` or any other registered one; or a
+            schedule for these shapes on this mesh.
         accumulate: dtype of sums: float32 by default (float64 for float64). ``"float16"``, for float16 operands,
             rounds after every multiply-add, as the wafer does: the sum of an accumulator and a product (which is
             exact) is rounded to float32 and then to float16.
@@ -44,6 +45,7 @@ def gemm(A: ArrayLike, B: ArrayLike | Placed, mesh: Mesh, *, algorithm: str = "m
         device: refuse what this device cannot hold or route.
         method: ``"fused"``, or ``"lockstep"`` to step through the mesh; the same bits.
         observe: called with a `Snapshot` in each step; needs ``method="lockstep"``.
+        **options: the algorithm's own, e.g. ``layers=2`` of ``"cannon25d"``.
 
     Returns:
         C: ``(M, N)`` of the operands' common dtype; with ``ledger=True`` the pair ``(C, ledger)``.
@@ -63,19 +65,20 @@ def gemm(A: ArrayLike, B: ArrayLike | Placed, mesh: Mesh, *, algorithm: str = "m
     A, B = operand("A", A, 2), _weights("B", B, mesh)
     if A.shape[1] != B.shape[0]:
         raise MeshError(f"A {A.shape} and B {B.shape} do not match: {A.shape[1]} columns against {B.shape[0]} rows")
-    plan = _plan("gemm", algorithm, mesh, *A.shape, B.shape[1])
+    plan = _plan("gemm", algorithm, mesh, *A.shape, B.shape[1], **options)
     return _execute(plan, {"A": A, "B": B}, slice(None), accumulate, out, ledger, device, method, observe)
 
 
-def gemm_t(A: ArrayLike, B: ArrayLike, mesh: Mesh, *, algorithm: str = "gemm_t", accumulate: DTypeLike | None = None,
-           out: np.ndarray | None = None, ledger: bool = False, device: perfmodel.Device | str | None = None,
-           method: str = "fused", observe: Observer | None = None) -> Any:  # fmt: skip
+def gemm_t(A: ArrayLike, B: ArrayLike, mesh: Mesh, *, algorithm: str | Schedule = "gemm_t",
+           accumulate: DTypeLike | None = None, out: np.ndarray | None = None, ledger: bool = False,
+           device: perfmodel.Device | str | None = None, method: str = "fused", observe: Observer | None = None,
+           **options: Any) -> Any:  # fmt: skip
     """``A @ B.T`` on a mesh, without ever transposing B: dist-GEMM-T, the product Q K^T of attention.
 
     Args:
         A: ``(M, K)``.
         B: ``(N, K)``, laid out over the mesh as it is.
-        mesh, algorithm, accumulate, out, ledger, device, method, observe: as for `gemm`.
+        mesh, algorithm, accumulate, out, ledger, device, method, observe, **options: as for `gemm`.
 
     Returns:
         C: ``(M, N)``, laid out over the mesh like A; with ``ledger=True`` the pair ``(C, ledger)``.
@@ -88,7 +91,7 @@ def gemm_t(A: ArrayLike, B: ArrayLike, mesh: Mesh, *, algorithm: str = "gemm_t",
     A, B = operand("A", A, 2), operand("B", B, 2)
     if A.shape[1] != B.shape[1]:
         raise MeshError(f"A {A.shape} and B {B.shape} do not match: {A.shape[1]} columns against {B.shape[1]}")
-    plan = _plan("gemm_t", algorithm, mesh, *A.shape, B.shape[0])
+    plan = _plan("gemm_t", algorithm, mesh, *A.shape, B.shape[0], **options)
     return _execute(plan, {"A": A, "B": B}, slice(None), accumulate, out, ledger, device, method, observe)
 
 
@@ -157,13 +160,110 @@ def allreduce(values: ArrayLike, mesh: Mesh, *, axis: int = 0, op: str = "add", 
     if op not in ("add", "max"):
         raise MeshError(f"op = {op!r}; known: 'add', 'max'")
     options = _reduce_options(reduce, as_axis(axis), broadcast, levels, groups, device)
-    plan = vector.allreduce(mesh, values.shape[2], reduce=reduce, op=op, **options)
-    sums = accumulator(values.dtype, accumulate)
-    counted = count(plan, values.dtype, sums) if ledger or device is not None else None
-    if counted is not None and device is not None:
-        require(counted, device)
-    result = lockstep.combine(plan, values, sums).astype(values.dtype, copy=False)
-    return (result, counted) if ledger else result
+    plan = _allreduce(mesh, values.shape[2], (("reduce", reduce), ("op", op), *sorted(options.items())))
+    matrix = values.reshape(plan.operands["x"].shape)
+    found = run(plan, {"x": matrix}, accumulate=accumulate, ledger=ledger, device=device)
+    result, *more = found if ledger else (found,)
+    lines = result.reshape(mesh.lines(options["axis"]), values.shape[2])
+    return (lines, *more) if ledger else lines
+
+
+def transpose(A: ArrayLike, mesh: Mesh, *, ledger: bool = False, device: perfmodel.Device | str | None = None,
+              method: str = "fused", observe: Observer | None = None) -> Any:  # fmt: skip
+    """``A.T`` on a mesh: core (y, x) sends its tile, turned, to the core that holds its place in the transpose.
+
+    Args:
+        A: ``(M, N)``, cut over the mesh; the result is cut the same way.
+        mesh, ledger, device, method, observe: as for `gemm`.
+
+    Returns:
+        ``(N, M)``; with ``ledger=True`` the pair ``(A.T, ledger)``.
+
+    Raises:
+        TypeError, MeshError, DeviceLimitError: as for `gemm`.
+
+    Examples:
+        >>> transpose(np.arange(6.0).reshape(2, 3), Mesh(2)).tolist()
+        [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
+    """
+    A = operand("A", A, 2)
+    plan = _plan("transpose", "transpose", mesh, *A.shape)
+    return _execute(plan, {"A": A}, slice(None), None, None, ledger, device, method, observe)
+
+
+def alltoall(values: ArrayLike, mesh: Mesh, *, axis: int = 1, ledger: bool = False,
+             device: perfmodel.Device | str | None = None, method: str = "fused",
+             observe: Observer | None = None) -> Any:  # fmt: skip
+    """Every core of a line sends a message of its own to every other: the dispatch of a mixture of experts.
+
+    Args:
+        values: ``(rows, cols, P, n)`` with P the cores on a line of ``axis``: what core (y, x) has for each of them.
+        mesh: the cores.
+        axis: the axis of the lines: 0 = y, 1 = x.
+        ledger, device, method, observe: as for `gemm`.
+
+    Returns:
+        ``(rows, cols, P, n)``: what core (y, x) has got from each core of its line; with ``ledger=True`` the pair
+        ``(received, ledger)``.
+
+    Raises:
+        TypeError, MeshError, DeviceLimitError: as for `gemm`.
+
+    Examples:
+        >>> sent = np.array([[[[11.0], [12.0]], [[21.0], [22.0]]]])      # core 0 has 11, 12; core 1 has 21, 22
+        >>> alltoall(sent, Mesh(1, 2))[0, :, :, 0].tolist()
+        [[11.0, 21.0], [12.0, 22.0]]
+    """
+    values, axis = operand("values", values, 4), as_axis(axis)
+    P = as_mesh(mesh).length(axis)
+    if values.shape[:3] != (*mesh.shape, P):
+        raise MeshError(f"values {values.shape}: the first three sides must be {(*mesh.shape, P)}")
+    lines, n = mesh.lines(axis), values.shape[3]
+    plan = _plan("alltoall", "alltoall", mesh, n, axis=axis)
+    by_line = values if axis == 1 else values.swapaxes(0, 1)  # (lines, from, to, n)
+    matrix = by_line.reshape(lines * P, P * n)
+    found = _execute(plan, {"A": matrix}, slice(None), None, None, ledger, device, method, observe)
+    result, *more = found if ledger else (found,)
+    got = result.reshape(lines, P, P, n)  # (lines, to, from, n)
+    got = got if axis == 1 else np.ascontiguousarray(got.swapaxes(0, 1))
+    return (got, *more) if ledger else got
+
+
+def run(schedule: Schedule, operands: Mapping[str, ArrayLike], *, accumulate: DTypeLike | None = None,
+        out: np.ndarray | None = None, ledger: bool = False, device: perfmodel.Device | str | None = None,
+        method: str = "fused", observe: Observer | None = None) -> Any:  # fmt: skip
+    """Run any schedule that one has in hand; it is verified first.
+
+    Args:
+        schedule: what to do.
+        operands: each operand as a matrix of the shape that ``schedule.operands`` states, by name.
+        accumulate, out, ledger, device, method, observe: as for `gemm`.
+
+    Returns:
+        The result, a matrix of ``schedule.result.shape``; with ``ledger=True`` the pair ``(result, ledger)``.
+
+    Raises:
+        ScheduleError: the schedule does not do what it says: see `verify`.
+        TypeError, MeshError, DeviceLimitError: as for `gemm`; also operands of other names or shapes.
+
+    Examples:
+        >>> s = schedule("summa", Mesh(2), 4, 4, 4)
+        >>> bool((run(s, {"A": np.eye(4), "B": np.ones((4, 4))}) == 1).all())
+        True
+    """
+    if not isinstance(schedule, Schedule):
+        raise MeshTypeError(f"run takes a Schedule, not {type(schedule).__name__}")
+    schedule.proof  # noqa: B018  (refuses a schedule that is wrong, before its parts are looked at)
+    if not isinstance(operands, Mapping) or set(operands) != set(schedule.operands):
+        given = ", ".join(map(str, operands)) if isinstance(operands, Mapping) else type(operands).__name__
+        raise MeshError(f"{schedule.name} takes the operands {', '.join(schedule.operands)}; given: {given}")
+    arrays: dict[str, np.ndarray | Placed] = {}
+    for name, tiling in schedule.operands.items():
+        value = operands[name]
+        arrays[name] = value if isinstance(value, Placed) else operand(name, value, 2)
+        if tuple(arrays[name].shape) != tiling.shape:
+            raise MeshError(f"{name} is {arrays[name].shape}; {schedule.name} takes {tiling.shape}")
+    return _execute(schedule, arrays, slice(None), accumulate, out, ledger, device, method, observe)
 
 
 def schedule(algorithm: str, mesh: Mesh, *shape: int, **options: Any) -> Schedule:
@@ -183,26 +283,44 @@ def schedule(algorithm: str, mesh: Mesh, *shape: int, **options: Any) -> Schedul
         >>> len(s.steps), s.steps[0].label
         (6, 'align')
     """
-    family = algorithms.family_of(algorithm)
+    family = family_of(algorithm)
     if "axis" in options:
         options["axis"] = as_axis(options["axis"])
     if "groups" in options:
         options["groups"] = as_groups(options["groups"])
     if options.get("op", "add") != "add":
         raise MeshError(f"op = {options['op']!r}: the partial sums of a product are added; for others see allreduce")
-    build = algorithms.find(family, algorithm)
+    build = find(family, algorithm)
     return _fresh(build, family, algorithm, as_mesh(mesh), shape, tuple(options.items()))
 
 
-def _plan(family: str, algorithm: str, mesh: Mesh, *shape: int, **options: Any) -> Schedule:
-    """The schedule of an algorithm that must belong to ``family``, remembered for the next call."""
-    build = algorithms.find(family, algorithm)
+def _plan(family: str, algorithm: str | Schedule, mesh: Mesh, *shape: int, **options: Any) -> Schedule:
+    """The schedule of an algorithm that must belong to ``family``, remembered for the next call; or the one given."""
+    if isinstance(algorithm, Schedule):
+        _expect(algorithm, family, as_mesh(mesh), shape, options)
+        return algorithm
+    build = find(family, algorithm)
     return _build(build, family, algorithm, as_mesh(mesh), shape, tuple(sorted(options.items())))
+
+
+def _expect(given: Schedule, family: str, mesh: Mesh, shape: tuple[int, ...], options: dict[str, Any]) -> None:
+    """Refuse a schedule that is not for this product."""
+    given.proof  # noqa: B018  (a wrong one is refused before its parts are looked at)
+    kind = {"gemm": "product", "gemm_t": "product_t"}[family]
+    if options:
+        raise MeshError(f"a schedule takes no options, only the name of an algorithm does: {', '.join(options)}")
+    if given.task.kind != kind or given.mesh != mesh:
+        raise MeshError(f"the schedule {given.name!r} computes a {given.task.kind} on {given.mesh}; "
+                        f"wanted is a {kind} on {mesh}")  # fmt: skip
+    first = given.operands[given.task.operands[0]]
+    sizes = (*first.shape, given.result.shape[1])
+    if sizes != shape:
+        raise MeshError(f"the schedule {given.name!r} is for M, K, N = {sizes}; the operands make {shape}")
 
 
 def _fresh(build: Callable[..., Schedule], family: str, algorithm: str, mesh: Mesh, shape: tuple[int, ...],
            options: tuple[tuple[str, Any], ...]) -> Schedule:  # fmt: skip
-    sides = "K, N" if family == "reduce" else "M, K, N"
+    sides = {"reduce": "K, N", "transpose": "M, N", "alltoall": "n"}.get(family, "M, K, N")
     shape = tuple(as_count("a size", n) for n in shape)
     if len(shape) != len(sides.split(", ")) or any(n < 0 for n in shape):
         raise MeshError(f"{algorithm} takes the sizes {sides}, none negative; got {shape}")
@@ -215,7 +333,19 @@ def _fresh(build: Callable[..., Schedule], family: str, algorithm: str, mesh: Me
     return build(mesh, *shape, **dict(options))
 
 
-_build = remember(_fresh)
+@remember
+def _build(*arguments: Any) -> Schedule:
+    """A schedule that is built and verified once; what the proof found is kept with it."""
+    plan = _fresh(*arguments)
+    plan.proof  # noqa: B018
+    return plan
+
+
+@remember
+def _allreduce(mesh: Mesh, width: int, options: tuple[tuple[str, Any], ...]) -> Schedule:
+    plan = vector.allreduce(mesh, width, **dict(options))
+    plan.proof  # noqa: B018
+    return plan
 
 
 def _reduce_options(reduce: str, axis: int, broadcast: bool, levels: Any, groups: Any, device: Any) -> dict[str, Any]:
@@ -224,7 +354,7 @@ def _reduce_options(reduce: str, axis: int, broadcast: bool, levels: Any, groups
     if levels is None and isinstance(groups, tuple):
         levels = len(groups) + 1
     options = {"axis": axis, "broadcast": broadcast, "levels": levels, "groups": groups}
-    if device is not None and "alpha" in signature(algorithms.find("reduce", reduce)).parameters:
+    if device is not None and "alpha" in signature(find("reduce", reduce)).parameters:
         chip = as_device(device)
         options |= {"alpha": chip.alpha, "beta": chip.beta}
     return {name: value for name, value in options.items() if value is not None}
@@ -242,13 +372,13 @@ def _execute(plan: Schedule, operands: dict[str, np.ndarray | Placed], row: int 
              accumulate: DTypeLike | None, out: np.ndarray | None, ledger: bool, device: Any, method: str,
              observe: Observer | None) -> Any:  # fmt: skip
     """Check, run and hand back; ``row`` picks the result out of its matrix (a vector is row 0)."""
+    plan.proof  # noqa: B018  (verified once, whatever is done with it)
     stored = common_dtype([given.dtype for given in operands.values()])
     sums = accumulator(stored, accumulate)
     if method not in ("fused", "lockstep"):
         raise MeshError(f"method = {method!r}; known: 'fused', 'lockstep'")
     if observe is not None and method != "lockstep":
         raise MeshError("observe needs method='lockstep': the fused executor has no steps to look at")
-    assert plan.result is not None
     whole = plan.result.shape
     shape = whole if isinstance(row, slice) else whole[1:]
     arrays = {name: given.array if isinstance(given, Placed) else given for name, given in operands.items()}

@@ -8,7 +8,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 import meshkernels as mk
-from meshkernels.ledger import EAST, NORTH, SOUTH, WEST
+from meshkernels.readers.ledger import EAST, NORTH, SOUTH, WEST
 from plots.style import COLOURS
 
 SIDE, N = 16, 512

@@ -31,6 +31,14 @@ def natural_order(P: int, y: int, x: int) -> list[int]:
     return list(range(P))
 
 
+def value(named, y: int, x: int, t: int = 0, s: int = 0) -> int:
+    """What a number or an `Index` says to core (y, x) in iteration t of the innermost repeat and s of the outer one."""
+    if isinstance(named, int):
+        return named
+    place = (named.y[y] if named.y else 0) + (named.x[x] if named.x else 0) + named.step * t + named.outer * s
+    return int(named.table[place % len(named.table)])
+
+
 def half_product(A: np.ndarray, B: np.ndarray, P: int, order) -> np.ndarray:
     """``A @ B`` of float16 as P x P cores compute it, rounded to float16 after every multiply-add.
 

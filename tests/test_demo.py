@@ -28,8 +28,8 @@ def test_json_rows(capsys):
     (["--grid", "2", "2", "2"], "one or two numbers"),
     (["--device", "wse7"], "wse7"),
     (["--grid", "2000"], "2000 x 2000 cores does not fit wse2"),
-    (["--grid", "100000"], "rows = 100000: a mesh has at least 1 core a side, at most 4096"),
-    (["--grid", "200", "201"], "200 x 201 cores takes 8040000 moves"),
+    (["--grid", "100000"], "rows = 100000: a mesh has at least 1 core a side, at most 8192"),
+    (["--grid", "200", "201"], "200 x 201 cores takes 40200 steps"),
     (["--prompt", ""], "prompt is empty"),
     (["--model", "no-such-file.gguf"], "no-such-file.gguf"),
 ])  # fmt: skip

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import meshkernels as mk
-from meshkernels import algorithms
+from meshkernels.algorithms import known
+from meshkernels.readers.lockstep import walk
 from tests import oracle
 
-REDUCTIONS = list(algorithms.known("reduce"))
+REDUCTIONS = list(known("reduce"))
 
 
 @given(
@@ -52,7 +53,8 @@ def test_ktree_of_any_levels_and_uneven_groups(tree, op, axis, broadcast):
 def test_broadcast_reaches_every_core(reduce, axis):
     """Not only the root that the result is collected from."""
     from meshkernels.algorithms.gemv import allreduce
-    from meshkernels.execute.lockstep import move_values, spread
+    from meshkernels.readers.lockstep import move_values, spread
+
 
     mesh = mk.Mesh(5, 7)
     plan = allreduce(mesh, 9, axis=axis, reduce=reduce)
@@ -60,8 +62,7 @@ def test_broadcast_reaches_every_core(reduce, axis):
     buffer = plan.buffers["y"]
     state = {"y": spread(values, buffer.shape[1]).copy()}
     for step in plan.steps:
-        for move in step.moves:
-            move_values(plan, move, state)
+        move_values(plan, step, state)
     on_cores = np.moveaxis(state["y"], 0, 3).reshape(5, 7, -1)[..., :9]
     expected = np.broadcast_to(values[:, :, 0].sum(axis, keepdims=True), (5, 7, 9))
     assert np.array_equal(on_cores, expected)
@@ -100,7 +101,7 @@ def test_published_order_of_the_two_phase_tree(P, G):
 def test_axis_one_reads_the_transposed_placement():
     """Alternating the axis chains products without moving a vector between axes."""
     plan = mk.schedule("ktree", mk.Mesh(2, 3), 6, 4, axis=1)
-    _, _, holds = next(plan.walk())
+    _, _, holds = next(walk(plan))
     tile = holds["W"][1, 2, 0]  # core (y, x) = (1, 2) holds input block x = 2, output block y = 1
     assert divmod(int(tile), plan.operands["W"].grid[1]) == (2, 1)
     assert plan.operands["x"].grid == (1, 3)

@@ -26,7 +26,7 @@ from meshkernels.execute import cpu, kernels, pack, workers
 from meshkernels.execute.microkernel import chain_ahead
 from meshkernels.mesh import Mesh
 from meshkernels.placed import Placed
-from meshkernels.schedule import RingOrder
+from meshkernels.schedules import RingOrder
 
 WIDTHS = list(cpu.SIMD)
 BFLOAT = ml_dtypes.bfloat16

@@ -226,7 +226,7 @@ def test_operands_that_do_not_match_are_refused_by_the_executor_itself():
     def ones(*shape):
         return np.ones(shape, np.float32)
 
-    order = meshgemm(Mesh(2), 5, 8, 7).order
+    order = meshgemm(Mesh(2), 5, 8, 7).proof.order
     calls = [
         lambda: kernels.ring_product(ones(5, 9), ones(8, 7), order),
         lambda: kernels.ring_product(ones(5, 8), ones(9, 7), order),

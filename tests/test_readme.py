@@ -8,9 +8,10 @@ import pytest
 
 import meshkernels as mk
 from bench.readme import BLOCK, output
-from meshkernels import algorithms
-from meshkernels.schedule import Move, Reduction, Step, Values
-from meshkernels.traffic import Traffic, chain
+from meshkernels.algorithms import _FAMILIES
+from meshkernels.algorithms.reduction import Reduction
+from meshkernels.schedules import Move, Multicast, Permute, Reduce, RingOrder, Step, Values, line
+from tests.handmade import any_order
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
@@ -49,7 +50,7 @@ def fox():
     names: dict = {}
     exec(_block("def fox"), names)
     yield names["fox"]
-    del algorithms._FAMILIES["gemm"]["fox"]
+    del _FAMILIES["gemm"]["fox"]
 
 
 def test_an_algorithm_in_one_function(fox):
@@ -61,55 +62,42 @@ def test_an_algorithm_in_one_function(fox):
         fused, ledger = mk.gemm(A, B, mesh, algorithm="fox", ledger=True)
         assert fused.tobytes() == mk.gemm(A, B, mesh, algorithm="fox", method="lockstep").tobytes()
         np.testing.assert_allclose(fused, A @ B, rtol=1e-4, atol=1e-5)
-        mk.schedule("fox", mesh, M, K, N).check()
+        order = mk.verify(mk.schedule("fox", mesh, M, K, N)).order
+        assert isinstance(order, RingOrder) and sorted(order.blocks.tolist()) == list(range(P)), "derived, not declared"
+    assert len(_block("def fox").strip().splitlines()) <= 20
     assert ledger.hops_per_step == P - 1 and ledger.macs.sum() == M * K * N
     assert mk.compliance(ledger, "wse2").fails == "L"
     with pytest.raises(mk.MeshError, match="fox needs a square mesh, not 2 x 3"):
         mk.gemm(A, B, mk.Mesh(2, 3), algorithm="fox")
 
 
-def test_a_schedule_without_an_order_still_runs(fox):
+def test_a_schedule_without_an_order_still_runs():
     """An arbitrary order of K: no compact description, executed step by step by default."""
-    from dataclasses import replace
-
-    from meshkernels.schedule import Multiply, Step
-
-    A, B = np.random.default_rng(1).standard_normal((2, 8, 8)).astype("f4")
-
-    def anyhow(mesh, M, K, N):
-        plan = fox(mesh, M, K, N)
-        steps = tuple(
-            Step(s.label, Multiply("panel", "B", "C") if s.multiply else None, s.moves) for s in plan.steps
-        )
-        return replace(plan, steps=steps, order=None)
-
-    mk.register("gemm", "anyhow")(anyhow)
-    try:
-        got = mk.gemm(A, B, mk.Mesh(4), algorithm="anyhow")
-        assert got.tobytes() == mk.gemm(A, B, mk.Mesh(4), algorithm="fox").tobytes()
-        assert mk.gemm(A, B, mk.Mesh(4), algorithm="anyhow", ledger=True)[1].macs.sum() == 512
-    finally:
-        del algorithms._FAMILIES["gemm"]["anyhow"]
+    A, B = np.random.default_rng(1).integers(-9, 9, (2, 8, 8)).astype(np.float32)
+    plan = any_order(mk.Mesh(4), 8, 8, 8)
+    assert mk.verify(plan).order is None
+    got, ledger = mk.run(plan, {"A": A, "B": B}, ledger=True)
+    assert np.array_equal(got, A @ B) and ledger.macs.sum() == 512
+    assert got.tobytes() == mk.gemm(A, B, mk.Mesh(4), algorithm=plan, method="lockstep").tobytes()
 
 
 def _scan(mesh, axis, width, *, op="add", broadcast=True):
-    """A reduction unlike the built-in ones: log-step shifts that combine, the sum ending on the last core."""
+    """A reduction unlike the built-in ones: log-step messages that combine, the sum ending on the last core."""
     size, steps, distance = mesh.length(axis), [], 1
+    own = [line(axis, range(mesh.length(axis))) for axis in (0, 1)]
     while distance < size:
-        source = np.arange(size - distance)
-        hand_on = Traffic("shift", size, source, source, source + distance, np.array([], int))
-        steps.append(Step("scan", moves=(Move("y", axis, (hand_on,), combine=op),)))
+        own[axis] = line(axis, [i + distance if i + distance < size else -1 for i in range(size)])
+        steps.append(Step("scan", moves=Move("y", Permute(*own), combine=op)))
         distance *= 2
-    return Reduction(Values((1, width)), tuple(steps), size - 1)
+    return Reduction(Values((1, width), copies=2), tuple(steps), size - 1)
 
 
 def _chain_and_hand_on(mesh, axis, width, *, op="add", broadcast=True):
     """The sum is complete on core 0, which hands it to core 1: the moves that do not combine matter too."""
-    size = mesh.length(axis)
-    collect = Step("chain", moves=(Move("y", axis, (chain(0, size),), combine=op),))
-    one = np.array([0])
-    hand_on = Step("hand on", moves=(Move("y", axis, (Traffic("shift", size, one, one, one + 1, one),)),))
-    return Reduction(Values((1, width)), (collect, hand_on), 1)
+    collect = Step("chain", moves=Move("y", Reduce(axis, 0), combine=op))
+    to_one = line(axis, [0 if i == 1 else -1 for i in range(mesh.length(axis))])
+    hand_on = Step("hand on", moves=Move("y", Multicast(axis, to_one)))
+    return Reduction(Values((1, width), copies=2), (collect, hand_on), 1)
 
 
 @pytest.mark.parametrize("build", [_scan, _chain_and_hand_on])
@@ -121,11 +109,13 @@ def test_a_new_reduction_is_executed_as_it_says(build):
             for method in ("fused", "lockstep"):
                 assert np.array_equal(mk.gemv(x, W, mesh, reduce="mine", axis=axis, method=method), x @ W)
     finally:
-        del algorithms._FAMILIES["reduce"]["mine"]
+        del _FAMILIES["reduce"]["mine"]
 
 
 def test_names_are_taken_once():
     with pytest.raises(mk.MeshError, match="'cannon' is registered already"):
         mk.register("gemm", "cannon")
+    with pytest.raises(mk.MeshError, match="'cannon' is registered already in 'gemm'"):
+        mk.register("gemm_t", "cannon", replace=True)
     with pytest.raises(mk.MeshError, match="unknown family 'gem'; known: 'gemm'"):
         mk.register("gem", "x")

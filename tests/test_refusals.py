@@ -7,6 +7,11 @@ import meshkernels as mk
 
 A, B, x = np.ones((4, 6), np.float32), np.ones((6, 5), np.float32), np.ones(6, np.float32)
 mesh = mk.Mesh(3, 2)
+summa = mk.schedule("summa", mesh, 4, 6, 5)
+
+
+def cannon(on=mesh, N=5):
+    return mk.schedule("cannon", on, 4, 6, N)
 
 
 def _read_only(shape):
@@ -68,6 +73,25 @@ def _read_only(shape):
         (lambda: mk.count(3), TypeError, "a Schedule, not int"),
         (lambda: mk.gemm_t(A, mk.place(A, mesh), mesh), TypeError, "B is placed: gemm_t takes"),
         (lambda: mk.gemm(A, B, mesh, accumulate="foo"), mk.MeshError, "accumulate = foo: float32"),
+        (lambda: mk.gemm(A.astype("f8"), B.astype("f8"), mesh, accumulate="no such dtype"), mk.MeshError,
+         "accumulate = no such dtype: float64 operands are summed in float64"),
+        (lambda: mk.gemm(A, B, mesh, ring="natural"), mk.MeshError, "'meshgemm' takes no option ring"),
+        (lambda: mk.gemm(A, B, mesh, algorithm="hsumma", groups=2), mk.MeshError,
+         "groups = 2: 3 x 2 cores can be cut into 1"),
+        (lambda: mk.gemm(A, B, mesh, algorithm="cannon25d"), mk.MeshError, "P x c P cores .* not 3 x 2"),
+        (lambda: mk.gemm(A, B, mk.Mesh(2), algorithm="cannon25d", ring="square"), mk.MeshError,
+         "ring = 'square'; known"),
+        (lambda: mk.gemm(A, B, mesh, algorithm=cannon(mk.Mesh(2))), mk.MeshError, "wanted is a product on"),
+        (lambda: mk.gemm(A, B, mesh, algorithm=cannon(N=6)), mk.MeshError, "M, K, N = .4, 6, 6."),
+        (lambda: mk.gemm(A, B, mesh, algorithm=cannon(), ring=1), mk.MeshError, "takes no options"),
+        (lambda: mk.run("summa", {"A": A, "B": B}), TypeError, "run takes a Schedule, not str"),
+        (lambda: mk.run(summa, {"A": A}), mk.MeshError, "takes the operands A, B; given: A"),
+        (lambda: mk.run(summa, {"A": A, "B": A}), mk.MeshError, r"B is \(4, 6\); summa takes \(6, 5\)"),
+        (lambda: mk.run(summa, {"A": A, "B": B}, method="x"), mk.MeshError, "method = 'x'"),
+        (lambda: mk.run(summa, [A, B]), mk.MeshError, "given: list"),
+        (lambda: mk.verify(3), mk.ScheduleError, "verify takes a Schedule, not int"),
+        (lambda: mk.transpose(x, mesh), mk.MeshError, "A has 1 dimensions"),
+        (lambda: mk.alltoall(np.ones((3, 2, 3, 1)), mesh), mk.MeshError, r"\(3, 2, 2\)"),
         (lambda: mk.Ring.through([0.5, 1.2]), mk.MeshError, "visits each core"),
     ],
 )  # fmt: skip
@@ -93,13 +117,13 @@ def test_broken_schedule_is_caught():
     from dataclasses import replace
 
     good = mk.schedule("meshgemm", mk.Mesh(4), 8, 8, 8)
-    unaligned = replace(good, steps=tuple(step for step in good.steps if step.label != "align"))
-    from meshkernels.execute import lockstep
-
-    good.check()
-    with pytest.raises(mk.ScheduleError, match=r"core \(\d, \d\) does not hold"):
-        unaligned.check()
-    with pytest.raises(mk.ScheduleError, match=r"times .* are not 0 to 3, each once"):
-        replace(good, steps=good.steps[:-1]).check()
-    with pytest.raises(mk.ScheduleError, match=r"core \(\d, \d\) does not hold"):
-        lockstep.run(unaligned, {"A": np.eye(8), "B": np.eye(8)}, np.dtype(np.float64))
+    align, shift, last = good.program
+    mk.verify(good)
+    for program, says in (((shift, last), r"step 0 \(shift\): core \(\d, \d\) does not hold tiles of 'A' and 'B'"),
+                          ((align, shift), "does not hold all contributions"), ((align, last), "does not hold all"),
+                          ((align, shift, last, last), "adds more contributions .* than there are")):  # fmt: skip
+        broken = replace(good, program=program)
+        for call in (mk.verify, mk.count, lambda s: mk.run(s, {"A": np.eye(8), "B": np.eye(8)}),
+                     lambda s: mk.gemm(np.eye(8), np.eye(8), mk.Mesh(4), algorithm=s, method="lockstep")):  # fmt: skip
+            with pytest.raises(mk.ScheduleError, match=says):
+                call(broken)

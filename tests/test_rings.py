@@ -5,7 +5,7 @@ import pytest
 
 import meshkernels as mk
 from meshkernels.errors import MeshError
-from meshkernels.traffic import shift
+from meshkernels.schedules import Shift
 from tests import oracle
 
 #: Published tables: ring order, send, recv for P = 5 .. 8.
@@ -63,7 +63,7 @@ def test_each_directed_link_carries_one_flow(P):
         step = 1 if ring.send[core] > core else -1
         links += [(at, at + step) for at in range(core, ring.send[core], step)]
     assert len(links) == len(set(links)) == 2 * (P - 1), "every directed link, once"
-    assert shift(ring).link_load().max() == 1
+    assert Shift(0, ring).flows(1, P).link_load().max() == 1
 
 
 def test_two_hops_are_the_least():

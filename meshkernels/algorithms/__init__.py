@@ -1,10 +1,12 @@
 """The algorithms, one short module each; every module of this package registers what it defines.
 
-Three families, by what the schedule builder takes:
+Five families, by what the schedule builder takes:
 
 * ``"gemm"``: ``f(mesh, M, K, N) -> Schedule`` for C[M, N] = A[M, K] B[K, N];
 * ``"gemm_t"``: the same for C[M, N] = A[M, K] B[N, K]^T;
-* ``"reduce"``: ``f(mesh, axis, width, *, op, broadcast, **options) -> Reduction``, the steps that combine the buffer
+* ``"transpose"``: ``f(mesh, M, N) -> Schedule`` for A[M, N]^T;
+* ``"alltoall"``: ``f(mesh, n, *, axis) -> Schedule``, an exchange of ``n`` elements between all cores of a line;
+* ``"reduce"``: ``f(mesh, axis, width, *, op, broadcast, **options) -> Reduction``, what combines the buffer
   ``"y"`` of ``width`` elements per core along every line of an axis; `meshkernels.algorithms.gemv` uses them.
 """
 
@@ -16,25 +18,45 @@ from collections.abc import Callable
 
 from meshkernels.errors import MeshError
 
-_FAMILIES: dict[str, dict[str, Callable]] = {"gemm": {}, "gemm_t": {}, "reduce": {}}
+_FAMILIES: dict[str, dict[str, Callable]] = {
+    "gemm": {}, "gemm_t": {}, "reduce": {}, "transpose": {}, "alltoall": {},
+}  # fmt: skip
 
 
-def register(family: str, name: str) -> Callable[[Callable], Callable]:
+def register(family: str, name: str, *, replace: bool = False) -> Callable[[Callable], Callable]:
     """Decorator: make a schedule builder known under ``name`` to the verbs and the demo.
+
+    Args:
+        family: ``"gemm"``, ``"gemm_t"``, ``"reduce"``, ``"transpose"`` or ``"alltoall"``.
+        name: what users call it.
+        replace: take the name from a builder of the same family that has it, as when a notebook's cell is run again.
 
     Raises:
         MeshError: an unknown family, or a name that is taken.
     """
     if family not in _FAMILIES:
         raise MeshError(f"unknown family {family!r}; known: {', '.join(map(repr, _FAMILIES))}")
-    if any(name in members for members in _FAMILIES.values()):
-        raise MeshError(f"an algorithm called {name!r} is registered already")
+    taken = next((known for known, members in _FAMILIES.items() if name in members), None)
+    if taken is not None and not (replace and taken == family):
+        remedy = "" if taken != family else "; replace=True takes its place"
+        raise MeshError(f"an algorithm called {name!r} is registered already in {taken!r}{remedy}")
 
     def add(build: Callable) -> Callable:
         _FAMILIES[family][name] = build
         return build
 
     return add
+
+
+def algorithms() -> dict[str, tuple[str, ...]]:
+    """The names of all algorithms, by family.
+
+    Examples:
+        >>> import meshkernels as mk
+        >>> mk.algorithms()["gemm_t"]
+        ('gemm_t', 'meshgemm_t')
+    """
+    return {family: tuple(members) for family, members in _FAMILIES.items()}
 
 
 def known(family: str) -> dict[str, Callable]:

@@ -17,19 +17,22 @@ import numpy as np
 from meshkernels.algorithms import register
 from meshkernels.mesh import Mesh, Tiling
 from meshkernels.rings import Ring
-from meshkernels.schedule import (
-    LazySteps,
+from meshkernels.schedules import (
+    Collect,
+    Index,
     Move,
     Multiply,
-    RingOrder,
+    Place,
+    Repeat,
     Schedule,
+    Shift,
     Step,
+    Task,
     Tiles,
     Values,
-    collect_rows,
-    place,
+    line,
+    settled,
 )
-from meshkernels.traffic import shift
 
 
 def compute_shift(name: str, mesh: Mesh, M: int, K: int, N: int, along_x: Ring, along_y: Ring) -> Schedule:
@@ -37,48 +40,49 @@ def compute_shift(name: str, mesh: Mesh, M: int, K: int, N: int, along_x: Ring, 
     L = mesh.lcm
     q, p = L // mesh.cols, L // mesh.rows
     A, B, C = Tiling((M, K), (mesh.rows, L)), Tiling((K, N), (L, mesh.cols)), Tiling((M, N), mesh.shape)
-    y, x = np.arange(mesh.rows)[:, None, None], np.arange(mesh.cols)[None, :, None]
+    y, x = line(0, range(mesh.rows)), line(1, range(mesh.cols))
 
     # A lies in its natural order: core x holds blocks x q .. x q + q - 1. That names the blocks of the ring.
     ring = (along_x.order[:, None] * q + np.arange(q)).ravel()
     start_y, start_x = p * along_y.position, q * along_x.position
-    a_home = place(mesh, A, y, x * q + np.arange(q))
-    b_home = place(mesh, B, ring[start_y[:, None, None] + np.arange(p)], x)
+    buffers = {
+        "A": Tiles("A", q, Place(y, Index(range(L), x=q * np.arange(mesh.cols), step=1)), copies=2),
+        "B": Tiles("B", p, Place(Index(ring, y=start_y, step=1), x), copies=2),
+        "C": Values(C.tile),
+    }
 
     # Alignment: row y turns its ring of A until core (y, x) holds the tile with block start_y + start_x.
-    skew_a, skew_b = start_y // q % mesh.cols, start_x // p % mesh.rows
-    both_x, both_y = (shift(along_x), shift(along_x.reversed())), (shift(along_y), shift(along_y.reversed()))
-    rounds = int(max(_turns(skew_a, mesh.cols).max(), _turns(skew_b, mesh.rows).max()))
+    turns_a, turns_b = (turns(skew, size) for skew, size in (
+        (start_y // q % mesh.cols, mesh.cols), (start_x // p % mesh.rows, mesh.rows)))
+    most = int(max(abs(turns_a).max(), abs(turns_b).max()))
+    align = Step("align", moves=(Move("A", Shift(1, along_x, rounds(0, turns_a, most))),
+                                 Move("B", Shift(0, along_y, rounds(1, turns_b, most)))))  # fmt: skip
 
-    def align(r: int) -> Step:
-        turn_a = Move("A", 1, both_x, _direction(skew_a, mesh.cols, r))
-        turn_b = Move("B", 0, both_y, _direction(skew_b, mesh.rows, r))
-        return Step("align", moves=(turn_a, turn_b))
-
-    def compute_and_shift(t: int) -> Step:
-        next_a = Move("A", 1, both_x, np.where((start_y - t) % q == 0, 0, -1))
-        next_b = Move("B", 0, both_y, np.where((start_x - t) % p == 0, 0, -1))
-        moves = (next_a, next_b) if t < L - 1 else ()  # the last tiles stay: nobody needs them again
-        return Step("shift", Multiply("A", "B", "C", range(t, t + 1)), moves)
-
-    return Schedule(
-        name, mesh, {"A": A, "B": B}, C,
-        {"A": Tiles("A", q, a_home, copies=2), "B": Tiles("B", p, b_home, copies=2), "C": Values(C.tile)},
-        LazySteps(rounds + L, lambda i: align(i) if i < rounds else compute_and_shift(i - rounds)),
-        collect_rows(mesh),
-        order=RingOrder(ring[-np.arange(L)], A.tile[1], -start_y % L, -start_x % L, *C.tile),
-    )  # fmt: skip
+    # Core (y, x) multiplies block start_y + start_x - t; a tile moves on when its first block has been used.
+    multiply = Multiply("A", "B", "C", *(
+        Index(range(n), y=start_y, x=start_x, step=-1) if n > 1 else 0 for n in (q, p)))
+    onwards = (Move("A", Shift(1, along_x, every(q, y=start_y))), Move("B", Shift(0, along_y, every(p, x=start_x))))
+    last = Step("shift", settled(multiply, L - 1))  # the last tiles stay: nobody needs them again
+    program = (Repeat(most, align), Repeat(L - 1, Step("shift", multiply, onwards)), last)
+    return Schedule(name, Task("product", ("A", "B")), mesh, {"A": A, "B": B}, C, buffers, program,
+                    Collect("C", Place(y, x)))  # fmt: skip
 
 
-def _turns(skew: np.ndarray, size: int) -> np.ndarray:
-    """Ring steps that each line needs, the shorter way round."""
-    return np.minimum(skew, size - skew)
+def turns(skew: np.ndarray, size: int) -> np.ndarray:
+    """Ring steps that each line needs, the shorter way round: negative is backwards."""
+    return np.where(skew <= size - skew, -skew, size - skew)
 
 
-def _direction(skew: np.ndarray, size: int, done: int) -> np.ndarray:
-    """Which way each line turns in round ``done``: 0 forwards, 1 backwards (takes ``skew`` steps), -1 idle."""
-    backwards = skew <= size - skew
-    return np.where(_turns(skew, size) <= done, -1, np.where(backwards, 1, 0))
+def every(n: int, **start: np.ndarray) -> int | Index:
+    """1 in every n-th iteration t, those in which ``start - t`` is a multiple of n, and 0 in the others."""
+    return Index((1, *[0] * (n - 1)), **start, step=-1) if n > 1 else 1
+
+
+def rounds(axis: int, by: np.ndarray, most: int) -> Index:
+    """Line i shifts by one, in the direction of ``by[i]``, in the first ``abs(by[i])`` of ``most`` rounds."""
+    table = np.repeat((1, 0, -1, 0), max(most, 1))
+    start = np.where(by < 0, 2, 0) * max(most, 1) + max(most, 1) - abs(by)
+    return Index(table, **{"yx"[axis]: start}, step=1)
 
 
 @register("gemm", "cannon")

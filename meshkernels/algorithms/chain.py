@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from meshkernels.algorithms import register
 from meshkernels.algorithms.ktree import tree
+from meshkernels.algorithms.reduction import Reduction
 from meshkernels.mesh import Mesh
-from meshkernels.schedule import Move, Reduction, Step, Values
-from meshkernels.traffic import chain, multicast
+from meshkernels.schedules import Move, Multicast, Reduce, Step, Values
 
 
 @register("reduce", "chain")
@@ -24,7 +24,7 @@ def two_sided(mesh: Mesh, axis: int, width: int, *, op: str = "add", broadcast: 
 def pipeline(mesh: Mesh, axis: int, width: int, *, op: str = "add", broadcast: bool = True) -> Reduction:
     """Stream from one end of the line to the other, then broadcast back."""
     last = mesh.length(axis) - 1
-    steps = [Step("reduce", moves=(Move("y", axis, (chain(last, last + 1),), combine=op),))]
+    steps = [Step("reduce", moves=Move("y", Reduce(axis, last), combine=op))]
     if broadcast:
-        steps.append(Step("broadcast", moves=(Move("y", axis, (multicast(last, last + 1),)),)))
+        steps.append(Step("broadcast", moves=Move("y", Multicast(axis, last))))
     return Reduction(Values((1, width), copies=2), tuple(steps), last)

@@ -13,8 +13,9 @@ from __future__ import annotations
 import numpy as np
 
 from meshkernels.algorithms import find
+from meshkernels.algorithms.reduction import Reduction
 from meshkernels.mesh import Mesh, Tiling, ceil_div
-from meshkernels.schedule import Multiply, Reduction, Schedule, SplitSum, Step, Tiles, place
+from meshkernels.schedules import Collect, Copy, Index, Multiply, Place, Schedule, Step, Task, Tiles, line
 
 
 def gemv(mesh: Mesh, K: int, N: int, *, axis: int = 0, reduce: str = "ktree", **options) -> Schedule:
@@ -29,27 +30,32 @@ def gemv(mesh: Mesh, K: int, N: int, *, axis: int = 0, reduce: str = "ktree", **
     size, lines = mesh.length(axis), mesh.lines(axis)
     reduction: Reduction = find("reduce", reduce)(mesh, axis, ceil_div(N, lines), **options)
     x, W, y = Tiling((1, K), (1, size)), Tiling((K, N), (size, lines)), Tiling((1, N), (1, lines))
-    here, line = np.indices(mesh.shape)[:: 1 if axis == 0 else -1, ..., None]  # place on the line; which line
-    return Schedule(
-        reduce, mesh, {"x": x, "W": W}, y,
-        {"x": Tiles("x", 1, place(mesh, x, 0 * here, here)),
-         "W": Tiles("W", 1, place(mesh, W, here, line)),
-         "y": reduction.values},
-        (Step("multiply", Multiply("x", "W", "y", accumulate=False)), *reduction.steps),
-        collect=_on_root(mesh, axis, reduction), output="y", order=SplitSum(axis),
-    )  # fmt: skip
+    here, across = line(axis, range(size)), line(1 - axis, range(lines))
+    buffers = {"x": Tiles("x", 1, Place(0, here)), "W": Tiles("W", 1, Place(here, across)), "y": reduction.values}
+    multiply = Step("multiply", Multiply("x", "W", "y", piece=None, accumulate=False))
+    return Schedule(reduce, Task("product", ("x", "W")), mesh, {"x": x, "W": W}, y, buffers,
+                    (multiply, *reduction.program), _collect(mesh, axis, reduction, 0, across))  # fmt: skip
 
 
-def allreduce(mesh: Mesh, width: int, *, axis: int = 0, reduce: str = "ktree", **options) -> Schedule:
-    """Combine ``width`` elements per core along every line of ``axis``; nothing is multiplied."""
-    reduction: Reduction = find("reduce", reduce)(mesh, axis, width, **options)
-    return Schedule(
-        reduce, mesh, {}, None, {"y": reduction.values}, reduction.steps,
-        collect=_on_root(mesh, axis, reduction), output="y", order=SplitSum(axis),
-    )  # fmt: skip
+def allreduce(mesh: Mesh, width: int, *, axis: int = 0, reduce: str = "ktree", op: str = "add", **options) -> Schedule:
+    """Combine ``width`` elements per core along every line of ``axis``; the operand's block (y, x) is core (y, x)'s."""
+    reduction: Reduction = find("reduce", reduce)(mesh, axis, width, op=op, **options)
+    x = Tiling((mesh.rows, mesh.cols * width), mesh.shape)
+    result = Tiling((1, mesh.cols * width), (1, mesh.cols)) if axis == 0 else Tiling((mesh.rows, width), (mesh.rows, 1))
+    y_place, x_place = line(0, range(mesh.rows)), line(1, range(mesh.cols))
+    buffers = {"x": Tiles("x", 1, Place(y_place, x_place)), "y": reduction.values}
+    down, across = (0, x_place) if axis == 0 else (y_place, 0)
+    return Schedule(reduce, Task("allreduce", ("x",), op, axis), mesh, {"x": x}, result, buffers,
+                    (Step("load", Copy("x", "y", piece=None)), *reduction.program),
+                    _collect(mesh, axis, reduction, down, across))  # fmt: skip
 
 
-def _on_root(mesh: Mesh, axis: int, reduction: Reduction) -> np.ndarray:
-    """`Schedule.collect` of a vector: ``(lines, pieces)``, the pieces of every line on its root."""
-    core = np.arange(mesh.cores).reshape(mesh.shape).take([reduction.root or 0], axis=axis).reshape(-1, 1)
-    return core + mesh.cores * np.arange(reduction.values.pieces)
+def _collect(mesh: Mesh, axis: int, reduction: Reduction, down: int | Index, across: int | Index) -> Collect:
+    """The result of every line, from its root."""
+    root = np.full(mesh.length(axis), -1)
+    root[reduction.root or 0] = 0
+    if isinstance(down, int):  # on the root alone
+        down = line(axis, root)
+    else:
+        across = line(axis, root)
+    return Collect("y", Place(down, across), whole=True)

@@ -19,11 +19,11 @@ import numpy as np
 
 import perfmodel
 from meshkernels.algorithms import register
+from meshkernels.algorithms.reduction import Reduction
 from meshkernels.arguments import as_count, as_groups
 from meshkernels.errors import MeshError
 from meshkernels.mesh import Mesh
-from meshkernels.schedule import Move, Reduction, Step, Values
-from meshkernels.traffic import multicast, reduce
+from meshkernels.schedules import Move, Multicast, Reduce, Step, Values, line
 
 
 def cut(members: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -121,13 +121,15 @@ def tree(mesh: Mesh, axis: int, width: int, groups: Sequence[int], op: str, broa
     size = mesh.length(axis)
     members, steps = np.arange(size), []
     for count in (*groups, 1):
-        parts = [(members[a:z].tolist(), int(m - a)) for a, m, z in zip(*cut(members, count))]
-        steps.append(Step("reduce", moves=(Move("y", axis, (reduce(size, parts),), combine=op),)))
-        members = members[cut(members, count)[1]]
-    root = int(members[0])
+        first, middle, end = cut(members, count)
+        root = np.full(size, -1)
+        root[members] = np.repeat(members[middle], end - first)
+        steps.append(Step("reduce", moves=Move("y", Reduce(axis, line(axis, root)), combine=op)))
+        members = members[middle]
+    last = int(members[0])
     if broadcast:
-        steps.append(Step("broadcast", moves=(Move("y", axis, (multicast(root, size),)),)))
-    return Reduction(Values((1, width), copies=2), tuple(steps), root)
+        steps.append(Step("broadcast", moves=Move("y", Multicast(axis, last))))
+    return Reduction(Values((1, width), copies=2), tuple(steps), last)
 
 
 @register("reduce", "ktree")

@@ -13,7 +13,7 @@ from meshkernels.algorithms import register
 from meshkernels.algorithms.cannon import compute_shift
 from meshkernels.mesh import Mesh
 from meshkernels.rings import Ring
-from meshkernels.schedule import Schedule
+from meshkernels.schedules import Schedule
 
 
 @register("gemm", "meshgemm")

@@ -10,12 +10,14 @@ References:
 
 from __future__ import annotations
 
+import numpy as np
+
 from meshkernels.algorithms import register
+from meshkernels.algorithms.reduction import Reduction
 from meshkernels.errors import MeshError
 from meshkernels.mesh import Mesh, ceil_div
 from meshkernels.rings import Ring
-from meshkernels.schedule import Move, Reduction, Step, Values
-from meshkernels.traffic import shift
+from meshkernels.schedules import Index, Move, Repeat, Shift, Step, Values
 
 
 @register("reduce", "ring")
@@ -29,10 +31,13 @@ def ring(mesh: Mesh, axis: int, width: int, *, op: str = "add", broadcast: bool 
         raise MeshError("broadcast = False: a ring all-reduce has no root to leave the result on; use 'ktree'")
     size = mesh.length(axis)
     cycle = Ring.interleaved(size)
-    neighbours = (shift(cycle),)
-    position = cycle.position
-    rounds = range(size - 1)
-    scatter = [Move("y", axis, neighbours, piece=(position - s) % size, combine=op) for s in rounds]
-    gather = [Move("y", axis, neighbours, piece=(position + 1 - s) % size) for s in rounds]
-    steps = [Step("reduce-scatter", moves=(m,)) for m in scatter] + [Step("all-gather", moves=(m,)) for m in gather]
-    return Reduction(Values((1, ceil_div(width, size)), size, copies=2), tuple(steps), None)
+    neighbours = Shift(axis, cycle)
+
+    def chunk(ahead: int) -> Index:
+        """Core i sends the chunk of its ring position plus ``ahead``, less one in each round."""
+        return Index((np.arange(size) + ahead) % size, **{"yx"[axis]: cycle.position}, step=-1)
+
+    scatter = Step("reduce-scatter", moves=Move("y", neighbours, chunk(0), combine=op))
+    gather = Step("all-gather", moves=Move("y", neighbours, chunk(1)))
+    rounds = (Repeat(size - 1, scatter), Repeat(size - 1, gather)) if size > 1 else ()
+    return Reduction(Values((1, ceil_div(width, size)), size, copies=2), rounds, None)

@@ -10,60 +10,60 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from meshkernels.algorithms import register
 from meshkernels.mesh import Mesh, Tiling
-from meshkernels.schedule import (
-    LazySteps,
+from meshkernels.schedules import (
+    Collect,
+    Index,
     Move,
+    Multicast,
     Multiply,
-    RingOrder,
+    Place,
+    Relay,
+    Repeat,
     Schedule,
     Step,
+    Task,
     Tiles,
     Values,
-    collect_rows,
-    place,
+    line,
 )
-from meshkernels.traffic import Traffic, multicast, relay
 
 
-def broadcast_panels(name: str, mesh: Mesh, M: int, K: int, N: int, send: Callable[..., Traffic]) -> Schedule:
-    """SUMMA with panels sent by ``send(root, size)``."""
+def broadcast_panels(name: str, mesh: Mesh, M: int, K: int, N: int, send: type[Multicast]) -> Schedule:
+    """SUMMA with panels sent by routes of kind ``send``."""
     L = mesh.lcm
     q, p = L // mesh.cols, L // mesh.rows
     A, B, C = Tiling((M, K), (mesh.rows, L)), Tiling((K, N), (L, mesh.cols)), Tiling((M, N), mesh.shape)
-    y, x = np.arange(mesh.rows)[:, None, None], np.arange(mesh.cols)[None, :, None]
+    y, x = line(0, range(mesh.rows)), line(1, range(mesh.cols))
+    buffers = {
+        "A": Tiles("A", q, Place(y, Index(range(L), x=q * np.arange(mesh.cols), step=1))),
+        "B": Tiles("B", p, Place(Index(range(L), y=p * np.arange(mesh.rows), step=1), x)),
+        "A panel": Tiles("A", copies=2), "B panel": Tiles("B", copies=2), "C": Values(C.tile),
+    }
 
-    def broadcast(k: int) -> Step:
-        """Panel k travels while panel k - 1 is multiplied; the first step only sends, the last only multiplies."""
-        multiply = Multiply("A panel", "B panel", "C", range(k - 1, k)) if k > 0 else None
-        if k == L:
-            return Step("multiply", multiply)
-        along_row = Move("A", 1, (send(k // q, mesh.cols),), piece=k % q, into="A panel", slot=0)
-        along_col = Move("B", 0, (send(k // p, mesh.rows),), piece=k % p, into="B panel", slot=0)
-        return Step("broadcast", multiply, (along_row, along_col))
+    def panels(first: int) -> list[Move]:
+        """Panel ``first + t`` on its way: from slot k % q of core k // q of each row, and the same down the columns."""
+        k = (np.arange(L) + first) % L
+        return [Move(operand, send(axis, Index(k // n, step=1)), Index(k % n, step=1), f"{operand} panel", 0)
+                for operand, axis, n in (("A", 1, q), ("B", 0, p))]  # fmt: skip
 
-    return Schedule(
-        name, mesh, {"A": A, "B": B}, C,
-        {"A": Tiles("A", q, place(mesh, A, y, x * q + np.arange(q))),
-         "B": Tiles("B", p, place(mesh, B, y * p + np.arange(p), x)),
-         "A panel": Tiles("A", copies=2), "B panel": Tiles("B", copies=2), "C": Values(C.tile)},
-        LazySteps(L + 1, broadcast), collect_rows(mesh),
-        order=RingOrder(np.arange(L), A.tile[1], 0 * y.ravel(), 0 * x.ravel(), *C.tile),
-    )  # fmt: skip
+    multiply = Multiply("A panel", "B panel", "C")
+    program = (Step("broadcast", moves=panels(0)), Repeat(L - 1, Step("broadcast", multiply, panels(1))),
+               Step("multiply", multiply))  # fmt: skip
+    return Schedule(name, Task("product", ("A", "B")), mesh, {"A": A, "B": B}, C, buffers, program,
+                    Collect("C", Place(y, x)))  # fmt: skip
 
 
 @register("gemm", "summa")
 def summa(mesh: Mesh, M: int, K: int, N: int) -> Schedule:
     """SUMMA with a routing path per root."""
-    return broadcast_panels("summa", mesh, M, K, N, multicast)
+    return broadcast_panels("summa", mesh, M, K, N, Multicast)
 
 
 @register("gemm", "summa_relay")
 def summa_relay(mesh: Mesh, M: int, K: int, N: int) -> Schedule:
     """SUMMA with panels relayed by software."""
-    return broadcast_panels("summa_relay", mesh, M, K, N, relay)
+    return broadcast_panels("summa_relay", mesh, M, K, N, Relay)

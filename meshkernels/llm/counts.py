@@ -15,11 +15,11 @@ import numpy as np
 
 from meshkernels.algorithms import gemv as vector
 from meshkernels.errors import DeviceLimitError
-from meshkernels.ledger import count
 from meshkernels.llm.cache import KVCache, balanced
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.plan import Collective, Operation, Plan, Product, decode_plan, prefill_plan
 from meshkernels.mesh import MOST_CORES, Mesh
+from meshkernels.readers.ledger import count
 from meshkernels.verbs import schedule
 
 

@@ -15,7 +15,8 @@ from meshkernels.execute import kernels
 from meshkernels.kept import remember
 from meshkernels.llm.team import Team
 from meshkernels.mesh import Mesh
-from meshkernels.schedule import ChainSum, RingOrder
+from meshkernels.readers.fused import whole_vector_sums
+from meshkernels.schedules.order import ChainSum, RingOrder
 from meshkernels.verbs import schedule
 
 
@@ -23,9 +24,10 @@ from meshkernels.verbs import schedule
 def tree(mesh: Mesh, axis: int) -> tuple[np.ndarray, np.ndarray, int]:
     """The additions of a K-tree along ``axis``: ``(dst, src, root)``, to be done in order."""
     plan = vector.allreduce(mesh, 1, axis=axis)
-    reduces = [move.traffic[0] for step in plan.steps for move in step.moves if move.combine]
-    dst, src = (np.concatenate([getattr(t, end) for t in reduces], dtype=np.int64) for end in ("target", "source"))
-    return dst, src, int(reduces[-1].roots[0])
+    found = whole_vector_sums(plan)
+    assert found is not None, "a K-tree streams whole vectors"
+    dst, src, root = found
+    return dst, src, int(root[0])
 
 
 class AllReduce:
@@ -74,7 +76,7 @@ class Gemm:
 @remember
 def ring_order(mesh: Mesh, M: int, K: int, N: int) -> RingOrder:
     """In which order MeshGEMM's cores meet the blocks of K."""
-    order = schedule("meshgemm", mesh, M, K, N).order
+    order = schedule("meshgemm", mesh, M, K, N).proof.order
     assert isinstance(order, RingOrder)
     return order
 
@@ -82,7 +84,7 @@ def ring_order(mesh: Mesh, M: int, K: int, N: int) -> RingOrder:
 @remember
 def chain_order(mesh: Mesh, M: int, K: int, N: int) -> np.ndarray:
     """``(N,)`` the column of cores at which dist-GEMM-T adds up each column of the result."""
-    order = schedule("gemm_t", mesh, M, K, N).order
+    order = schedule("gemm_t", mesh, M, K, N).proof.order
     assert isinstance(order, ChainSum)
     return np.repeat(order.roots, order.col_tile)[:N]
 

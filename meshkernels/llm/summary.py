@@ -8,8 +8,6 @@ from textwrap import fill
 from typing import Any
 
 import perfmodel
-from meshkernels.algorithms import gemm_t
-from meshkernels.compliance import as_device
 from meshkernels.errors import DeviceLimitError, MeshError
 from meshkernels.kept import physical_memory
 from meshkernels.llm import counts
@@ -17,7 +15,8 @@ from meshkernels.llm.handover import Transfer, handover
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.model import Llama
 from meshkernels.llm.plan import Plan, decode_plan, prefill_plan
-from meshkernels.mesh import Mesh
+from meshkernels.mesh import Mesh, require_walkable
+from meshkernels.readers.compliance import as_device
 
 #: The wafers that predictions are made for, the larger one last.
 WAFERS = ("wse2", "wse3")
@@ -116,8 +115,7 @@ def fit_host(*layouts: Layout) -> None:
                             f"a factor")
         for op in prefill_plan(layout, 1).layer:
             for product in op.products:
-                if product.verb == "gemm_t":
-                    gemm_t.check(product.mesh)
+                require_walkable(product.mesh)
 
 
 def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, itemsize: int = 2) -> int:

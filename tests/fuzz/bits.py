@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 import meshkernels as mk
-from meshkernels import algorithms
+from meshkernels.algorithms import known
 from tests.fuzz import judge
 from tests.fuzz.operands import in_child
 from tests.fuzz.ready import DTYPES, dtype
+from tests.handmade import fitting
 
 QUICK = 16
-GEMMS, REDUCES = list(algorithms.known("gemm")), list(algorithms.known("reduce"))
+REDUCES = list(known("reduce"))
 #: Products of a case: they share a child.
 PRODUCTS = 60
 
@@ -45,7 +46,7 @@ def _compare(random: np.random.Generator) -> None:
     A, B = values(random, (M, K), name), values(random, (K, N), name)
     more: dict = {"accumulate": "float16"} if name == "float16" and random.random() < 0.4 else {}
     if kind == 0:
-        more["algorithm"] = GEMMS[random.integers(len(GEMMS))]
+        more["algorithm"] = random.choice(fitting("gemm", mesh))
         fused, stepped = (mk.gemm(A, B, mesh, method=m, **more) for m in ("fused", "lockstep"))
     elif kind == 1:
         B = np.ascontiguousarray(B.T)

@@ -18,7 +18,7 @@ QUICK = 4
 #: What a process may hold after any number of calls, operands and the interpreter included: on a machine with 24 GB.
 WHOLE = 1500 << 20
 #: Beside what may be kept: schedules, and what the allocator has not given back.
-SLACK = 48 << 20
+SLACK = 96 << 20
 
 
 def resident() -> int:

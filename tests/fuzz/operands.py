@@ -9,16 +9,17 @@ from collections.abc import Callable
 import numpy as np
 
 import meshkernels as mk
-from meshkernels import algorithms
+from meshkernels.algorithms import known
 from meshkernels.llm import prepared
 from tests import oracle
 from tests.fuzz import child, judge
 from tests.fuzz.ready import DTYPES, dtype
+from tests.handmade import fitting
 
 QUICK = 12
 #: Products of a case: they share a child.
 PRODUCTS = 60
-GEMMS, REDUCES = list(algorithms.known("gemm")), list(algorithms.known("reduce"))
+REDUCES = list(known("reduce"))
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _held: list[mmap.mmap] = []
@@ -74,7 +75,7 @@ def _product(random: np.random.Generator) -> str:
     if kind == 0:
         A_, B_ = place(A, random), place(B, random)
         out = place(np.zeros((M, N), A.dtype), random)
-        algorithm = GEMMS[random.integers(len(GEMMS))]
+        algorithm = random.choice(fitting("gemm", mesh))
         found = mk.gemm(A_, B_, mesh, algorithm=algorithm, out=out if random.integers(2) else None)
     elif kind == 1:
         A_, B_ = place(A, random), place(np.ascontiguousarray(B.T), random)

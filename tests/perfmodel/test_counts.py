@@ -8,7 +8,7 @@ import pytest
 
 import meshkernels as mk
 import perfmodel as pm
-from meshkernels.ledger import count
+from meshkernels.readers.ledger import count
 from perfmodel import counts, counts_reduce
 
 FIELDS = ["steps", "hops", "stages", "words", "word_hops", "colours", "bytes_per_core"]

@@ -19,9 +19,10 @@ import numpy as np
 
 import perfmodel
 from meshkernels.errors import DeviceLimitError, MeshTypeError
-from meshkernels.ledger import Ledger, count
 from meshkernels.mesh import Mesh
-from meshkernels.schedule import Schedule
+from meshkernels.readers.ledger import Ledger, count
+from meshkernels.schedules.routes import Permute
+from meshkernels.schedules.steps import Multiply, Schedule, unrolled
 
 MINIMUM_BALANCE = 0.5
 
@@ -119,13 +120,24 @@ def _on_fabric(mesh: Mesh, device: perfmodel.Device) -> bool:
 
 def latency_limit(ledger: Ledger, device: perfmodel.Device) -> float:
     """Cycles that the critical path may cost: the limit of L in the module's text."""
-    steps, mesh = ledger.schedule.steps, ledger.mesh
-    lines = {mesh.length(move.axis) for step in steps for move in step.moves if move.combine}
-    if not lines:
-        return 2 * device.alpha * int(np.count_nonzero(ledger.step_hops))
-    products = sum(step.multiply is not None for step in steps)
-    P = max(lines)
-    return max(1, products) * 2 * (device.alpha * P + device.beta * sqrt(P)) + 2 * device.alpha * products
+    schedule, mesh = ledger.schedule, ledger.mesh
+    limit, still, lines, products = 0.0, 0, 0, 0  # of the stretch since the last computation
+    for (step, _, _), hops in zip(unrolled(schedule.program), ledger.step_hops.tolist()):
+        if step.compute:
+            limit += _allowed(device, still, lines, products)
+            still, lines, products = 0, 0, any(isinstance(op, Multiply) for op in step.compute)
+        still += hops > 0
+        for move in step.moves:
+            if move.combine:
+                lines = max(lines, max(mesh.shape) if isinstance(move.route, Permute) else mesh.length(move.route.axis))
+    return limit + _allowed(device, still, lines, products)
+
+
+def _allowed(device: perfmodel.Device, steps: int, line: int, product: int) -> float:
+    """Cycles for what happens between two computations: one reduction over ``line`` cores, or ``steps`` that move."""
+    if not line:
+        return 2 * device.alpha * steps
+    return 2 * (device.alpha * line + device.beta * sqrt(line)) + 2 * device.alpha * product
 
 
 def as_device(device: perfmodel.Device | str) -> perfmodel.Device:

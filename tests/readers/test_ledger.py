@@ -1,84 +1,159 @@
 """The ledger against a message-by-message count, hand-derived counts, and the published closed forms."""
 
+import json
 from collections import defaultdict
+from itertools import pairwise
 from math import lcm
 
 import numpy as np
 import pytest
 
 import meshkernels as mk
-from meshkernels import algorithms
-from meshkernels.ledger import EAST, NORTH, SOUTH, WEST, walked_macs
-from meshkernels.schedule import Tiles
+from meshkernels.algorithms import known
+from meshkernels.readers.ledger import EAST, NORTH, SOUTH, WEST, walked_macs
+from meshkernels.readers.lockstep import walk
+from meshkernels.schedules import Multicast, Permute, Reduce, Relay, Shift, Tiles
 from tests import oracle
+from tests.handmade import bent_allreduce
 
-GEMMS = list(algorithms.known("gemm"))
-REDUCTIONS = list(algorithms.known("reduce"))
+GEMMS = list(known("gemm"))
+REDUCTIONS = list(known("reduce"))
 GRIDS = [(1, 1), (1, 5), (2, 2), (3, 3), (4, 4), (5, 5), (8, 8), (3, 2), (4, 6), (5, 3), (6, 9)]
 
 
 def _schedules(rows, cols):
     mesh = mk.Mesh(rows, cols)
-    for name in (*GEMMS, "gemm_t"):
-        yield mk.schedule(name, mesh, 13, 17, 11)
-    for name in REDUCTIONS:
-        for axis in (0, 1):
+    for name in (*GEMMS, *known("gemm_t")):
+        if name != "cannon25d":
+            yield mk.schedule(name, mesh, 13, 17, 11)
+    if cols % rows == 0 and rows % (cols // rows) == 0:
+        for ring in ("natural", "interleaved"):
+            yield mk.schedule("cannon25d", mesh, 13, 17, 11, ring=ring)
+    yield mk.schedule("transpose", mesh, 13, 17)
+    for axis in (0, 1):
+        yield mk.schedule("alltoall", mesh, 3, axis=axis)
+        for name in REDUCTIONS:
             yield mk.schedule(name, mesh, 17, 11, axis=axis)
+    for row_first in (False, True):
+        yield bent_allreduce(mesh, 3, row_first)
 
 
-def _by_message(schedule):
-    """Send every message of every step on its own, link by link and router by router."""
+def _messages(mesh, route):
+    """``(source, ends, axis)`` of every message: sending core, cores at its ends, axis or None where it may bend."""
+    if isinstance(route, Permute):
+        for y, x in np.ndindex(*mesh.shape):
+            to = oracle.value(route.y, y, x), oracle.value(route.x, y, x)
+            if min(to) >= 0 and to != (y, x):
+                yield (y, x), [to], None
+        return
+    for line in range(mesh.lines(route.axis)):
+        def core(place, line=line):
+            return (place, line) if route.axis == 0 else (line, place)
+
+        if isinstance(route, Shift):
+            paths = []
+            for cycle in route.cycles:
+                for i, place in enumerate(cycle):
+                    paths.append([place, cycle[(i + oracle.value(route.by, *core(place))) % len(cycle)]])
+        else:
+            named = [oracle.value(route.root if isinstance(route, Reduce) else route.source, *core(place))
+                     for place in range(mesh.length(route.axis))]  # fmt: skip
+            paths = []
+            for root in sorted(set(named) - {-1}):
+                group = sorted({place for place, each in enumerate(named) if each == root} | {root})
+                if type(route) is Multicast:
+                    if len(group) > 1:
+                        yield core(root), [core(group[0]), core(group[-1])], route.axis
+                    continue
+                up, down = [p for p in group if p >= root], [p for p in reversed(group) if p <= root]
+                paths += [up[::-1], down[::-1]] if isinstance(route, Reduce) else [up, down]
+        for path in paths:
+            for a, b in pairwise(path):
+                if a != b:
+                    yield core(a), [core(b)], route.axis
+
+
+def _way(source, end, row_first):
+    """Cores that a message passes, ends included."""
+    (y, x), (to_y, to_x), way = source, end, [source]
+    for axis in (1, 0) if row_first else (0, 1):
+        while (x != to_x) if axis == 1 else (y != to_y):
+            x, y = (x + (1 if to_x > x else -1), y) if axis == 1 else (x, y + (1 if to_y > y else -1))
+            way.append((y, x))
+    return way
+
+
+def _by_message(schedule, stored, summed):
+    """Send every message of every step on its own, link by link and router by router; in words, bytes and messages."""
     mesh = schedule.mesh
-    links, routers = np.zeros((4, *mesh.shape), int), defaultdict(set)
-    words = hops = stages = 0
+    links, routers = np.zeros((3, 4, *mesh.shape), int), defaultdict(set)
+    sent, hops, stages = np.zeros(3, int), 0, 0
     for step in schedule.steps:
         step_hops = step_stages = 0
         for move in step.moves:
             held = schedule.buffers[move.buffer]
-            h, w = schedule.operands[held.operand].tile if isinstance(held, Tiles) else held.shape
-            pieces = held.depth if isinstance(held, Tiles) else held.pieces
-            size = h * w * (pieces if move.piece is None else 1)
-            for line in range(mesh.lines(move.axis)):
-                use = 0 if move.use is None else move.use[line]
-                if use < 0:
-                    continue
-                t = move.traffic[use]
-                chain = defaultdict(lambda: (0, 0))  # longest dependent path that ends at a core
-                for source, low, high in zip(t.source, t.low, t.high):
-                    ends = [low, high] if t.kind == "multicast" else [low + high - source]
-                    words += size
-                    for end in ends:
-                        step_direction = 1 if end > source else -1
-                        for at in range(source, end, step_direction):
-                            direction = (SOUTH if step_direction > 0 else NORTH) if move.axis == 0 else (
-                                EAST if step_direction > 0 else WEST)
-                            links[direction, *((at, line) if move.axis == 0 else (line, at))] += size
-                        dependent = t.kind in ("relay", "reduce")
-                        path = chain[source] if dependent else (0, 0)
-                        touched = 1 if dependent or move.combine else 0
-                        ends_at = (path[0] + abs(end - source), path[1] + touched)
-                        chain[end] = max(chain[end][0], ends_at[0]), max(chain[end][1], ends_at[1])
-                    for core in range(low, high + 1):
-                        where = (core, line) if move.axis == 0 else (line, core)
-                        routers[where].add((move.axis, source, low, high, t.kind == "multicast"))
-                step_hops = max([step_hops, *(c[0] for c in chain.values())])
-                step_stages = max([step_stages, *(c[1] for c in chain.values())])
+            tiles = isinstance(held, Tiles)
+            h, w = schedule.operands[held.operand].tile if tiles else held.shape
+            n = h * w * ((held.depth if tiles else held.pieces) if move.slot is None else 1)
+            size = np.array([n, n * (stored if tiles or held.dtype == "stored" else summed), 1])
+            dependent = isinstance(move.route, (Relay, Reduce))
+            chain = defaultdict(lambda: (0, 0))  # longest dependent path that ends at a core
+            for source, ends, axis in _messages(mesh, move.route):
+                sent += size
+                touched = set()
+                for end in ends:
+                    way = _way(source, end, move.route.row_first if axis is None else True)
+                    touched |= set(way)
+                    for (y, x), (to_y, to_x) in pairwise(way):
+                        direction = (SOUTH if to_y > y else NORTH) if x == to_x else (EAST if to_x > x else WEST)
+                        links[:, direction, y, x] += size
+                    path = chain[source] if dependent else (0, 0)
+                    handled = 1 if dependent or move.combine else 0
+                    ends_at = (path[0] + len(way) - 1, path[1] + handled)
+                    chain[end] = max(chain[end][0], ends_at[0]), max(chain[end][1], ends_at[1])
+                turns = None if axis is not None else move.route.row_first
+                for core in touched:
+                    routers[core].add((axis, source, tuple(sorted(ends)), type(move.route) is Multicast, turns))
+            step_hops = max([step_hops, *(c[0] for c in chain.values())])
+            step_stages = max([step_stages, *(c[1] for c in chain.values())])
         hops, stages = hops + step_hops, stages + step_stages
     colours = np.zeros(mesh.shape, int)
     for core, paths in routers.items():
         colours[core] = len(paths)
-    return {"links": links, "words": words, "hops": hops, "stages": stages, "colours": colours}
+    return {"links": links, "sent": sent, "hops": hops, "stages": stages, "colours": colours}
 
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_message_by_message(grid):
     for schedule in _schedules(*grid):
-        counted, expected = mk.count(schedule), _by_message(schedule)
-        assert np.array_equal(counted.link_words, expected["links"]), schedule.name
-        assert counted.words == expected["words"]
-        assert counted.critical_hops == expected["hops"]
-        assert counted.stages == expected["stages"]
-        assert np.array_equal(counted.colours_per_core, expected["colours"])
+        counted, expected = mk.count(schedule, np.float16, np.float32), _by_message(schedule, 2, 4)
+        for n, kind in enumerate(("words", "bytes", "messages")):
+            assert np.array_equal(getattr(counted, f"link_{kind}"), expected["links"][n]), (schedule.name, kind)
+            assert getattr(counted, kind) == expected["sent"][n], (schedule.name, kind)
+        assert counted.critical_hops == expected["hops"], schedule.name
+        assert counted.stages == expected["stages"], schedule.name
+        assert np.array_equal(counted.colours_per_core, expected["colours"]), schedule.name
+
+
+@pytest.mark.parametrize("name", ["summa", "gemm_t", "transpose"])
+def test_the_ledger_as_a_plain_mapping(name):
+    shape = (13, 17) if name == "transpose" else (13, 17, 11)
+    ledger = mk.count(mk.schedule(name, mk.Mesh(3, 2), *shape), np.float16, np.float32)
+    found = json.loads(json.dumps(ledger.to_dict()))
+    assert found["bytes"] == ledger.bytes and found["messages"] == ledger.messages and found["algorithm"] == name
+    sides = [found["links"]["bytes"][side] for side in ("east", "west", "south", "north")]
+    assert np.array_equal(sides, ledger.link_bytes)
+    assert sum(found["step_hops"]) == found["critical_hops"] and (found["itemsize"], found["accumulator"]) == (2, 4)
+
+
+def test_a_word_is_as_wide_as_its_buffer_says():
+    """gemm_t on 2 x 3 cores: B moves as it is stored, partial sums as wide as sums are."""
+    schedule = mk.schedule("gemm_t", mk.Mesh(3, 2), 6, 6, 6)
+    narrow, wide = mk.count(schedule, np.float16, np.float16), mk.count(schedule, np.float16, np.float32)
+    tiles = 2 * 2 * 3 * 2 * 3  # two shifts of two tiles of 1 x 3 on each of 3 x 2 cores
+    sums = 2 * 3 * 3 * 2  # in each of three steps two sums of 2 x 1 cross the one link of each of three rows
+    assert narrow.words == wide.words == tiles + sums
+    assert narrow.bytes == 2 * (tiles + sums) and wide.bytes == 2 * tiles + 4 * sums
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -100,21 +175,24 @@ def test_every_core_computes_its_share(grid):
     for schedule in _schedules(*grid):
         macs = mk.count(schedule).macs
         assert np.array_equal(macs, walked_macs(schedule))
-        assert macs.sum() == (17 * 11 if schedule.output == "y" else 13 * 17 * 11)
+        products = schedule.task.kind in ("product", "product_t")
+        assert macs.sum() == products * (17 * 11 if schedule.result.shape[0] == 1 else 13 * 17 * 11)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("name", GEMMS)
+@pytest.mark.parametrize("name", [name for name in GEMMS if name != "cannon25d"])
 def test_each_core_meets_each_block_of_k_once(grid, name):
     schedule = mk.schedule(name, mk.Mesh(*grid), 13, 17, 11)
     L = lcm(*grid)
     met = np.zeros((*grid, L), int)
-    for _, step, holds in schedule.walk():
-        if step.multiply:
-            for _, a, b in schedule.handles(step.multiply, holds):
-                assert np.array_equal(a // L, np.broadcast_to(np.arange(grid[0])[:, None], grid)), "its own row of A"
-                assert np.array_equal(b % grid[1], np.broadcast_to(np.arange(grid[1]), grid)), "its own column of B"
-                np.add.at(met, (*np.indices(grid), a % L), 1)
+    for _, step, holds in walk(schedule):
+        for op in step.compute:
+            for y, x in np.ndindex(*grid):
+                a = holds[op.left][y, x, oracle.value(op.left_slot, y, x)]
+                b = holds[op.right][y, x, oracle.value(op.right_slot, y, x)]
+                assert a // L == y and b % grid[1] == x, "its own row of A and its own column of B"
+                assert a % L == b // grid[1]
+                met[y, x, a % L] += 1
     assert np.all(met == 1)
 
 
@@ -122,26 +200,27 @@ def test_each_core_meets_each_block_of_k_once(grid, name):
 def test_published_alignment(P):
     """The tiles of W after alignment are ind[i][j] = rho(pi(i) + pi(j)); rows turn min(pi, P - pi) times."""
     schedule = mk.schedule("meshgemm", mk.Mesh(P), P, P, P)
-    aligned = next(holds for _, step, holds in schedule.walk() if step.multiply)
+    aligned = next(holds for _, step, holds in walk(schedule) if step.compute)
     expected = [[oracle.rho(oracle.pi(i, P) + oracle.pi(j, P), P) for j in range(P)] for i in range(P)]
     assert (aligned["B"][..., 0] // P).tolist() == expected
     assert (aligned["A"][..., 0] % P).tolist() == expected
     rounds = [step for step in schedule.steps if step.label == "align"]
-    turns = np.array([step.moves[0].use >= 0 for step in rounds]).sum(axis=0)
-    assert turns.tolist() == [min(oracle.pi(y, P), P - oracle.pi(y, P)) for y in range(P)]
+    turns = [sum(abs(oracle.value(step.moves[0].route.by, y, 0)) for step in rounds) for y in range(P)]
+    assert turns == [min(oracle.pi(y, P), P - oracle.pi(y, P)) for y in range(P)]
     assert len(rounds) == P // 2
 
 
 @pytest.mark.parametrize(("P", "table"), [(5, "0r 1f 1r 2f 2r"), (6, "0r 1f 1r 2f 2r 3f"), (7, "0r 1f 1r 2f 2r 3f 3r")])
 def test_published_skew_directions(P, table):
     schedule = mk.schedule("meshgemm", mk.Mesh(P), P, P, P)
-    use = np.array([step.moves[0].use for step in schedule.steps if step.label == "align"])
+    by = np.array([[oracle.value(step.moves[0].route.by, y, 0) for y in range(P)]
+                   for step in schedule.steps if step.label == "align"])  # fmt: skip
     for row, entry in enumerate(table.split()):
         turns, direction = int(entry[0]), entry[1]
-        moved = use[use[:, row] >= 0, row]
+        moved = by[by[:, row] != 0, row]
         assert len(moved) == turns
         tied = 2 * turns == P  # both ways are as short
-        assert tied or all(moved == (0 if direction == "f" else 1))
+        assert tied or all(moved == (1 if direction == "f" else -1))
 
 
 @pytest.mark.parametrize("P", [4, 5, 8, 16, 33])
@@ -185,7 +264,7 @@ def test_two_phase_tree_closed_forms(P, G, g, r1, R):
     """H = r1 + (G // 2) g + max(R, P - 1 - R) and S = r1 + G // 2, counted from the schedule."""
     schedule = mk.schedule("ktree", mk.Mesh(P, 1), P, 1, groups=G)
     ledger = mk.count(schedule)
-    assert schedule.steps[-1].moves[0].traffic[0].roots[0] == R
+    assert schedule.steps[-1].moves[0].route.source == R
     assert ledger.critical_hops == r1 + (G // 2) * g + max(R, P - 1 - R)
     assert ledger.stages == r1 + G // 2
     assert ledger.colours == (5 if G > 2 else 4), "published for WSE-3: 2 + 2 + 1"

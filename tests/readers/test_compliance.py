@@ -61,11 +61,20 @@ def test_a_gpu_is_no_mesh():
 def test_idle_steps_do_not_buy_latency():
     from dataclasses import replace
 
-    from meshkernels.schedule import Step
+    from meshkernels.schedules import Repeat, Step
 
     slow = mk.schedule("cannon", mk.Mesh(16), 64, 64, 64)
-    padded = replace(slow, steps=(*slow.steps, *[Step("rest")] * 2000))
+    padded = replace(slow, program=(*slow.program, Repeat(2000, Step("rest"))))
     assert mk.compliance(padded, "wse2").fails == mk.compliance(slow, "wse2").fails == "L"
+
+
+def test_a_reduction_buys_its_latency_once():
+    """2.5D on natural rings: 32 steps of up to 63 hops, and one reduction over 128 cores. The limit is two hops a step
+    that moves (34 of alignment and copies, 31 shifts), and for the reduction 2 (128 + 60 sqrt 128), twice over."""
+    natural, interleaved = (mk.compliance(mk.schedule("cannon25d", mk.Mesh(64, 128), 256, 256, 256, ring=ring), "wse2")
+                            for ring in ("natural", "interleaved"))
+    assert natural["L"].limit < 520 and natural["L"].measured > 4000 and "L" in natural.fails
+    assert "L" not in interleaved.fails
 
 
 def test_off_the_fabric_says_so():

@@ -1,0 +1,335 @@
+"""The mesh-stepping loop: all cores compute, then every tile moves to the neighbour that the schedule names.
+
+Operand tiles move as handles (block ids); numbers that cores computed move as numbers. Everything that arrives in a
+step is fetched before anything of it is put down. ``copy_tiles=True`` moves the tiles' numbers too, as the
+mesh does: the same bits, and in every step a read and a write of both operands in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from meshkernels.execute import kernels
+from meshkernels.mesh import Mesh, ceil_div
+from meshkernels.schedules.buffers import Tiles, Values
+from meshkernels.schedules.motion import Arrival, arrival, deliver, groups, pick, slots_at, streams
+from meshkernels.schedules.routes import Reduce, Shift
+from meshkernels.schedules.steps import Copy, Move, Multiply, Schedule, Step, settled, unrolled
+from meshkernels.schedules.verify import Holdings
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """What an observer sees after the computation of a step, before its moves.
+
+    Attributes:
+        index: number of the step.
+        step: the `Step`.
+        holds: for each buffer of tiles ``(rows, cols, depth)``: ids of the blocks that each core holds, or -1.
+        values: for each buffer of numbers ``(pieces, rows, cols, h, w)``.
+
+    The arrays of values are live, and all are read-only: copy what should outlast the call.
+    """
+
+    index: int
+    step: Step
+    holds: dict[str, np.ndarray]
+    values: dict[str, np.ndarray]
+
+
+class Tracker:
+    """Which tiles every core holds, step by step."""
+
+    def __init__(self, schedule: Schedule):
+        self.schedule, self.mesh = schedule, schedule.mesh
+        self.held = {name: Holdings.of_tiles(schedule.mesh, tiles) for name, tiles in schedule.buffers.items()
+                     if isinstance(tiles, Tiles)}
+
+    def ids(self, buffer: str, slot: Any = None, t: int = 0, s: int = 0) -> np.ndarray:
+        """Block ids in a slot of each core, ``(rows, cols)``, or in all ``(rows, cols, depth)``; -1: none."""
+        across = self.schedule.operands[self.schedule.buffers[buffer].operand].grid[1]  # type: ignore[union-attr]
+        down, right, held = self.held[buffer].settle().values()
+        if slot is not None:
+            down, right, held = (pick(part, slots_at(slot, t, s))[:, :, 0] for part in (down, right, held))
+        ids = np.where(held, down.astype(np.int64) * across + right, -1)
+        return np.broadcast_to(ids, (*self.mesh.shape, *ids.shape[2:]))
+
+    def arrivals(self, step: Step, t: int, s: int) -> list[tuple[str, Arrival | Any, list[np.ndarray]]]:
+        """What the moves of tiles bring, fetched before anything arrives; whole shifts are done at once."""
+        found, written = [], {move.target for move in step.moves}
+        for move in step.moves:
+            if move.buffer in self.held and not move.whole_shift:
+                place = arrival(move, self.mesh, t, s)
+                fetched = [place.fetch(part) for part in self.held[move.buffer].settle().values()]
+                if move.buffer in written:  # these may be views of it
+                    fetched = [part.copy() for part in fetched]
+                found.append((move.target, place, fetched))
+        return found
+
+    def move(self, step: Step, t: int, s: int) -> None:
+        """Carry out the moves of tiles of a step."""
+        for name, place, fetched in self.arrivals(step, t, s):
+            held = self.held[name].settle()
+            held |= {key: deliver(place, held[key], new, self.mesh) for key, new in zip(held, fetched)}
+        for move in step.moves:
+            if move.buffer in self.held and move.whole_shift:
+                self.held[move.buffer].shift(move.route, t, s)  # type: ignore[arg-type]
+
+
+def _whole_shift(move: Move) -> bool:
+    return isinstance(move.route, Shift) and move.target == move.buffer and move.slot is None
+
+
+def walk(schedule: Schedule) -> Iterator[tuple[int, Step, dict[str, np.ndarray]]]:
+    """Step through the movement of the tiles without computing anything.
+
+    Yields:
+        ``(i, step, holds)`` before each step: ``holds[buffer]`` is ``(rows, cols, depth)``, the ids of the operand
+        blocks that each core holds, -1 where there is none.
+    """
+    tracker = Tracker(schedule)
+    for i, (step, t, s) in enumerate(unrolled(schedule.program)):
+        yield i, settled(step, t, s), {name: tracker.ids(name) for name in tracker.held}
+        tracker.move(step, t, s)
+
+
+def run(schedule: Schedule, operands: dict[str, np.ndarray], accumulate: np.dtype,
+        observe: Callable[[Snapshot], object] | None = None, copy_tiles: bool = False) -> np.ndarray:  # fmt: skip
+    """Execute ``schedule`` step by step.
+
+    Args:
+        schedule: what to do, verified.
+        operands: the whole matrices by operand name, of one dtype.
+        accumulate: dtype of sums; float16 rounds after every multiply-add.
+        observe: called with a `Snapshot` in every step.
+        copy_tiles: move the numbers of the tiles from core to core, not only their handles.
+
+    Returns:
+        The result, whole, in the precision that sums are kept in (float32 for float16).
+    """
+    half = accumulate == np.float16
+    wide = np.dtype(np.float32) if half else accumulate
+    tiles = {name: schedule.operands[name].cut(matrix) for name, matrix in operands.items()}
+    values = zeros(schedule, wide)
+    tracker = Tracker(schedule)
+    stores = {name: tiles[schedule.buffers[name].operand] for name in tracker.held}  # type: ignore[union-attr]
+    copies: dict[str, np.ndarray] = {}
+    if copy_tiles:  # a copy per core: (rows, cols, depth, h, w)
+        copies = {name: np.where(tracker.ids(name)[..., None, None] < 0, 0, stores[name][tracker.ids(name)])
+                  for name in tracker.held}  # fmt: skip
+    for index, (step, t, s) in enumerate(unrolled(schedule.program)):
+        for op in step.compute:
+            names = (op.left, op.right) if isinstance(op, Multiply) else (op.source,)
+            slots = (op.left_slot, op.right_slot) if isinstance(op, Multiply) else (op.slot,)
+            found = [_tiles(schedule, name, slot, t, s, tracker, stores, copies) for name, slot in zip(names, slots)]
+            _compute(op, slots_at(op.piece, t, s), found, values[op.into], half)
+        if observe:
+            holds = {name: tracker.ids(name).copy() for name in tracker.held}
+            observe(Snapshot(index, settled(step, t, s), _read_only(holds), _read_only(values)))
+        places = [arrival(move, schedule.mesh, t, s) for move in step.moves if move.buffer in copies]
+        fetched = [place.fetch(copies[place.move.buffer]).copy() for place in places]
+        for place, numbers in zip(places, fetched):
+            _deliver(place, copies[place.move.target], numbers, schedule.mesh)
+        move_values(schedule, step, values, half, t, s)
+        tracker.move(step, t, s)
+    return collect(schedule, values)
+
+
+def zeros(schedule: Schedule, dtype: np.dtype) -> dict[str, np.ndarray]:
+    """The buffers of numbers ``(pieces, rows, cols, h, w)``, as they are before the first step."""
+    return {name: np.zeros((_useful_pieces(schedule, name, held), *schedule.mesh.shape, *held.shape), dtype)
+            for name, held in schedule.buffers.items() if isinstance(held, Values)}  # fmt: skip
+
+
+def collect(schedule: Schedule, values: dict[str, np.ndarray]) -> np.ndarray:
+    """The whole result, from the cores that hold its blocks."""
+    held, mesh, grid = values[schedule.collect.buffer], schedule.mesh, schedule.result.grid
+    pieces, _, _, h, w = held.shape
+    slots = 1 if schedule.collect.whole else pieces
+    down, across = (np.moveaxis(np.broadcast_to(part, (*mesh.shape, slots)), 2, 0)
+                    for part in schedule.collect.place.at(mesh, slots))
+    taken = (down >= 0) & (across >= 0)
+    if schedule.collect.whole:  # (cores, h, pieces * w)
+        y, x = np.nonzero(taken[0])
+        blocks = held[:, y, x].transpose(1, 2, 0, 3).reshape(len(y), h, pieces * w)[..., : schedule.result.tile[1]]
+    else:
+        blocks = held[taken]
+    ids = (down * grid[1] + across)[taken]
+    if not np.array_equal(ids, np.arange(len(ids))):
+        ordered = np.empty_like(blocks)
+        ordered[ids] = blocks
+        blocks = ordered
+    return schedule.result.join(blocks)
+
+
+def _useful_pieces(schedule: Schedule, name: str, held: Values) -> int:
+    """Pieces of a buffer that are not wholly padding: of a vector cut into more pieces than it has elements."""
+    if name != schedule.collect.buffer or not schedule.collect.whole:
+        return held.pieces
+    return max(1, min(held.pieces, ceil_div(schedule.result.tile[1], max(1, held.shape[1]))))
+
+
+def spread(tiles: np.ndarray, width: int) -> np.ndarray:
+    """Cut tiles ``(..., h, w)`` into pieces ``(pieces, ..., h, width)``, the last one padded with zeros."""
+    pieces = max(1, ceil_div(tiles.shape[-1], max(1, width)))
+    if pieces == 1 and tiles.shape[-1] == width:
+        return tiles[None]
+    padded = np.zeros((*tiles.shape[:-1], pieces * width), tiles.dtype)
+    padded[..., : tiles.shape[-1]] = tiles
+    return np.moveaxis(padded.reshape(*tiles.shape[:-1], pieces, width), -2, 0)
+
+
+def _read_only(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    views = {name: array.view() for name, array in arrays.items()}
+    for view in views.values():
+        view.flags.writeable = False
+    return views
+
+
+def _tiles(schedule: Schedule, name: str, slot: Any, t: int, s: int, tracker: Tracker, stores: dict[str, np.ndarray],
+           copies: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Tiles ``(n, h, w)`` and which of them each core uses, ``(cores,)``."""
+    if not copies:  # by block id
+        return stores[name], tracker.ids(name, slot, t, s).ravel()
+    own = copies[name]
+    slots = np.broadcast_to(np.asarray(slots_at(slot, t, s)), schedule.mesh.shape).ravel()
+    return own.reshape(-1, *own.shape[3:]), np.arange(schedule.mesh.cores) * own.shape[2] + slots
+
+
+def _compute(op: Multiply | Copy, piece: Any, tiles: list[tuple[np.ndarray, np.ndarray]], into: np.ndarray,
+             half: bool) -> None:  # fmt: skip
+    """One operation on every core; the only place where lockstep touches arithmetic of tiles."""
+    rows, cols, h, w = into.shape[1:]
+    if isinstance(op, Copy):
+        (store, ids), = tiles
+        blocks = (store.swapaxes(1, 2) if op.transposed else store)[ids].reshape(rows, cols, *(
+            store.shape[:0:-1] if op.transposed else store.shape[1:]))
+        _put(into, piece, blocks.astype(into.dtype, copy=False))
+        return
+    (left, ha), (right, hb) = tiles
+    width = right.shape[1 if op.transposed else 2]
+    straight = isinstance(piece, int) and w == width
+    if straight:
+        sums = into[piece]
+        if not op.accumulate:
+            sums[...] = 0
+    elif op.accumulate:
+        whole = into if piece is None else np.broadcast_to(piece, (rows, cols))
+        sums = _joined(into, width) if piece is None else into[whole, *np.ogrid[:rows, :cols]]
+    else:
+        sums = np.zeros((rows, cols, h, width), into.dtype)
+    kernels.tile_products(left, right, ha, hb, sums.reshape(rows * cols, *sums.shape[2:]), transposed=op.transposed,
+                          accumulate="float16" if half else None)  # fmt: skip
+    if not straight:
+        _put(into, piece, sums)
+
+
+def _joined(into: np.ndarray, width: int) -> np.ndarray:
+    """Pieces side by side, ``(rows, cols, h, width)``, a copy."""
+    pieces, rows, cols, h, w = into.shape
+    return np.ascontiguousarray(into.transpose(1, 2, 3, 0, 4).reshape(rows, cols, h, pieces * w)[..., :width])
+
+
+def _put(into: np.ndarray, piece: Any, blocks: np.ndarray) -> None:
+    """``blocks (rows, cols, h, w)`` go to one piece of each core, or are cut over all."""
+    if piece is None:
+        into[...] = spread(blocks, into.shape[4])
+    elif isinstance(piece, int):
+        into[piece] = blocks
+    else:
+        y, x = np.ogrid[: into.shape[1], : into.shape[2]]
+        into[np.broadcast_to(piece, into.shape[1:3]), y, x] = blocks
+
+
+def move_values(schedule: Schedule, step: Step, values: dict[str, np.ndarray], half: bool = False,
+                t: int = 0, s: int = 0) -> None:  # fmt: skip
+    """Carry out the moves of computed numbers of one step, in place.
+
+    Args:
+        values: buffers ``(pieces, rows, cols, h, w)``.
+        half: round every sum to float16.
+    """
+    views = {name: np.moveaxis(array, 0, 2) for name, array in values.items()}  # (rows, cols, pieces, h, w)
+    moves = [move for move in step.moves if move.buffer in values]
+    writes = [(move, *_incoming(move, schedule.mesh, views, half, t, s)) for move in moves]
+    for move, place, fetched in writes:
+        if place is not None:
+            _deliver(place, views[move.target], fetched, schedule.mesh)
+        else:
+            for put in fetched:
+                put()
+
+
+def _deliver(place: Any, array: np.ndarray, values: np.ndarray, mesh: Mesh) -> None:
+    """As `deliver`, always in place: one value for all cores goes to each of them."""
+    found = deliver(place, array, values, mesh)
+    if found is not array:
+        array[...] = found
+
+
+def _incoming(move: Move, mesh: Mesh, views: dict[str, np.ndarray], half: bool, t: int, s: int) -> tuple[Any, Any]:
+    """What one move brings: fetched, and combined with what is there."""
+    if isinstance(move.route, Reduce):
+        return None, list(_reduced(move, mesh, views, half, t, s))
+    place, sent, held = arrival(move, mesh, t, s), views[move.buffer], views[move.target]
+    place = _useful(place, sent.shape[2])
+    fetched = place.fetch(sent)
+    if not move.combine:
+        return place, fetched.copy()
+    if isinstance(place, Arrival):
+        mine = pick(held, place.slots)
+    else:
+        mine = held[place.to_y, place.to_x] if place.slots is None else held[place.to_y, place.to_x, place.slots]
+    return place, _combine(move.combine, mine, fetched, half)
+
+
+def _useful(place: Any, pieces: int) -> Any:
+    """The same without the messages of pieces that are wholly padding, which are not kept."""
+    if not isinstance(place, Arrival) or not isinstance(place.sent, np.ndarray) or place.sent.max() < pieces:
+        return place
+    slots = np.asarray(place.slots)
+    keep = slots < pieces if place.mask is None else (slots < pieces) & place.mask
+    clip = pieces - 1
+    return Arrival(place.move, place.source, keep, np.minimum(place.sent, clip), np.minimum(slots, clip))
+
+
+def _combine(op: str, mine: np.ndarray, arriving: np.ndarray, half: bool) -> np.ndarray:
+    both = np.add(mine, arriving) if op == "add" else np.maximum(mine, arriving)
+    return both.astype(np.float16).astype(mine.dtype) if half else both
+
+
+def _reduced(move: Move, mesh: Mesh, views: dict[str, np.ndarray], half: bool, t: int, s: int) -> Iterator[Callable]:
+    """The sums of a `Reduce`, each added up in the order of its streams; calls that put them where they belong."""
+    route = move.route
+    assert isinstance(route, Reduce)
+    size = mesh.length(route.axis)
+    along = {name: np.moveaxis(view, route.axis, 0) for name, view in views.items()}  # (P, lines, pieces, h, w)
+    slot = slots_at(move.slot, t, s)
+    source, target = along[move.buffer], along[move.target]
+    into = slots_at(move.into_slot, t, s)
+    into = slot if into is None else into
+    phases = route.phases(mesh, t, s)
+    for phase in np.unique(phases):
+        lines = np.flatnonzero(phases == phase)
+        lines_at = slice(None) if len(lines) == len(phases) else lines
+        for root, members in groups(route.along(int(phase), size)):
+            part = source[:, lines_at, slice(None) if slot is None else slice(slot, slot + 1)]
+            sums: dict[int, np.ndarray] = {}
+            for a, b in streams(root, members, route.low_first):
+                sums[b] = _combine(move.combine or "", sums.get(b, part[b]), sums.get(a, part[a]), half)
+            total = sums.get(root, part[root]).copy() if root not in sums else sums[root]
+            if isinstance(into, np.ndarray):
+                place = np.broadcast_to(np.moveaxis(into, route.axis, 0), (size, len(phases)))[root, lines]
+
+                def put(root=root, lines=lines, place=place, total=total):
+                    target[root, lines, place] = total[:, 0]
+            else:
+                chosen = slice(None) if into is None else slice(into, into + 1)
+
+                def put(root=root, lines=lines_at, chosen=chosen, total=total):
+                    target[root, lines, chosen] = total
+            yield put
