@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Iterator
 
@@ -61,6 +60,8 @@ def run(options: argparse.Namespace) -> int:
     print(f"block 0 of {checkpoint.path.name} on {mesh.rows} x {mesh.cols} cores, float32, {options.prompt!r}")
     print(table(rows))
     print("words sent: a message counts once, a multicast too; words x links: what all links carry.")
+    for reason in _fitting("gemm", mesh)[1] + _fitting("gemm_t", mesh)[1]:
+        print(f"left out: {reason}")
     print(f"PLMR: which of Parallelism, Latency, Memory, Routing fail on {options.device}, by these counts.")
     return 0
 
@@ -88,7 +89,7 @@ def projections(checkpoint: weights.Checkpoint, prompt: str) -> dict[str, tuple[
 def measure(mesh: mk.Mesh, checkpoint: weights.Checkpoint, prompt: str, device: str) -> Iterator[dict]:
     """One row per algorithm and projection: error against NumPy in float64, counts, verdict, host time."""
     products = projections(checkpoint, prompt)
-    gemms, gemm_ts = (list(_fitting(family, mesh)) for family in ("gemm", "gemm_t"))
+    gemms, gemm_ts = (_fitting(family, mesh)[0] for family in ("gemm", "gemm_t"))
     for name, (X, W) in products.items():
         exact = X.astype(np.float64) @ W.astype(np.float64)
         for algorithm in gemms:
@@ -112,15 +113,16 @@ def measure(mesh: mk.Mesh, checkpoint: weights.Checkpoint, prompt: str, device: 
         yield _row(f"QK^T {len(Q)}x{head}x{len(K)}", scores, exact, device)
 
 
-def _fitting(family: str, mesh: mk.Mesh) -> Iterator[str]:
-    """The algorithms that take a mesh of these proportions; says on stderr which do not."""
+def _fitting(family: str, mesh: mk.Mesh) -> tuple[list[str], list[str]]:
+    """The algorithms that take a mesh of these proportions, and why the others do not."""
+    names, reasons = [], []
     for algorithm in known(family):
         try:
             mk.schedule(algorithm, mesh, 1, 1, 1)
-        except mk.MeshError as error:
-            print(f"left out: {error}", file=sys.stderr)
-        else:
-            yield algorithm
+            names.append(algorithm)
+        except mk.MeshError as refusal:
+            reasons.append(str(refusal))
+    return names, reasons
 
 
 def _row(op: str, call, exact: np.ndarray, device: str) -> dict:
