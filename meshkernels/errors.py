@@ -15,7 +15,7 @@ class MeshTypeError(TypeError):
 
 
 class ScheduleError(RuntimeError):
-    """A schedule that breaks its own invariant: a core was told to use a tile that it does not hold."""
+    """A schedule that is no schedule, or does not compute what it says; the message names step, core and buffer."""
 
 
 class DeviceLimitError(MeshError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
@@ -20,7 +20,7 @@ from meshkernels.placed import Placed
 from meshkernels.readers import fused, lockstep
 from meshkernels.readers.compliance import as_device, require, require_fabric
 from meshkernels.readers.ledger import count
-from meshkernels.schedules import Schedule
+from meshkernels.schedules import Schedule, verify
 
 Observer = Callable[[Any], object]
 
@@ -253,7 +253,7 @@ def run(schedule: Schedule, operands: Mapping[str, ArrayLike], *, accumulate: DT
     """
     if not isinstance(schedule, Schedule):
         raise MeshTypeError(f"run takes a Schedule, not {type(schedule).__name__}")
-    schedule.proof  # noqa: B018  (refuses a schedule that is wrong, before its parts are looked at)
+    verify(schedule)  # refuses a schedule that is wrong, before its parts are looked at
     if not isinstance(operands, Mapping) or set(operands) != set(schedule.operands):
         given = ", ".join(map(str, operands)) if isinstance(operands, Mapping) else type(operands).__name__
         raise MeshError(f"{schedule.name} takes the operands {', '.join(schedule.operands)}; given: {given}")
@@ -300,12 +300,15 @@ def _plan(family: str, algorithm: str | Schedule, mesh: Mesh, *shape: int, **opt
         _expect(algorithm, family, as_mesh(mesh), shape, options)
         return algorithm
     build = find(family, algorithm)
+    for name, value in options.items():
+        if not isinstance(value, Hashable):
+            raise MeshTypeError(f"{name} = {value!r}: an option is a number, a name or a tuple")
     return _build(build, family, algorithm, as_mesh(mesh), shape, tuple(sorted(options.items())))
 
 
 def _expect(given: Schedule, family: str, mesh: Mesh, shape: tuple[int, ...], options: dict[str, Any]) -> None:
     """Refuse a schedule that is not for this product."""
-    given.proof  # noqa: B018  (a wrong one is refused before its parts are looked at)
+    verify(given)  # a wrong one is refused before its parts are looked at
     kind = {"gemm": "product", "gemm_t": "product_t"}[family]
     if options:
         raise MeshError(f"a schedule takes no options, only the name of an algorithm does: {', '.join(options)}")
@@ -337,14 +340,14 @@ def _fresh(build: Callable[..., Schedule], family: str, algorithm: str, mesh: Me
 def _build(*arguments: Any) -> Schedule:
     """A schedule that is built and verified once; what the proof found is kept with it."""
     plan = _fresh(*arguments)
-    plan.proof  # noqa: B018
+    verify(plan)
     return plan
 
 
 @remember
 def _allreduce(mesh: Mesh, width: int, options: tuple[tuple[str, Any], ...]) -> Schedule:
     plan = vector.allreduce(mesh, width, **dict(options))
-    plan.proof  # noqa: B018
+    verify(plan)
     return plan
 
 
@@ -372,7 +375,7 @@ def _execute(plan: Schedule, operands: dict[str, np.ndarray | Placed], row: int 
              accumulate: DTypeLike | None, out: np.ndarray | None, ledger: bool, device: Any, method: str,
              observe: Observer | None) -> Any:  # fmt: skip
     """Check, run and hand back; ``row`` picks the result out of its matrix (a vector is row 0)."""
-    plan.proof  # noqa: B018  (verified once, whatever is done with it)
+    verify(plan)  # verified once, whatever is done with it
     stored = common_dtype([given.dtype for given in operands.values()])
     sums = accumulator(stored, accumulate)
     if method not in ("fused", "lockstep"):

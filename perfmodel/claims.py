@@ -28,7 +28,7 @@ def claims() -> list[Claim]:
 
 
 def _gemm(algorithm: str, n: int, grid: int, chip: str = "wse2") -> float:
-    return float(operators.gemm(device(chip), n, n, n, grid=grid, algorithm=algorithm, pad=False).cycles)
+    return float(operators.gemm(device(chip), n, n, n, grid=grid, algorithm=algorithm).cycles)
 
 
 def _independent_of_p() -> Claim:
@@ -74,7 +74,7 @@ def _efficiency() -> Claim:
     for n in (2048, 4096, 8192):
         shares, peaks = [], []
         for algorithm in ("meshgemm", "cannon", "summa_relay"):
-            p = operators.gemm(chip, n, n, n, grid=720, algorithm=algorithm, pad=False)
+            p = operators.gemm(chip, n, n, n, grid=720, algorithm=algorithm)
             shares.append(float(p.terms["compute"] / p.cycles))
             peaks.append(float(p.efficiency))
         texts.append(f"{n // 1024}K: {' / '.join(f'{v:.0%}' for v in shares)} of cycles, "

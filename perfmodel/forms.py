@@ -46,28 +46,26 @@ def beats(m: Any, n: Any) -> Any:
     return sum(((n - j + 3) >> 2) * (((m * j & 3) + m + 3) >> 2) for j in range(BEAT))
 
 
-def cheaper(form: Callable[[Any], Terms], fits: Callable[[Any], Any], rows: Any, side: Any) -> tuple[Terms, Any]:
-    """Terms of ``form(rows)``, or of one row more in every tile of 4 i + 3 rows where that takes less time and fits.
+def never_less(form: Callable[[Any], Terms], rows: Any, side: Any) -> Terms:
+    """Terms of ``form(rows)``, but so that no time falls as rows are added.
 
-    Columns of such a tile lie across 64-bit words (`beats`), and the measured kernels pay for it: a tile of 3 x 1 x 8
-    takes longer than one of 8 x 1 x 8. A row of zeros aligns it. With this choice no time falls as rows are added.
+    Columns of 4 i + 3 rows lie across 64-bit words (`beats`), and the measured kernels pay for it: by ``form``, tiles
+    of 4 i + 4 rows take less time than those. Of such a pair both take the time of the one whose launches were
+    published: 4 rows (2048 tokens on 660 cores), as if tiles of 3 were padded; else 4 i + 3 (4096 tokens on 600 and
+    660: 7 rows), which for 4 i + 4 is too long rather than too short, by about a tenth.
 
     Args:
         form: terms of as many rows of the whole operand as it is given.
-        fits: whether the cores hold so many.
         rows: rows of the left operand, or tokens.
         side: cores that the rows are shared out to.
-
-    Returns:
-        The terms, and the rows that they are of.
     """
     terms, tile = form(rows), ceil_div(rows, side)
-    aligned = _where(tile % BEAT == BEAT - 1, (tile + 1) * side, rows)
-    if np.all(aligned == rows):
-        return terms, rows
-    padded = form(aligned)
-    better = fits(aligned) & (total(padded) < total(terms))
-    return {kind: _where(better, padded[kind], value) for kind, value in terms.items()}, _where(better, aligned, rows)
+    other = _where(tile == BEAT - 1, BEAT * side, _where((tile % BEAT == 0) & (tile > BEAT), (tile - 1) * side, rows))
+    if np.all(other == rows):
+        return terms
+    found = form(other)
+    takes = (total(found) < total(terms)) == (other > rows)
+    return {kind: _where(takes, found[kind], value) for kind, value in terms.items()}
 
 
 def _where(condition: Any, yes: Any, no: Any) -> Any:

@@ -22,20 +22,17 @@ from perfmodel.model import Model
 from perfmodel.model import check as check_model
 from perfmodel.operators import check_groups, mesh
 from perfmodel.parameters import Kernel
-from perfmodel.prediction import Prediction, check_grid, check_memory, in_blocks, lift, padding, range_notes
+from perfmodel.prediction import Prediction, check_grid, check_memory, in_blocks, lift, range_notes
 
 
-def prefill(chip: Device, model: Model, *, tokens: Any, grid: Any, system: str = "waferllm",
-            pad: bool = True) -> Prediction:
-    """Predict the prefill of a prompt.
+def prefill(chip: Device, model: Model, *, tokens: Any, grid: Any, system: str = "waferllm") -> Prediction:
+    """Predict the prefill of a prompt; a longer one never takes less time (see `forms.never_less`).
 
     Args:
         chip: a mesh device; of ``system="a100xN"`` only its clock is used, to state cycles.
         model: from `perfmodel.model`.
         tokens: length of the prompt.
         grid: cores a side; ignored by a100 systems.
-        pad: of waferllm: pad the prompt where that aligns the tiles and saves time (the label says so); False: to
-            whole tiles only, as the published runs were.
 
     Raises:
         DoesNotFit: the grid exceeds the device, or one layer exceeds the cores' memory.
@@ -51,23 +48,13 @@ def prefill(chip: Device, model: Model, *, tokens: Any, grid: Any, system: str =
     held = _check_layers(chip, model, "prefill", tokens, grid)
     constants = parameters.on(chip, "gemm")
 
-    def layer(s: Any, p: Any) -> dict[str, Any]:
-        def form(rows: Any) -> forms.Terms:
-            return forms.prefill(constants.values, chip, model.dim, model.ffn, rows, p)
+    def layer(s: Any, p: Any) -> forms.Terms:
+        return forms.never_less(lambda rows: forms.prefill(constants.values, chip, model.dim, model.ffn, rows, p), s, p)
 
-        def fits(rows: Any) -> Any:
-            return layer_bytes(model, "prefill", rows, p) <= chip.memory_per_core
-
-        found, run = forms.cheaper(form, fits, s, p) if pad else (form(s), s)
-        return {**found, "run": run}
-
-    terms = in_blocks(layer, tokens, grid)
-    run = terms.pop("run")
-    terms = bounds.scale(model.layers, terms)
+    terms = bounds.scale(model.layers, in_blocks(layer, tokens, grid))
     limits = _layers(model, lambda s, p: _prefill_bounds(chip, model, s, p), tokens, grid)
-    label = f"prefill of {np.max(tokens)} tokens{padding(run, tokens)} by {model.name}"
     return _whole(chip, terms, limits, tokens, _notes(constants, model, tokens, grid) + held,
-                  f"{label} on {np.max(grid)}^2 cores of {chip.name}")
+                  f"prefill of {np.max(tokens)} tokens by {model.name} on {np.max(grid)}^2 cores of {chip.name}")
 
 
 def decode(chip: Device, model: Model, *, context: Any, grid: Any, groups: Any = None,
@@ -102,11 +89,11 @@ MOST_NEW = 1 << 20
 
 
 def generate(chip: Device, model: Model, *, prompt: int, new: int, prefill_grid: Any = None, decode_grid: Any = None,
-             system: str = "waferllm", pad: bool = True) -> Prediction:
+             system: str = "waferllm") -> Prediction:
     """Predict a whole request: the prefill of the prompt, then ``new`` tokens, each with the context it finds.
 
     T10 and Ladder decode on the grid of their prefill, since only WaferLLM re-places weights between the phases.
-    ``tokens_per_s`` is new tokens over the whole time, as published; ``pad`` as in `prefill`.
+    ``tokens_per_s`` is new tokens over the whole time, as published.
     """
     _check(chip, model, system)
     prompt, new = size("prompt", prompt), size("new", new, MOST_NEW, "each of them is predicted with its own context")
@@ -118,7 +105,7 @@ def generate(chip: Device, model: Model, *, prompt: int, new: int, prefill_grid:
     if system in ("t10", "ladder") and decode_grid not in (None, prefill_grid):
         decode_grid = prefill_grid
         notes = (f"{system} does not re-place weights: it decodes on {prefill_grid}^2 cores",)
-    first = prefill(chip, model, tokens=prompt, grid=prefill_grid, system=system, pad=pad)
+    first = prefill(chip, model, tokens=prompt, grid=prefill_grid, system=system)
     rest = decode(chip, model, context=contexts, grid=decode_grid, system=system)
     slower = 1.0
     if systems.gpus(system):

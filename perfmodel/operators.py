@@ -14,7 +14,7 @@ from perfmodel.counts_reduce import REDUCES
 from perfmodel.device import Device
 from perfmodel.errors import DoesNotFit, ModelError, shown
 from perfmodel.parameters import Kernel
-from perfmodel.prediction import Prediction, check_grid, check_memory, lift, padding, range_notes, sides
+from perfmodel.prediction import Prediction, check_grid, check_memory, lift, range_notes, sides
 
 
 def mesh(chip: Device) -> Device:
@@ -24,8 +24,7 @@ def mesh(chip: Device) -> Device:
     return chip
 
 
-def gemm(chip: Device, M: Any, K: Any, N: Any, *, grid: Any, algorithm: str = "meshgemm",
-         pad: bool = True) -> Prediction:
+def gemm(chip: Device, M: Any, K: Any, N: Any, *, grid: Any, algorithm: str = "meshgemm") -> Prediction:
     """Predict C[M,N] = A[M,K] B[K,N] in fp16.
 
     Args:
@@ -33,8 +32,6 @@ def gemm(chip: Device, M: Any, K: Any, N: Any, *, grid: Any, algorithm: str = "m
         M, K, N: sizes; numbers, or arrays for a sweep.
         grid: side of a square of cores (a number or an array), or (rows, cols).
         algorithm: one of `perfmodel.counts.GEMMS`.
-        pad: add rows of zeros where they align the tiles and save time (the label says so); False: whole tiles only,
-            as the published kernels were measured.
 
     Raises:
         DoesNotFit: the grid exceeds the device, or the tiles exceed a core's memory.
@@ -52,13 +49,7 @@ def gemm(chip: Device, M: Any, K: Any, N: Any, *, grid: Any, algorithm: str = "m
                  f"{algorithm} of {_shape(M, K, N)} on {_shape(rows, cols)} cores")
     constants = parameters.on(chip, "gemm")
 
-    def form(m: Any) -> forms.Terms:
-        return forms.gemm(constants.values, chip, algorithm, m, K, N, rows, cols)
-
-    def fits(m: Any) -> Any:
-        return gemm_bytes(algorithm, m, K, N, rows, cols) <= chip.memory_per_core
-
-    terms, run = forms.cheaper(form, fits, M, rows) if pad else (form(M), M)
+    terms = forms.gemm(constants.values, chip, algorithm, M, K, N, rows, cols)
     tile = tuple(-(-v // p) for v, p in ((M, rows), (K, cols), (N, cols)))
     notes = range_notes(constants, grid=(rows, cols), tile=tile) + _square_notes(constants, rows, cols)
     broadcast = algorithm.partition("_")[0] in ("summa", "allgather") and not algorithm.endswith("_relay")
@@ -68,7 +59,7 @@ def gemm(chip: Device, M: Any, K: Any, N: Any, *, grid: Any, algorithm: str = "m
     if algorithm != "meshgemm" and constants.fitted_range:
         notes += (f"{algorithm} was not measured on {chip.name}: its steps have MeshGEMM's constants",)
     return _make(chip, terms, bounds.gemm(chip, M, K, N, rows, cols), notes,
-                 f"{algorithm} {_shape(M, K, N)}{padding(run, M)} on {rows} x {cols} cores of {chip.name}")
+                 f"{algorithm} {_shape(M, K, N)} on {rows} x {cols} cores of {chip.name}")
 
 
 def _check_tiles(chip: Device, bytes_on: Callable[[Any, Any], Any], grid: Any, what: str) -> None:

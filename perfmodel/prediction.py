@@ -124,17 +124,6 @@ def in_blocks(function: Callable[..., Mapping[str, Any]], *arrays: Any) -> dict[
     return {key: value.reshape(shape) for key, value in found.items()}
 
 
-def padding(run: Any, given: Any) -> str:
-    """What a label says of rows that were padded.
-
-    >>> padding(4, 3), padding(4, 4), padding(np.array([4, 4]), np.array([3, 4]))
-    (', padded to 4', '', ', some padded')
-    """
-    if np.all(run == given):
-        return ""
-    return f", padded to {run}" if np.ndim(run) == 0 else ", some padded"
-
-
 def sides(grid: Any) -> tuple[Any, Any]:
     """(rows, cols) of a grid: one side (a number, or an array of squares), or a pair (rows, cols)."""
     if isinstance(grid, tuple) and len(grid) == 2:

@@ -65,12 +65,12 @@ def _table_row(row: dict[str, Any]) -> Row:
 def _request(row: dict[str, Any]) -> float:
     return llm.generate(device("wse2"), model(row["model"]), prompt=row["input_tokens"], new=row["output_tokens"],
                         prefill_grid=row["prefill_grid"], decode_grid=row["decode_grid"],
-                        system=row["system"], pad=False).tokens_per_s
+                        system=row["system"]).tokens_per_s
 
 
 def _prefill(row: dict[str, Any]) -> float:
     return llm.prefill(device("wse2"), model(row["model"]), tokens=row["input_tokens"], grid=row["prefill_grid"],
-                       system=row["system"], pad=False).tokens_per_s
+                       system=row["system"]).tokens_per_s
 
 
 def _decode(row: dict[str, Any]) -> float:

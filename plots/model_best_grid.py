@@ -30,9 +30,6 @@ def draw() -> Figure:
                     label=name)  # fmt: skip
         ax.set_xscale("log", base=2)
         ax.set(ylim=(0, 770), xlabel="tokens", ylabel="best side, cores", title=f"{phase.capitalize()}: best grid")
-    dip = ("2048 tokens make tiles of 3 or 4 rows: 4 fill a 64-bit\nword, 3 straddle two, so padding to 4 on fewer\n"
-           "cores wins: an artefact of padding, no trend")  # fmt: skip
-    axes[0].annotate(dip, (2048, 585), (270, 350), fontsize=8, arrowprops={"arrowstyle": "-", "color": COLOURS["grey"]})
     axes[0].legend(fontsize=9, loc="lower right")
     _throughput(axes[2], chip)
     figure.suptitle("The two phases want different grids, which is why weights are re-placed between them", x=0.01,

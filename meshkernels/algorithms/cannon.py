@@ -14,58 +14,44 @@ from __future__ import annotations
 
 import numpy as np
 
+from meshkernels import schedules as S
 from meshkernels.algorithms import register
 from meshkernels.mesh import Mesh, Tiling
 from meshkernels.rings import Ring
-from meshkernels.schedules import (
-    Collect,
-    Index,
-    Move,
-    Multiply,
-    Place,
-    Repeat,
-    Schedule,
-    Shift,
-    Step,
-    Task,
-    Tiles,
-    Values,
-    line,
-    settled,
-)
 
 
-def compute_shift(name: str, mesh: Mesh, M: int, K: int, N: int, along_x: Ring, along_y: Ring) -> Schedule:
+def compute_shift(name: str, mesh: Mesh, M: int, K: int, N: int, along_x: Ring, along_y: Ring) -> S.Schedule:
     """Compute-shift GEMM with tiles of A moving along ``along_x`` in every row, of B along ``along_y``."""
     L = mesh.lcm
     q, p = L // mesh.cols, L // mesh.rows
     A, B, C = Tiling((M, K), (mesh.rows, L)), Tiling((K, N), (L, mesh.cols)), Tiling((M, N), mesh.shape)
-    y, x = line(0, range(mesh.rows)), line(1, range(mesh.cols))
+    y, x = S.line(0, range(mesh.rows)), S.line(1, range(mesh.cols))
 
     # A lies in its natural order: core x holds blocks x q .. x q + q - 1. That names the blocks of the ring.
     ring = (along_x.order[:, None] * q + np.arange(q)).ravel()
     start_y, start_x = p * along_y.position, q * along_x.position
     buffers = {
-        "A": Tiles("A", q, Place(y, Index(range(L), x=q * np.arange(mesh.cols), step=1)), copies=2),
-        "B": Tiles("B", p, Place(Index(ring, y=start_y, step=1), x), copies=2),
-        "C": Values(C.tile),
+        "A": S.Tiles("A", q, S.Place(y, S.Index(range(L), x=q * np.arange(mesh.cols), step=1)), copies=2),
+        "B": S.Tiles("B", p, S.Place(S.Index(ring, y=start_y, step=1), x), copies=2),
+        "C": S.Values(C.tile),
     }
 
     # Alignment: row y turns its ring of A until core (y, x) holds the tile with block start_y + start_x.
     turns_a, turns_b = (turns(skew, size) for skew, size in (
         (start_y // q % mesh.cols, mesh.cols), (start_x // p % mesh.rows, mesh.rows)))
     most = int(max(abs(turns_a).max(), abs(turns_b).max()))
-    align = Step("align", moves=(Move("A", Shift(1, along_x, rounds(0, turns_a, most))),
-                                 Move("B", Shift(0, along_y, rounds(1, turns_b, most)))))  # fmt: skip
+    align = S.Step("align", moves=(S.Move("A", S.Shift(1, along_x, rounds(0, turns_a, most))),
+                                 S.Move("B", S.Shift(0, along_y, rounds(1, turns_b, most)))))  # fmt: skip
 
     # Core (y, x) multiplies block start_y + start_x - t; a tile moves on when its first block has been used.
-    multiply = Multiply("A", "B", "C", *(
-        Index(range(n), y=start_y, x=start_x, step=-1) if n > 1 else 0 for n in (q, p)))
-    onwards = (Move("A", Shift(1, along_x, every(q, y=start_y))), Move("B", Shift(0, along_y, every(p, x=start_x))))
-    last = Step("shift", settled(multiply, L - 1))  # the last tiles stay: nobody needs them again
-    program = (Repeat(most, align), Repeat(L - 1, Step("shift", multiply, onwards)), last)
-    return Schedule(name, Task("product", ("A", "B")), mesh, {"A": A, "B": B}, C, buffers, program,
-                    Collect("C", Place(y, x)))  # fmt: skip
+    multiply = S.Multiply("A", "B", "C", *(
+        S.Index(range(n), y=start_y, x=start_x, step=-1) if n > 1 else 0 for n in (q, p)))
+    onwards = (S.Move("A", S.Shift(1, along_x, every(q, y=start_y))),
+               S.Move("B", S.Shift(0, along_y, every(p, x=start_x))))  # fmt: skip
+    last = S.Step("shift", S.settled(multiply, L - 1))  # the last tiles stay: nobody needs them again
+    program = (S.Repeat(most, align), S.Repeat(L - 1, S.Step("shift", multiply, onwards)), last)
+    return S.Schedule(name, S.Task("product", ("A", "B")), mesh, {"A": A, "B": B}, C, buffers, program,
+                    S.Collect("C", S.Place(y, x)))  # fmt: skip
 
 
 def turns(skew: np.ndarray, size: int) -> np.ndarray:
@@ -73,19 +59,19 @@ def turns(skew: np.ndarray, size: int) -> np.ndarray:
     return np.where(skew <= size - skew, -skew, size - skew)
 
 
-def every(n: int, **start: np.ndarray) -> int | Index:
+def every(n: int, **start: np.ndarray) -> int | S.Index:
     """1 in every n-th iteration t, those in which ``start - t`` is a multiple of n, and 0 in the others."""
-    return Index((1, *[0] * (n - 1)), **start, step=-1) if n > 1 else 1
+    return S.Index((1, *[0] * (n - 1)), **start, step=-1) if n > 1 else 1
 
 
-def rounds(axis: int, by: np.ndarray, most: int) -> Index:
+def rounds(axis: int, by: np.ndarray, most: int) -> S.Index:
     """Line i shifts by one, in the direction of ``by[i]``, in the first ``abs(by[i])`` of ``most`` rounds."""
     table = np.repeat((1, 0, -1, 0), max(most, 1))
     start = np.where(by < 0, 2, 0) * max(most, 1) + max(most, 1) - abs(by)
-    return Index(table, **{"yx"[axis]: start}, step=1)
+    return S.Index(table, **{"yx"[axis]: start}, step=1)
 
 
 @register("gemm", "cannon")
-def cannon(mesh: Mesh, M: int, K: int, N: int) -> Schedule:
+def cannon(mesh: Mesh, M: int, K: int, N: int) -> S.Schedule:
     """Cannon on natural rings: each shift waits for the one tile that wraps round, P-1 hops."""
     return compute_shift("cannon", mesh, M, K, N, Ring.natural(mesh.cols), Ring.natural(mesh.rows))

@@ -15,9 +15,8 @@ from meshkernels.mesh import Tiling
 from meshkernels.placed import Placed
 from meshkernels.readers import lockstep
 from meshkernels.schedules.buffers import Values
-from meshkernels.schedules.motion import groups, streams
 from meshkernels.schedules.order import ChainSum, RingOrder, SplitSum
-from meshkernels.schedules.routes import Multicast, Reduce
+from meshkernels.schedules.routes import Multicast, Reduce, groups, streams
 from meshkernels.schedules.steps import Schedule, unrolled
 
 
@@ -52,7 +51,7 @@ def _split_sum(schedule: Schedule, order: SplitSum, x: np.ndarray, W: np.ndarray
     """Partial results of all cores at once, then the schedule's own moves add them up."""
     size, lines = schedule.mesh.length(order.axis), schedule.mesh.lines(order.axis)
     arranged = W.in_parts(size) if isinstance(W, Placed) else kernels.pack_gemv(W, size, memory=cpu.borrow)
-    simple = None if half else schedule.remember("sums", whole_vector_sums)
+    simple = None if half else schedule.derived("sums", whole_vector_sums)
     sums = simple or ((), (), range(size))  # else all partial sums, (P, N)
     partials = kernels.gemv_sums(x, arranged, *sums, accumulate=accumulate)
     if not isinstance(W, Placed):

@@ -16,8 +16,8 @@ import numpy as np
 from meshkernels.execute import kernels
 from meshkernels.mesh import Mesh, ceil_div
 from meshkernels.schedules.buffers import Tiles, Values
-from meshkernels.schedules.motion import Arrival, arrival, deliver, groups, pick, slots_at, streams
-from meshkernels.schedules.routes import Reduce, Shift
+from meshkernels.schedules.motion import Arrival, arrival, deliver, pick, slots_at
+from meshkernels.schedules.routes import Reduce, groups, streams
 from meshkernels.schedules.steps import Copy, Move, Multiply, Schedule, Step, settled, unrolled
 from meshkernels.schedules.verify import Holdings
 
@@ -78,10 +78,6 @@ class Tracker:
         for move in step.moves:
             if move.buffer in self.held and move.whole_shift:
                 self.held[move.buffer].shift(move.route, t, s)  # type: ignore[arg-type]
-
-
-def _whole_shift(move: Move) -> bool:
-    return isinstance(move.route, Shift) and move.target == move.buffer and move.slot is None
 
 
 def walk(schedule: Schedule) -> Iterator[tuple[int, Step, dict[str, np.ndarray]]]:

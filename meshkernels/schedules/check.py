@@ -22,13 +22,15 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from meshkernels.errors import ScheduleError
 from meshkernels.mesh import Mesh, Tiling, ceil_div
-from meshkernels.schedules.buffers import Collect, Place, Tiles, Values
+from meshkernels.schedules.buffers import Place, Tiles, Values
 from meshkernels.schedules.index import Index
 from meshkernels.schedules.routes import Multicast, Permute, Reduce, Relay, Route, Shift
-from meshkernels.schedules.steps import Copy, Move, Multiply, Repeat, Schedule, Step, Task, require
+from meshkernels.schedules.steps import Copy, Move, Multiply, Repeat, Schedule, Step, require
 
-#: Bounds on what is walked: numbers in a schedule, cores, slots of a buffer, steps, and blocks of a result.
+#: Bounds on what is walked: numbers in a schedule, cores, slots of a buffer, steps, blocks of a result; and blocks of a
+#: contraction, each of which has a number in the proof.
 MOST, MOST_CORES, MOST_SLOTS, MOST_STEPS, MOST_BLOCKS = 1 << 31, 1 << 24, 1 << 16, 1 << 21, 1 << 28
+MOST_TERMS = 1 << 22
 
 #: The kinds of task: operands, and what combines.
 TASKS = {"product": 2, "product_t": 2, "allreduce": 1, "transpose": 1, "alltoall": 1}
@@ -179,6 +181,7 @@ def _task(schedule: Schedule) -> None:
         turned = 1 if task.kind == "product_t" else 0
         (rows, terms), both = zip(first.shape, first.grid), tuple(zip(rest[0].shape, rest[0].grid))
         cols = both[1 - turned]
+        require(terms[1] <= MOST_TERMS, f"the contraction is cut into {terms[1]} blocks; {MOST_TERMS} at most")
         require(terms == both[turned], f"{' and '.join(task.operands)} are not cut alike along the contraction")
     elif task.kind == "allreduce":
         size = (first.tile[task.axis], 1)
@@ -343,5 +346,3 @@ def _places(named: int | Index, size: int, where: str) -> None:
     require(min(table) >= -1 and max(table) < size,
             f"{where}: cores {min(table)} to {max(table)} of a line are named; there are {size}, and -1 for none")
 
-
-__all__ = ["Collect", "Task", "check", "conform", "hints", "indices", "parts"]

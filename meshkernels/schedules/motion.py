@@ -7,9 +7,7 @@ there before the step, then everything arrives.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -163,16 +161,3 @@ def deliver(arrived: Arrival | Delivery, array: np.ndarray, values: np.ndarray, 
     else:
         array[arrived.to_y, arrived.to_x, arrived.slots] = values
     return array
-
-
-def groups(root: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """``(root, members)`` of the groups of one line whose cores name ``root (size,)``, -1: no part."""
-    return [(int(r), np.flatnonzero(root == r)) for r in np.unique(root[root >= 0])]
-
-
-def streams(root: int, members: Sequence[int] | np.ndarray, low_first: bool) -> list[tuple[int, int]]:
-    """The additions ``(from, to)`` of one group in order: two streams towards the root."""
-    cores = [int(m) for m in members]
-    high = [m for m in reversed(cores) if m >= root]
-    low = [m for m in cores if m <= root]
-    return [pair for path in ((low, high) if low_first else (high, low)) for pair in pairwise(path)]

@@ -118,7 +118,8 @@ def _ring(walk: Walk) -> RingOrder | None:
 def _split(walk: Walk) -> SplitSum | None:
     if walk.multiplied != 1 or walk.task.kind != "product" or walk.schedule.result.shape[0] != 1:
         return None
-    _, k, j = walk.products[0]
+    assert walk.product is not None
+    _, k, j = walk.product
     for axis in (0, 1):
         here, line = (np.arange(n).reshape((-1, 1) if a == 0 else (1, -1))
                       for a, n in ((axis, walk.mesh.length(axis)), (1 - axis, walk.mesh.lines(axis))))
@@ -129,11 +130,10 @@ def _split(walk: Walk) -> SplitSum | None:
 
 
 def _chain(walk: Walk) -> ChainSum | None:
-    roots = walk.roots
-    if not walk.only_chains or roots is None or (roots < 0).any() or walk.multiplied == 0:
+    if walk.product is None or not walk.only_chains or (walk.roots < 0).any():
         return None
-    _, k, _ = walk.products[0]
-    if walk.terms != walk.mesh.cols or not (k == np.arange(walk.mesh.cols)).all() or not walk.same_terms:
+    _, k, _ = walk.product
+    if walk.terms != walk.mesh.cols or not (k == np.arange(walk.mesh.cols)).all() or not walk.same[1]:
         return None
     A = walk.schedule.operands[walk.task.operands[0]]
-    return ChainSum(A.tile[1], roots, walk.schedule.result.tile[1])
+    return ChainSum(A.tile[1], walk.roots, walk.schedule.result.tile[1])

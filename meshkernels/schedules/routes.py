@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -227,12 +228,9 @@ class Reduce(_ByIndex):
 
     def flows(self, phase: int, size: int) -> Flows:
         """The messages of a line whose phase is given, in the order in which they are added."""
-        root, paths = self.along(phase, size), list[np.ndarray]()
-        for r in np.unique(root[root >= 0]):
-            members = np.flatnonzero(root == r)
-            both = members[members >= r][::-1], members[members <= r]
-            paths += both[::-1] if self.low_first else both
-        return _paths(REDUCE, size, paths)
+        adds = [pair for r, members in groups(self.along(phase, size)) for pair in streams(r, members, self.low_first)]
+        source, target = np.array(adds, np.intp).reshape(-1, 2).T
+        return _unicasts(REDUCE, size, source, target)
 
 
 @dataclass(frozen=True)
@@ -253,6 +251,19 @@ class Permute:
         y, x = (np.broadcast_to(at(part, t, s), mesh.shape).ravel() for part in (self.y, self.x))
         sending = np.flatnonzero((y >= 0) & (x >= 0))
         return sending, y[sending].astype(np.intp), x[sending].astype(np.intp)
+
+
+def groups(root: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """``(root, members)`` of the groups of one line whose cores name ``root (size,)``, -1: no part."""
+    return [(int(r), np.flatnonzero(root == r)) for r in np.unique(root[root >= 0])]
+
+
+def streams(root: int, members: Sequence[int] | np.ndarray, low_first: bool) -> list[tuple[int, int]]:
+    """The additions ``(from, to)`` of one group in order: two streams towards the root."""
+    cores = [int(m) for m in members]
+    high = [m for m in reversed(cores) if m >= root]
+    low = [m for m in cores if m <= root]
+    return [pair for path in ((low, high) if low_first else (high, low)) for pair in pairwise(path)]
 
 
 #: Everything that a move can travel by.

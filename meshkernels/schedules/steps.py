@@ -244,9 +244,9 @@ class Schedule:
         """
         from meshkernels.schedules.verify import prove
 
-        return self.remember("proof", prove)
+        return self.derived("proof", prove)
 
-    def remember(self, key: str, derive: Callable[[Schedule], Any]) -> Any:
+    def derived(self, key: str, derive: Callable[[Schedule], Any]) -> Any:
         """``derive(self)``, worked out at the first call: what a reader derives is kept as long as the schedule."""
         kept = self.__dict__.setdefault("_kept", {})
         if key not in kept:

@@ -13,11 +13,10 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 from meshkernels.errors import MeshError, MeshTypeError, ScheduleError
-from meshkernels.mesh import Mesh
 from meshkernels.schedules.check import check, conform, hints
 from meshkernels.schedules.index import Index
 from meshkernels.schedules.routes import Permute, Reduce, Shift
-from meshkernels.schedules.steps import Copy, Frozen, Move, Multiply, Repeat, Schedule, Step, require
+from meshkernels.schedules.steps import Frozen, Move, Multiply, Repeat, Schedule, Step, require
 
 #: Of the format.
 VERSION = 1
@@ -154,5 +153,3 @@ def _move(move: Move) -> str:
     by = f" by {route.by}" if isinstance(route, Shift) and not isinstance(route.by, Index) and route.by != 1 else ""
     return f"{type(route).__name__.lower()} {move.buffer}{way}{by}{into}{combine}"
 
-
-__all__ = ["Copy", "Mesh", "describe", "read", "write"]

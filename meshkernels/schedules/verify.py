@@ -33,13 +33,12 @@ from meshkernels.schedules.motion import (
     Slots,
     arrival,
     deliver,
-    groups,
     pick,
     pull,
     put,
     slots_at,
 )
-from meshkernels.schedules.routes import Reduce, Shift
+from meshkernels.schedules.routes import Reduce, Shift, groups
 from meshkernels.schedules.steps import Copy, Move, Multiply, Repeat, Schedule, Step
 
 #: Numbers looked at while steps are walked one by one (some minutes); all further steps must follow by induction.
@@ -92,7 +91,7 @@ def prove(schedule: Schedule) -> Proof:
 
 @lru_cache(maxsize=32)
 def _weights(n: int) -> np.ndarray:
-    """A random number below 2^40 for each block of a contraction: sums of 2^20 of them are exact."""
+    """A random number below 2^40 for each block of a contraction: sums of `check.MOST_TERMS` of them are exact."""
     return np.random.default_rng(0x5EED).integers(1, 1 << 40, n)
 
 
@@ -147,12 +146,11 @@ class Walk:
                       "allreduce": first.grid[self.task.axis]}.get(self.task.kind, 1)
         self.weights = _weights(self.terms)
         self.successor: np.ndarray | None = np.full(self.terms, -1, np.int32)  # of each block in a chain
-        self.products: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # (i, k, j) of the first few
+        self.product: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # (i, k, j) of the first one
         self.multiplied = 0
-        self.roots: np.ndarray | None = np.full(schedule.result.grid[1], -1)  # of chains, by block column
+        self.roots = np.full(schedule.result.grid[1], -1)  # of chains, by block column
         self.only_chains = self.task.kind == "product_t"
-        self._same = [True, True, True]  # (i, j), (i, k), (k, j) of a core are the same in all products
-        self.same_terms = True
+        self.same = [True, True, True]  # whether i, k, j of a core are those of its first product in all
 
     def _zeros(self) -> Holdings:
         fields = {name: np.full((1, 1, 1), ZERO, np.int32) for name in ("down", "across", "part", "first", "last")}
@@ -302,13 +300,10 @@ class Walk:
 
     def _remember(self, i: np.ndarray, k: np.ndarray, j: np.ndarray, op: Multiply) -> None:
         self.multiplied += 1
-        if not self.products:
-            self.products.append((i, k, j))
-        else:
-            self.same_terms = self.same_terms and bool((k == self.products[0][1]).all())
-            for n, pairs in enumerate((((i, 0), (j, 2)), ((i, 0), (k, 1)), ((k, 1), (j, 2)))):
-                self._same[n] = self._same[n] and all(
-                    now is self.products[0][m] or bool((now == self.products[0][m]).all()) for now, m in pairs)
+        if self.product is None:
+            self.product = i, k, j
+        for n, (now, first) in enumerate(zip((i, k, j), self.product)):
+            self.same[n] = self.same[n] and bool((now == first).all())
         self.only_chains = self.only_chains and not op.accumulate and op.transposed
 
     # ------------------------------------------------------------------------------------------------------- moves
@@ -378,9 +373,7 @@ class Walk:
             lost = empty if place.mask is None else empty & place.mask[:, :, None]
             if lost.any() and (move.buffer in self.tiles or ((fetched["down"] == STALE) & lost).any()):
                 y, x = np.argwhere(np.broadcast_to(lost, (*self.mesh.shape, lost.shape[2])))[0][:2]
-                if move.buffer in self.tiles and move.slot is None:
-                    pass  # an empty slot among others may travel along
-                else:
+                if move.buffer in self.values or move.slot is not None:  # an empty slot among others may travel along
                     self.refuse(f"core ({y}, {x}) is sent a slot of {move.buffer!r} that holds nothing")
         elif empty.any() and (move.slot is not None or move.buffer in self.values):
             n = int(np.argwhere(empty)[0][0])
@@ -464,7 +457,7 @@ class Walk:
 
     def _chain(self, move: Move, root: np.ndarray, state: dict[str, np.ndarray], plain: bool) -> None:
         """Remember at which core the two-sided chains of each block column of the result end."""
-        if not self.only_chains or self.roots is None:
+        if not self.only_chains:
             return
         axis = move.route.axis  # type: ignore[union-attr]
         if not plain or axis != 1 or state["down"].shape[2] != 1 or move.into != self.schedule.collect.buffer:
@@ -539,6 +532,9 @@ class Walk:
             if counts[0] != counts[1] or counts[2] != counts[3]:
                 return False
             growth[name] = int(counts[2] - counts[0])
+            still = ("weight", "first", "last") if not growth[name] else ()  # sums begun anew differ, and do not grow
+            if not all((old[key] == turn.of(state[key])).all() for key in still):
+                return False
         if not all(each.closed() for each in renamed.values()):
             return False
         grown = [name for name, more in growth.items() if more]
@@ -589,8 +585,7 @@ class Walk:
             by_block[i, j] = first
             if not np.array_equal(by_block[i, j], first):
                 self.successor = None
-            first = by_block[np.broadcast_arrays(state["down"], state["across"])[0],
-                             np.broadcast_arrays(state["down"], state["across"])[1]]  # fmt: skip
+            first = by_block[state["down"], state["across"]]
         cycle, place = order.cycle(after, int(first.ravel()[0]))
         if len(cycle) < self.terms:
             self.refuse(f"numbers in {name!r} never meet all blocks of the contraction: their chains close too early")
@@ -633,15 +628,18 @@ class Walk:
 
     def macs(self) -> tuple[np.ndarray, ...] | None:
         """Factors of the useful multiply-adds, where all products of a core share two of their three blocks."""
-        if not self.products:
+        if self.product is None:
             return (np.zeros((1, 1), np.int64),)
-        i, k, j = self.products[0]
+        i, k, j = self.product
+        same_i, same_k, same_j = self.same
         A, C = self.schedule.operands[self.task.operands[0]], self.schedule.result
         rows, terms, cols = C.useful(0)[i], A.useful(1)[k], C.useful(1)[j]
         whole = [np.full((1, 1), n) for n in (C.shape[0], A.shape[1], C.shape[1])]
-        for same, times, factors in zip((True, *self._same), (1, self.terms, C.grid[1], C.grid[0]), (
-            (rows, terms, cols), (rows, whole[1], cols), (rows, terms, whole[2]), (whole[0], terms, cols),
-        )):  # fmt: skip
+        for same, times, factors in (
+            (True, 1, (rows, terms, cols)), (same_i and same_j, self.terms, (rows, whole[1], cols)),
+            (same_i and same_k, C.grid[1], (rows, terms, whole[2])),
+            (same_k and same_j, C.grid[0], (whole[0], terms, cols)),
+        ):  # fmt: skip
             if same and self.multiplied == times:
                 return factors
         return None

@@ -49,19 +49,17 @@ def test_inference_rises_with_tokens(name, system):
                     rises(predict(tokens), tokens)
 
 
-def test_a_tile_of_three_rows_is_padded_to_four():
+def test_a_longer_prompt_takes_no_less_and_a_published_one_what_it_took():
     """954 tokens on 318 cores are tiles of 3, whose columns lie across 64-bit words; 955 are tiles of 4."""
     chip, model = pm.device("wse2"), pm.model("qwen2-72b")
-    odd, even, launched = (pm.prefill(chip, model, tokens=t, grid=318, pad=pad)
-                           for t, pad in ((954, True), (955, True), (954, False)))
-    assert odd.cycles == even.cycles < 0.8 * launched.cycles
-    assert "954 tokens, padded to 1272" in odd.label and "padded" not in even.label + launched.label
-    assert pm.gemm(pm.device("wse3"), 300, 300, 300, grid=100).cycles == pm.gemm(
-        pm.device("wse3"), 400, 300, 300, grid=100).cycles
+    odd, even = (pm.prefill(chip, model, tokens=t, grid=318).cycles for t in (954, 955))
+    assert odd == even
     measured = pm.measurements("wse3_meshgemm")
     at = [np.flatnonzero((measured.columns["P"] == 656) & (measured.labels["tile"] == tile))[0]
           for tile in ("3x1x8", "8x1x8")]
-    assert measured.measured[at[0]] > measured.measured[at[1]]  # the hardware has the step too
+    assert measured.measured[at[0]] > measured.measured[at[1]]  # the hardware has the step
+    found = pm.gemm(pm.device("wse3"), 3 * 656, 656, 8 * 656, grid=656).cycles  # and the prediction of that row too
+    assert abs(found / measured.measured[at[0]] - 1) < 0.03
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -89,4 +87,6 @@ def test_products_rise_with_every_side_on_any_device(seed):
     for predict in (gemm, gemv):
         if most := longest(predict):
             sizes = np.unique(np.concatenate([np.arange(1, min(most, 300) + 1), np.linspace(1, most, 200).astype(int)]))
+            if predict is gemm and axis == 0:  # tiles of 4 i + 3 rows are slower than tiles of 4 i + 4
+                sizes = sizes[-(-sizes // grid[0]) % 4 != 3]
             rises(predict(sizes), sizes)

@@ -341,3 +341,29 @@ def test_other_orders():
 def test_a_long_line_can_be_counted():
     ledger = mk.count(mk.schedule("summa", mk.Mesh(4200, 1), 4200, 8, 8))
     assert ledger.macs.sum() == 4200 * 8 * 8 and ledger.steps == 4201
+
+
+def test_numbers_that_every_iteration_starts_anew_are_not_leapt_over():
+    """Products that replace the sum leave the last block; a shift too many, and that block comes twice."""
+    P, T = 5, 6
+    s = mk.schedule("meshgemm", mk.Mesh(P), 10, 10, 10)
+    align, repeat, _ = s.program
+    (step,) = repeat.body
+    fresh = replace(step, compute=replace(step.compute[0], accumulate=False))
+    for extra in range(P):  # k after the repeat, then P - 1 more, begun ``extra`` shifts late: right only without any
+        late = S.Repeat(extra, S.Step("shift", moves=step.moves))
+        program = (align, S.Repeat(T, fresh), late, S.Repeat(P - 1, step))
+        wrong = replace(s, program=program)
+        if extra == 0:
+            A, B = np.arange(200.0).reshape(2, 10, 10)
+            assert np.array_equal(mk.run(wrong, {"A": A, "B": B}), A @ B)
+        else:
+            with pytest.raises(mk.ScheduleError, match=r"other contributions|more contributions"):
+                mk.verify(wrong)
+
+
+def test_a_contraction_of_more_blocks_than_a_proof_can_number_is_refused():
+    s = mk.schedule("summa", mk.Mesh(1), 2, 2, 2)
+    cut = {"A": replace(s.operands["A"], grid=(1, 1 << 30)), "B": replace(s.operands["B"], grid=(1 << 30, 1))}
+    with pytest.raises(mk.ScheduleError, match="1073741824 blocks; 4194304 at most"):
+        mk.verify(replace(s, operands=cut))
