@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -60,3 +61,43 @@ def test_a_full_disk_and_damaged_files(package, tmp_path):
         out, errors = run(package, PRODUCT, **cache)
         assert out == ["[0.0, 1.0, 0.0]"] and len(errors) == 1
         assert run(package, PRODUCT, **cache)[1] == [], "what was damaged is replaced"
+
+
+def test_an_interrupt_leaves_the_compilers_lock_free(tmp_path):
+    """Ctrl-C while the main thread takes the lock: helpers that compile would wait for ever, and their leader for them."""
+    script = tmp_path / "interrupted.py"
+    script.write_text(dedent("""
+        import signal, threading
+        from numba.core import event
+        from numba.core.compiler_lock import global_compiler_lock
+        from meshkernels.execute.compiled import compiled
+
+        class CtrlC(event.Listener):
+            def on_start(self, event):
+                if self.seen < 1:
+                    self.seen += 1
+                    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            def on_end(self, event):
+                pass
+
+        @compiled
+        def double(x):
+            return x + x
+
+        listener = CtrlC()
+        listener.seen = 0
+        event.register("numba:compiler_lock", listener)
+        try:
+            double(1)
+        except KeyboardInterrupt:
+            print("interrupted")
+        free = []
+        def look():
+            free.append(global_compiler_lock._lock.acquire(timeout=30))
+        other = threading.Thread(target=look)
+        other.start(), other.join()
+        print(free, double(2))
+    """))
+    done = subprocess.run([sys.executable, script], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+                          text=True, timeout=120)  # fmt: skip
+    assert done.stdout.splitlines() == ["interrupted", "[True] 4"], done.stderr

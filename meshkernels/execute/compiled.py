@@ -1,15 +1,27 @@
-"""How kernels come to be: compiled by Numba for this CPU at their first call, and kept on disk where there is room."""
+"""How kernels come to be: compiled by Numba for this CPU at their first call, and kept on disk where there is room.
+
+Ctrl-C interrupts the main thread between any two instructions of Python, those of Numba's included: between taking
+the compiler's lock and noting that it has to be released, for one; then every thread that compiles waits for ever. So
+the main thread lets another one compile, which no interrupt reaches, and waits for it. An interrupt ends the waiting.
+"""
 
 from __future__ import annotations
 
+import atexit
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
 from numba import njit
 from numba.core import event
 from numba.core.caching import FunctionCache
+from numba.core.compiler_lock import global_compiler_lock
+
+#: Seconds that a process which ends waits for a kernel that is being compiled.
+_FAREWELL = 2.0
 
 
 class _Cache(FunctionCache):
@@ -33,11 +45,40 @@ class _Cache(FunctionCache):
 def compiled(function: Callable) -> Any:
     """Decorator: a kernel, which runs without the GIL."""
     kernel: Any = njit(nogil=True)(function)
+    compile_for = kernel._compile_for_args
+    kernel._compile_for_args = lambda *arguments: _uninterrupted(lambda: compile_for(*arguments))
     try:
         kernel._cache = _Cache(function)
     except RuntimeError:  # neither the package's folder nor the user's can be written
         _notice.cached = False
     return kernel
+
+
+def _uninterrupted(compile_: Callable[[], Any]) -> Any:
+    """``compile_()``, in another thread if an interrupt can reach this one."""
+    if threading.current_thread() is not threading.main_thread() or global_compiler_lock.is_locked():
+        return compile_()  # whoever holds the lock is compiling a kernel that calls this one
+    result: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            result.set_result(compile_())
+        except BaseException as failure:
+            result.set_exception(failure)
+
+    _compilers[:] = [thread for thread in _compilers if thread.is_alive()]
+    _compilers.append(threading.Thread(target=work, name="meshkernels compiler", daemon=True))
+    _compilers[-1].start()
+    return result.result()
+
+
+_compilers: list[threading.Thread] = []
+
+
+@atexit.register
+def _dismiss() -> None:
+    for thread in _compilers:
+        thread.join(_FAREWELL)
 
 
 class _Notice(event.Listener):

@@ -17,16 +17,22 @@ QUICK = 12
 
 
 class _Alarm:
-    """KeyboardInterrupt in this thread after so many seconds, as from Ctrl-C."""
+    """KeyboardInterrupt in this thread after so many seconds, as from Ctrl-C; none after the block."""
 
     def __init__(self, seconds: float):
-        self.seconds = max(seconds, 1e-6)
+        self.seconds, self.armed = max(seconds, 1e-6), False
+
+    def _ring(self, *_: object) -> None:
+        if self.armed:  # the system may deliver it to another thread, and late
+            raise KeyboardInterrupt
 
     def __enter__(self) -> None:
-        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.signal(signal.SIGALRM, self._ring)
+        self.armed = True
         signal.setitimer(signal.ITIMER_REAL, self.seconds)
 
     def __exit__(self, kind: type | None, *_: object) -> bool:
+        self.armed = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         return kind is not None and issubclass(kind, KeyboardInterrupt)
 
