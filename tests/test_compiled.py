@@ -64,7 +64,7 @@ def test_a_full_disk_and_damaged_files(package, tmp_path):
 
 
 def test_an_interrupt_leaves_the_compilers_lock_free(tmp_path):
-    """Ctrl-C while the main thread takes the lock: helpers that compile would wait for ever, and their leader for them."""
+    """Ctrl-C while the main thread takes the lock: every other thread that compiles would wait for ever."""
     script = tmp_path / "interrupted.py"
     script.write_text(dedent("""
         import signal, threading
