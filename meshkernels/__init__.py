@@ -8,6 +8,7 @@
 """
 
 from meshkernels.algorithms import algorithms, register
+from meshkernels.api import allreduce, alltoall, gemm, gemm_t, gemv, run, schedule, transpose
 from meshkernels.errors import DeviceLimitError, MeshError, ScheduleError
 from meshkernels.mesh import Mesh, Tiling
 from meshkernels.placed import place
@@ -15,7 +16,6 @@ from meshkernels.readers.compliance import Compliance, compliance
 from meshkernels.readers.ledger import Ledger, count
 from meshkernels.rings import Ring
 from meshkernels.schedules import Schedule, verify
-from meshkernels.verbs import allreduce, alltoall, gemm, gemm_t, gemv, run, schedule, transpose
 
 __all__ = [
     "Compliance", "DeviceLimitError", "Ledger", "Mesh", "MeshError", "Ring", "Schedule", "ScheduleError", "Tiling",

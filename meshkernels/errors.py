@@ -31,10 +31,17 @@ _SHORT.maxstring = _SHORT.maxother = 200
 
 
 def shown(value: Any) -> str:
-    """A value that nobody has checked, for a message: cut short, and nothing in it that a terminal would obey.
+    r"""A value that nobody has checked, for a message: cut short, and nothing in it that a terminal would obey.
 
-    >>> shown("two\\nlines"), shown(list(range(1000)))
-    ("'two\\\\nlines'", '[0, 1, 2, 3, 4, 5, ...]')
+    Args:
+        value: anything.
+
+    Returns:
+        Its ``repr``, of at most some 200 characters.
+
+    Examples:
+        >>> shown("two\nlines"), shown(list(range(1000)))
+        ("'two\\nlines'", '[0, 1, 2, 3, 4, 5, ...]')
     """
     try:
         return _SHORT.repr(value)

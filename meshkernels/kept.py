@@ -57,6 +57,12 @@ def remember(function: Function) -> Function:
     """Decorator: keep the results of a function of hashable positional arguments; the oldest make room for new ones.
 
     Threads that ask for the same at the same time may each work it out. Results must not be changed.
+
+    Args:
+        function: what to remember, of hashable positional arguments only.
+
+    Returns:
+        The function that looks its results up.
     """
 
     @wraps(function)

@@ -89,11 +89,25 @@ class Mesh:
         return steps
 
     def length(self, axis: int) -> int:
-        """Cores on one line of ``axis``."""
+        """Cores on one line of an axis.
+
+        Args:
+            axis: 0 = y, down a column; 1 = x, along a row.
+
+        Returns:
+            ``rows`` or ``cols``.
+        """
         return self.shape[axis]
 
     def lines(self, axis: int) -> int:
-        """How many lines run along ``axis``: columns for ``axis=0``, rows for ``axis=1``."""
+        """How many lines run along an axis.
+
+        Args:
+            axis: 0 = y, then the lines are columns; 1 = x, then they are rows.
+
+        Returns:
+            ``cols`` or ``rows``.
+        """
         return self.shape[1 - axis]
 
 
@@ -140,12 +154,26 @@ class Tiling:
         return self.tile[0] * self.tile[1]
 
     def useful(self, axis: int) -> np.ndarray:
-        """Rows (``axis=0``) or columns (``axis=1``) of each block that are not padding: ``(grid[axis],)``."""
+        """How much of each block is not padding.
+
+        Args:
+            axis: 0 for rows, 1 for columns of the blocks.
+
+        Returns:
+            ``(grid[axis],)`` elements.
+        """
         block = self.tile[axis]
         return np.clip(self.shape[axis] - block * np.arange(self.grid[axis]), 0, block)
 
     def cut(self, matrix: np.ndarray) -> np.ndarray:
-        """Copy ``matrix: shape`` into zero-padded blocks ``(I * J, h, w)`` in order of their ids."""
+        """Copy a matrix into zero-padded blocks.
+
+        Args:
+            matrix: `shape`.
+
+        Returns:
+            ``(I * J, h, w)``: the blocks in order of their ids.
+        """
         (I, J), (h, w) = self.grid, self.tile
         if matrix.shape != (I * h, J * w):
             padded = np.zeros((I * h, J * w), matrix.dtype)
@@ -154,7 +182,14 @@ class Tiling:
         return matrix.reshape(I, h, J, w).swapaxes(1, 2).copy().reshape(I * J, h, w)
 
     def join(self, blocks: np.ndarray) -> np.ndarray:
-        """The inverse of `cut`: ``(I * J, h, w)`` -> ``shape``, the padding dropped."""
+        """Put blocks together, the inverse of `cut`.
+
+        Args:
+            blocks: ``(I * J, h, w)`` in order of their ids.
+
+        Returns:
+            `shape`, C-contiguous, the padding dropped.
+        """
         (I, J), (h, w) = self.grid, self.tile
         whole = blocks.reshape(I, J, h, w).swapaxes(1, 2).reshape(I * h, J * w)
         return np.ascontiguousarray(whole[: self.shape[0], : self.shape[1]])

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from meshkernels.errors import MeshError
 
@@ -41,8 +42,14 @@ class Ring:
     hops: np.ndarray
 
     @classmethod
-    def through(cls, order) -> Ring:
-        """The ring that visits the cores of a line in ``order: (P,)``, a permutation of ``0 .. P-1``.
+    def through(cls, order: ArrayLike) -> Ring:
+        """The ring that visits the cores of a line in a given order.
+
+        Args:
+            order: ``(P,)``, a permutation of ``0 .. P-1``.
+
+        Returns:
+            The ring; core ``order[P - 1]`` sends to core ``order[0]``.
 
         Raises:
             MeshError: ``order`` is not a permutation.
@@ -59,7 +66,14 @@ class Ring:
 
     @classmethod
     def natural(cls, size: int) -> Ring:
-        """Cannon's ring: every core sends to its lower neighbour, core 0 wraps round to core ``size - 1``."""
+        """Cannon's ring: every core sends to its lower neighbour, core 0 wraps round to core ``size - 1``.
+
+        Args:
+            size: cores on the line.
+
+        Returns:
+            The ring, whose one long edge has ``size - 1`` hops.
+        """
         return cls.through(-np.arange(size) % size)
 
     @classmethod
@@ -67,6 +81,12 @@ class Ring:
         """WaferLLM's INTERLEAVE: even cores upwards, then odd cores downwards; at most two hops an edge.
 
         In closed form rho(k) = 2k where 2k <= P-1, else 2(P-k)-1. It holds for P = 1 and 2 too.
+
+        Args:
+            size: P, cores on the line.
+
+        Returns:
+            The ring.
 
         References:
             He et al., WaferLLM, OSDI 2025, section 5 (Algorithm INTERLEAVE).
@@ -78,5 +98,9 @@ class Ring:
         return len(self.order)
 
     def reversed(self) -> Ring:
-        """The same cycle run the other way round."""
+        """The same cycle run the other way round.
+
+        Returns:
+            The ring on which every core sends to the one that it received from.
+        """
         return Ring.through(self.order[::-1])

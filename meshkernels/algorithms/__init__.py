@@ -31,6 +31,9 @@ def register(family: str, name: str, *, replace: bool = False) -> Callable[[Call
         name: what users call it.
         replace: take the name from a builder of the same family that has it, as when a notebook's cell is run again.
 
+    Returns:
+        The decorator; it leaves the builder as it is.
+
     Raises:
         MeshError: an unknown family, or a name that is taken.
     """
@@ -51,6 +54,9 @@ def register(family: str, name: str, *, replace: bool = False) -> Callable[[Call
 def algorithms() -> dict[str, tuple[str, ...]]:
     """The names of all algorithms, by family.
 
+    Returns:
+        ``{family: names}``, names in order of registration.
+
     Examples:
         >>> import meshkernels as mk
         >>> mk.algorithms()["gemm_t"]
@@ -67,6 +73,13 @@ def known(family: str) -> dict[str, Callable]:
 def find(family: str, name: str) -> Callable:
     """The builder called ``name``.
 
+    Args:
+        family: one of the five.
+        name: what it was registered as.
+
+    Returns:
+        The function that builds the schedule or reduction.
+
     Raises:
         MeshError: unknown; the message lists the known ones.
     """
@@ -79,6 +92,12 @@ def find(family: str, name: str) -> Callable:
 
 def family_of(name: str) -> str:
     """The family that the algorithm called ``name`` belongs to.
+
+    Args:
+        name: what it was registered as.
+
+    Returns:
+        One of the five names.
 
     Raises:
         MeshError: unknown; the message lists all that are known.

@@ -24,6 +24,9 @@ from meshkernels.rings import Ring
 def cannon25d(mesh: Mesh, M: int, K: int, N: int, *, ring: str = "interleaved") -> S.Schedule:
     """C[M, N] = A[M, K] B[K, N] on P rows and c P columns of cores; c divides P, ``ring`` may be ``"natural"``.
 
+    Returns:
+        The schedule: copy, align, P / c - 1 shifts, reduce.
+
     Raises:
         MeshError: a mesh of other proportions, or an unknown ring.
     """

@@ -10,6 +10,8 @@ References:
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from meshkernels.algorithms import find
@@ -18,14 +20,19 @@ from meshkernels.mesh import Mesh, Tiling, ceil_div
 from meshkernels.schedules import Collect, Copy, Index, Multiply, Place, Schedule, Step, Task, Tiles, line
 
 
-def gemv(mesh: Mesh, K: int, N: int, *, axis: int = 0, reduce: str = "ktree", **options) -> Schedule:
+def gemv(mesh: Mesh, K: int, N: int, *, axis: int = 0, reduce: str = "ktree", **options: Any) -> Schedule:
     """y[N] = x[K] W[K, N], reduced along ``axis`` by the algorithm called ``reduce``.
 
     Args:
         mesh: the cores.
-        K, N: shape of W.
+        K: rows of W, elements of x.
+        N: columns of W, elements of y.
         axis: 0 to reduce along y (down the columns), 1 along x.
-        reduce: name of a ``"reduce"`` algorithm; ``options`` are its own.
+        reduce: name of a ``"reduce"`` algorithm.
+        **options: the reduction's own.
+
+    Returns:
+        The schedule: a local product, then the reduction's steps.
     """
     size, lines = mesh.length(axis), mesh.lines(axis)
     reduction: Reduction = find("reduce", reduce)(mesh, axis, ceil_div(N, lines), **options)
@@ -37,7 +44,8 @@ def gemv(mesh: Mesh, K: int, N: int, *, axis: int = 0, reduce: str = "ktree", **
                     (multiply, *reduction.program), _collect(mesh, axis, reduction, 0, across))  # fmt: skip
 
 
-def allreduce(mesh: Mesh, width: int, *, axis: int = 0, reduce: str = "ktree", op: str = "add", **options) -> Schedule:
+def allreduce(mesh: Mesh, width: int, *, axis: int = 0, reduce: str = "ktree", op: str = "add",
+              **options: Any) -> Schedule:  # fmt: skip
     """Combine ``width`` elements per core along every line of ``axis``; the operand's block (y, x) is core (y, x)'s."""
     reduction: Reduction = find("reduce", reduce)(mesh, axis, width, op=op, **options)
     x = Tiling((mesh.rows, mesh.cols * width), mesh.shape)

@@ -24,6 +24,9 @@ from meshkernels.mesh import Mesh, Tiling
 def hsumma(mesh: Mesh, M: int, K: int, N: int, *, groups: int | None = None) -> S.Schedule:
     """C[M, N] = A[M, K] B[K, N], panels broadcast between ``groups`` a side (None: about the root of the side).
 
+    Returns:
+        The schedule: two steps to fill the pipeline, then one broadcast in two levels for each panel.
+
     Raises:
         MeshError: groups that do not divide both sides of the mesh.
     """

@@ -97,6 +97,9 @@ def checked_groups(size: int, levels: int, groups: int | Sequence[int] | None,
                    alpha: float | None, beta: float | None) -> tuple[int, ...]:  # fmt: skip
     """``groups`` as a tuple of ``levels - 1`` counts, the best ones where it is None.
 
+    Returns:
+        Groups of each level but the last.
+
     Raises:
         MeshError: levels < 1, the wrong number of counts, or a count that does not fit what it cuts.
     """
@@ -139,10 +142,19 @@ def ktree(mesh: Mesh, axis: int, width: int, *, op: str = "add", broadcast: bool
     """All-reduce of ``width`` elements per core in ``levels`` levels.
 
     Args:
+        mesh: the cores.
+        axis: 0 to reduce along y, 1 along x.
+        width: elements per core.
+        op: ``"add"`` or ``"max"``.
+        broadcast: leave the result on every core of a line; False: on its root only.
         levels: K; 1 is the single chain.
         groups: how many groups the first level cuts the line into (K = 2), or one count for each level but
             the last. None: the best for ``alpha`` and ``beta``.
-        alpha, beta: cycles per hop and per routing stage; None: those measured on WSE-3.
+        alpha: cycles per hop; None: those measured on WSE-3.
+        beta: cycles per routing stage; None: those measured on WSE-3.
+
+    Returns:
+        The reduction: a step for each level, then the broadcast.
     """
     counts = checked_groups(mesh.length(axis), levels, groups, alpha, beta)
     return tree(mesh, axis, width, counts, op, broadcast)

@@ -24,6 +24,9 @@ from meshkernels.schedules import Index, Move, Repeat, Shift, Step, Values
 def ring(mesh: Mesh, axis: int, width: int, *, op: str = "add", broadcast: bool = True) -> Reduction:
     """All-reduce of ``width`` elements per core, in ``P`` chunks of ``ceil(width / P)``.
 
+    Returns:
+        The reduction: P - 1 rounds of reduce-scatter, P - 1 of all-gather.
+
     Raises:
         MeshError: ``broadcast=False``: no single core ever holds the whole result.
     """

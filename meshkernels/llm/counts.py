@@ -20,7 +20,7 @@ from meshkernels.llm.layout import Layout
 from meshkernels.llm.plan import Collective, Operation, Plan, Product, decode_plan, prefill_plan
 from meshkernels.mesh import MOST_CORES, Mesh
 from meshkernels.readers.ledger import count
-from meshkernels.verbs import schedule
+from meshkernels.api import schedule
 
 
 @dataclass(frozen=True)

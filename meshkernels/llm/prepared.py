@@ -17,7 +17,7 @@ from meshkernels.llm.team import Team
 from meshkernels.mesh import Mesh
 from meshkernels.readers.fused import whole_vector_sums
 from meshkernels.schedules.order import ChainSum, RingOrder
-from meshkernels.verbs import schedule
+from meshkernels.api import schedule
 
 
 @remember

@@ -52,7 +52,7 @@ def compile_everything() -> None:
     import jinja2.sandbox
     import matplotlib
 
-    import perfmodel.render
+    import perfmodel.render  # noqa: F401
     import perfmodel.tune  # noqa: F401
 
     matplotlib.use("Agg")

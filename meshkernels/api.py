@@ -51,7 +51,7 @@ def gemm(A: ArrayLike, B: ArrayLike | Placed, mesh: Mesh, *, algorithm: str | Sc
         C: ``(M, N)`` of the operands' common dtype; with ``ledger=True`` the pair ``(C, ledger)``.
 
     Raises:
-        TypeError: a dtype that is not accepted.
+        MeshTypeError: a dtype that is not accepted (a ``TypeError``).
         MeshError: shapes that do not match, an unknown algorithm or method, an ``out`` of the wrong shape or
             dtype or one that overlaps an operand.
         DeviceLimitError: the schedule does not fit ``device``.
@@ -65,8 +65,8 @@ def gemm(A: ArrayLike, B: ArrayLike | Placed, mesh: Mesh, *, algorithm: str | Sc
     A, B = operand("A", A, 2), _weights("B", B, mesh)
     if A.shape[1] != B.shape[0]:
         raise MeshError(f"A {A.shape} and B {B.shape} do not match: {A.shape[1]} columns against {B.shape[0]} rows")
-    plan = _plan("gemm", algorithm, mesh, *A.shape, B.shape[1], **options)
-    return _execute(plan, {"A": A, "B": B}, slice(None), accumulate, out, ledger, device, method, observe)
+    wanted = _scheduled("gemm", algorithm, mesh, *A.shape, B.shape[1], **options)
+    return _execute(wanted, {"A": A, "B": B}, slice(None), accumulate, out, ledger, device, method, observe)
 
 
 def gemm_t(A: ArrayLike, B: ArrayLike, mesh: Mesh, *, algorithm: str | Schedule = "gemm_t",
@@ -78,21 +78,31 @@ def gemm_t(A: ArrayLike, B: ArrayLike, mesh: Mesh, *, algorithm: str | Schedule 
     Args:
         A: ``(M, K)``.
         B: ``(N, K)``, laid out over the mesh as it is.
-        mesh, algorithm, accumulate, out, ledger, device, method, observe, **options: as for `gemm`.
+        mesh: the cores.
+        algorithm: ``"gemm_t"``, ``"meshgemm_t"`` or any other registered one; or a schedule for these shapes.
+        accumulate: dtype of sums, as for `gemm`.
+        out: where to put the result.
+        ledger: also return the `Ledger` of what the mesh did.
+        device: refuse what this device cannot hold or route.
+        method: ``"fused"`` or ``"lockstep"``: the same bits.
+        observe: called with a `Snapshot` in each step of ``method="lockstep"``.
+        **options: the algorithm's own.
 
     Returns:
         C: ``(M, N)``, laid out over the mesh like A; with ``ledger=True`` the pair ``(C, ledger)``.
 
     Raises:
-        TypeError, MeshError, DeviceLimitError: as for `gemm`.
+        MeshTypeError: a dtype that is not accepted.
+        MeshError: shapes that do not match, an unknown algorithm, or as for `gemm`.
+        DeviceLimitError: the schedule does not fit ``device``.
     """
     if isinstance(B, Placed):
         raise MeshTypeError("B is placed: gemm_t takes a matrix; its B is an activation, not a weight")
     A, B = operand("A", A, 2), operand("B", B, 2)
     if A.shape[1] != B.shape[1]:
         raise MeshError(f"A {A.shape} and B {B.shape} do not match: {A.shape[1]} columns against {B.shape[1]}")
-    plan = _plan("gemm_t", algorithm, mesh, *A.shape, B.shape[0], **options)
-    return _execute(plan, {"A": A, "B": B}, slice(None), accumulate, out, ledger, device, method, observe)
+    wanted = _scheduled("gemm_t", algorithm, mesh, *A.shape, B.shape[0], **options)
+    return _execute(wanted, {"A": A, "B": B}, slice(None), accumulate, out, ledger, device, method, observe)
 
 
 def gemv(x: ArrayLike, W: ArrayLike | Placed, mesh: Mesh, *, reduce: str = "ktree", axis: int = 0,
@@ -112,13 +122,21 @@ def gemv(x: ArrayLike, W: ArrayLike | Placed, mesh: Mesh, *, reduce: str = "ktre
         groups: how many groups the K-tree's first level has, or a count for each level but the last; None: the
             best for the hop and stage costs of ``device``, or of the WSE-3.
         broadcast: leave the result on every core of a line; False: on its root only.
-        accumulate, out, ledger, device, method, observe: as for `gemm`.
+        accumulate: dtype of sums, as for `gemm`.
+        out: where to put the result.
+        ledger: also return the `Ledger` of what the mesh did.
+        device: refuse what this device cannot hold or route.
+        method: ``"fused"`` or ``"lockstep"``: the same bits.
+        observe: called with a `Snapshot` in each step of ``method="lockstep"``.
 
     Returns:
         y: ``(N,)``; with ``ledger=True`` the pair ``(y, ledger)``.
 
     Raises:
-        TypeError, MeshError, DeviceLimitError: as for `gemm`; also an axis, levels or groups out of range.
+        MeshTypeError: a dtype that is not accepted.
+        MeshError: shapes that do not match; an unknown reduction; an axis, levels or groups out of range; or as for
+            `gemm`.
+        DeviceLimitError: the schedule does not fit ``device``.
 
     Examples:
         >>> x, W = np.arange(3.0), np.eye(3)
@@ -129,8 +147,8 @@ def gemv(x: ArrayLike, W: ArrayLike | Placed, mesh: Mesh, *, reduce: str = "ktre
     if len(x) != W.shape[0]:
         raise MeshError(f"x ({len(x)},) and W {W.shape} do not match: {len(x)} elements against {W.shape[0]} rows")
     options = _reduce_options(reduce, as_axis(axis), broadcast, levels, groups, device)
-    plan = _plan("reduce", reduce, mesh, *W.shape, **options)
-    return _execute(plan, {"x": x[None], "W": W}, 0, accumulate, out, ledger, device, method, observe)
+    wanted = _scheduled("reduce", reduce, mesh, *W.shape, **options)
+    return _execute(wanted, {"x": x[None], "W": W}, 0, accumulate, out, ledger, device, method, observe)
 
 
 def allreduce(values: ArrayLike, mesh: Mesh, *, axis: int = 0, op: str = "add", reduce: str = "ktree",
@@ -144,11 +162,23 @@ def allreduce(values: ArrayLike, mesh: Mesh, *, axis: int = 0, op: str = "add", 
         mesh: the cores.
         axis: the axis to combine along: 0 = y, 1 = x.
         op: ``"add"`` or ``"max"``.
-        reduce, levels, groups, broadcast, accumulate, ledger, device: as for `gemv`.
+        reduce: ``"ktree"``, ``"chain"``, ``"pipeline"``, ``"ring"`` or any other registered reduction.
+        levels: K of the K-tree, as for `gemv`.
+        groups: groups of the K-tree's levels, as for `gemv`.
+        broadcast: leave the result on every core of a line; False: on its root only.
+        accumulate: dtype of sums, as for `gemm`.
+        ledger: also return the `Ledger` of what the mesh did.
+        device: refuse what this device cannot hold or route.
 
     Returns:
         ``(cols, n)`` for ``axis=0``, ``(rows, n)`` for ``axis=1``: the result of each line; with
         ``ledger=True`` the pair ``(result, ledger)``.
+
+    Raises:
+        MeshTypeError: a dtype that is not accepted.
+        MeshError: ``values`` of another shape than the mesh's; an unknown ``op`` or reduction; an axis, levels or
+            groups out of range.
+        DeviceLimitError: the schedule does not fit ``device``.
 
     Examples:
         >>> allreduce(np.arange(6.0).reshape(2, 3, 1), Mesh(2, 3), axis=1, op="max").tolist()
@@ -160,9 +190,9 @@ def allreduce(values: ArrayLike, mesh: Mesh, *, axis: int = 0, op: str = "add", 
     if op not in ("add", "max"):
         raise MeshError(f"op = {op!r}; known: 'add', 'max'")
     options = _reduce_options(reduce, as_axis(axis), broadcast, levels, groups, device)
-    plan = _allreduce(mesh, values.shape[2], (("reduce", reduce), ("op", op), *sorted(options.items())))
-    matrix = values.reshape(plan.operands["x"].shape)
-    found = run(plan, {"x": matrix}, accumulate=accumulate, ledger=ledger, device=device)
+    wanted = _allreduce(mesh, values.shape[2], (("reduce", reduce), ("op", op), *sorted(options.items())))
+    matrix = values.reshape(wanted.operands["x"].shape)
+    found = run(wanted, {"x": matrix}, accumulate=accumulate, ledger=ledger, device=device)
     result, *more = found if ledger else (found,)
     lines = result.reshape(mesh.lines(options["axis"]), values.shape[2])
     return (lines, *more) if ledger else lines
@@ -174,21 +204,27 @@ def transpose(A: ArrayLike, mesh: Mesh, *, ledger: bool = False, device: perfmod
 
     Args:
         A: ``(M, N)``, cut over the mesh; the result is cut the same way.
-        mesh, ledger, device, method, observe: as for `gemm`.
+        mesh: the cores.
+        ledger: also return the `Ledger` of what the mesh did.
+        device: refuse what this device cannot hold or route.
+        method: ``"fused"`` or ``"lockstep"``: the same bits.
+        observe: called with a `Snapshot` in each step of ``method="lockstep"``.
 
     Returns:
         ``(N, M)``; with ``ledger=True`` the pair ``(A.T, ledger)``.
 
     Raises:
-        TypeError, MeshError, DeviceLimitError: as for `gemm`.
+        MeshTypeError: a dtype that is not accepted.
+        MeshError: an unknown method.
+        DeviceLimitError: the schedule does not fit ``device``.
 
     Examples:
         >>> transpose(np.arange(6.0).reshape(2, 3), Mesh(2)).tolist()
         [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
     """
     A = operand("A", A, 2)
-    plan = _plan("transpose", "transpose", mesh, *A.shape)
-    return _execute(plan, {"A": A}, slice(None), None, None, ledger, device, method, observe)
+    wanted = _scheduled("transpose", "transpose", mesh, *A.shape)
+    return _execute(wanted, {"A": A}, slice(None), None, None, ledger, device, method, observe)
 
 
 def alltoall(values: ArrayLike, mesh: Mesh, *, axis: int = 1, ledger: bool = False,
@@ -200,14 +236,19 @@ def alltoall(values: ArrayLike, mesh: Mesh, *, axis: int = 1, ledger: bool = Fal
         values: ``(rows, cols, P, n)`` with P the cores on a line of ``axis``: what core (y, x) has for each of them.
         mesh: the cores.
         axis: the axis of the lines: 0 = y, 1 = x.
-        ledger, device, method, observe: as for `gemm`.
+        ledger: also return the `Ledger` of what the mesh did.
+        device: refuse what this device cannot hold or route.
+        method: ``"fused"`` or ``"lockstep"``: the same bits.
+        observe: called with a `Snapshot` in each step of ``method="lockstep"``.
 
     Returns:
         ``(rows, cols, P, n)``: what core (y, x) has got from each core of its line; with ``ledger=True`` the pair
         ``(received, ledger)``.
 
     Raises:
-        TypeError, MeshError, DeviceLimitError: as for `gemm`.
+        MeshTypeError: a dtype that is not accepted.
+        MeshError: ``values`` of another shape than the mesh's, an axis out of range, an unknown method.
+        DeviceLimitError: the schedule does not fit ``device``.
 
     Examples:
         >>> sent = np.array([[[[11.0], [12.0]], [[21.0], [22.0]]]])      # core 0 has 11, 12; core 1 has 21, 22
@@ -219,10 +260,10 @@ def alltoall(values: ArrayLike, mesh: Mesh, *, axis: int = 1, ledger: bool = Fal
     if values.shape[:3] != (*mesh.shape, P):
         raise MeshError(f"values {values.shape}: the first three sides must be {(*mesh.shape, P)}")
     lines, n = mesh.lines(axis), values.shape[3]
-    plan = _plan("alltoall", "alltoall", mesh, n, axis=axis)
+    wanted = _scheduled("alltoall", "alltoall", mesh, n, axis=axis)
     by_line = values if axis == 1 else values.swapaxes(0, 1)  # (lines, from, to, n)
     matrix = by_line.reshape(lines * P, P * n)
-    found = _execute(plan, {"A": matrix}, slice(None), None, None, ledger, device, method, observe)
+    found = _execute(wanted, {"A": matrix}, slice(None), None, None, ledger, device, method, observe)
     result, *more = found if ledger else (found,)
     got = result.reshape(lines, P, P, n)  # (lines, to, from, n)
     got = got if axis == 1 else np.ascontiguousarray(got.swapaxes(0, 1))
@@ -237,14 +278,21 @@ def run(schedule: Schedule, operands: Mapping[str, ArrayLike], *, accumulate: DT
     Args:
         schedule: what to do.
         operands: each operand as a matrix of the shape that ``schedule.operands`` states, by name.
-        accumulate, out, ledger, device, method, observe: as for `gemm`.
+        accumulate: dtype of sums, as for `gemm`.
+        out: where to put the result.
+        ledger: also return the `Ledger` of what the mesh did.
+        device: refuse what this device cannot hold or route.
+        method: ``"fused"`` or ``"lockstep"``: the same bits.
+        observe: called with a `Snapshot` in each step of ``method="lockstep"``.
 
     Returns:
         The result, a matrix of ``schedule.result.shape``; with ``ledger=True`` the pair ``(result, ledger)``.
 
     Raises:
         ScheduleError: the schedule does not do what it says: see `verify`.
-        TypeError, MeshError, DeviceLimitError: as for `gemm`; also operands of other names or shapes.
+        MeshTypeError: a dtype that is not accepted.
+        MeshError: operands of other names or shapes than the schedule's; or as for `gemm`.
+        DeviceLimitError: the schedule does not fit ``device``.
 
     Examples:
         >>> s = schedule("summa", Mesh(2), 4, 4, 4)
@@ -275,6 +323,9 @@ def schedule(algorithm: str, mesh: Mesh, *shape: int, **options: Any) -> Schedul
         *shape: ``M, K, N`` of a matrix product; ``K, N`` of the matrix of a GEMV.
         **options: for a GEMV ``axis``, ``broadcast`` and the reduction's own (``levels``, ``groups``).
 
+    Returns:
+        The schedule, not verified yet.
+
     Raises:
         MeshError: an unknown name, the wrong number of sizes, an option that the algorithm does not take.
 
@@ -294,7 +345,7 @@ def schedule(algorithm: str, mesh: Mesh, *shape: int, **options: Any) -> Schedul
     return _fresh(build, family, algorithm, as_mesh(mesh), shape, tuple(options.items()))
 
 
-def _plan(family: str, algorithm: str | Schedule, mesh: Mesh, *shape: int, **options: Any) -> Schedule:
+def _scheduled(family: str, algorithm: str | Schedule, mesh: Mesh, *shape: int, **options: Any) -> Schedule:
     """The schedule of an algorithm that must belong to ``family``, remembered for the next call; or the one given."""
     if isinstance(algorithm, Schedule):
         _expect(algorithm, family, as_mesh(mesh), shape, options)
@@ -339,16 +390,16 @@ def _fresh(build: Callable[..., Schedule], family: str, algorithm: str, mesh: Me
 @remember
 def _build(*arguments: Any) -> Schedule:
     """A schedule that is built and verified once; what the proof found is kept with it."""
-    plan = _fresh(*arguments)
-    verify(plan)
-    return plan
+    built = _fresh(*arguments)
+    verify(built)
+    return built
 
 
 @remember
 def _allreduce(mesh: Mesh, width: int, options: tuple[tuple[str, Any], ...]) -> Schedule:
-    plan = vector.allreduce(mesh, width, **dict(options))
-    verify(plan)
-    return plan
+    built = vector.allreduce(mesh, width, **dict(options))
+    verify(built)
+    return built
 
 
 def _reduce_options(reduce: str, axis: int, broadcast: bool, levels: Any, groups: Any, device: Any) -> dict[str, Any]:
@@ -371,34 +422,34 @@ def _weights(name: str, value: ArrayLike | Placed, mesh: Mesh) -> np.ndarray | P
     return value
 
 
-def _execute(plan: Schedule, operands: dict[str, np.ndarray | Placed], row: int | slice,
+def _execute(schedule: Schedule, operands: dict[str, np.ndarray | Placed], row: int | slice,
              accumulate: DTypeLike | None, out: np.ndarray | None, ledger: bool, device: Any, method: str,
              observe: Observer | None) -> Any:  # fmt: skip
     """Check, run and hand back; ``row`` picks the result out of its matrix (a vector is row 0)."""
-    verify(plan)  # verified once, whatever is done with it
+    verify(schedule)  # verified once, whatever is done with it
     stored = common_dtype([given.dtype for given in operands.values()])
     sums = accumulator(stored, accumulate)
     if method not in ("fused", "lockstep"):
         raise MeshError(f"method = {method!r}; known: 'fused', 'lockstep'")
     if observe is not None and method != "lockstep":
         raise MeshError("observe needs method='lockstep': the fused executor has no steps to look at")
-    whole = plan.result.shape
+    whole = schedule.result.shape
     shape = whole if isinstance(row, slice) else whole[1:]
     arrays = {name: given.array if isinstance(given, Placed) else given for name, given in operands.items()}
     if out is not None:
         output(out, shape, stored, arrays)
     if device is not None:
-        require_fabric(plan.mesh, device)  # before anything is counted
-    counted = count(plan, stored, sums) if ledger or device is not None else None
+        require_fabric(schedule.mesh, device)  # before anything is counted
+    counted = count(schedule, stored, sums) if ledger or device is not None else None
     if counted is not None and device is not None:
         require(counted, device)
     if method == "lockstep":
         same = {name: array.astype(stored, copy=False) for name, array in arrays.items()}
-        computed = lockstep.run(plan, same, sums, observe)
+        computed = lockstep.run(schedule, same, sums, observe)
     else:  # what is placed keeps its arrangement where it has the common dtype already
         fit = {name: given if given.dtype == stored else arrays[name].astype(stored)
                for name, given in operands.items()}  # fmt: skip
-        computed = fused.run(plan, fit, sums)
+        computed = fused.run(schedule, fit, sums)
     result = computed[row].astype(stored, copy=False)
     if out is not None:
         out[...] = result
