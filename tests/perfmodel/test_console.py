@@ -43,7 +43,7 @@ def test_a_full_disk_under_stdout(command, buffered):
 @pytest.mark.parametrize("command", [GEMM, DEMO, PLOTS], ids=" ".join)
 def test_closed_stdout(command, tmp_path):
     """Whatever is opened next would take the number of the closed stream, so that nothing is begun."""
-    here = {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    here = {"PYTHONPATH": str(Path(__file__).parents[2])}
     is_one_line(child(["sh", "-c", '"$@" >&-', "sh", *command], cwd=tmp_path, env=here), 1, b"stdout is closed")
     assert not list(tmp_path.iterdir())
 
