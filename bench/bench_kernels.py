@@ -1,11 +1,12 @@
 """The targets of the executor, as ratios to a peer in the same run (``ratio`` in each benchmark's extra info).
 
-``python -m bench`` runs these and prints the tables. ``BENCH_LARGE=0`` leaves out what takes minutes.
+``python -m bench`` runs these and prints the tables. ``BENCH_QUICK=1`` leaves out what takes minutes.
 """
 
 from __future__ import annotations
 
 import os
+import statistics
 
 import ml_dtypes
 import numpy as np
@@ -13,11 +14,10 @@ import pytest
 
 import meshkernels as mk
 from bench import peers
-from bench.measure import paired, pinned, seconds, stream_read
+from bench.measure import paired, pinned, stream_read
 
-LARGE = os.environ.get("BENCH_LARGE", "1") != "0"
 both = pytest.mark.parametrize("threads", [1, 2])
-large = pytest.mark.skipif(not LARGE, reason="BENCH_LARGE=0")
+large = pytest.mark.large
 
 
 def random(*shape, dtype="float32"):
@@ -196,10 +196,12 @@ def test_first_call(benchmark, state, target, tmp_path):
     env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     run = lambda: float(subprocess.run([sys.executable, "-c", script], env=env, check=True, capture_output=True,  # noqa: E731
                                        text=True).stdout)
-    found = [run() for _ in range(1 if state == "cold" else 6)]
-    value = found[0] if state == "cold" else sorted(found[1:])[2]
-    benchmark.extra_info.update(what=f"first call, {state} cache", target=target, seconds=value, threads=1)
-    benchmark.pedantic(seconds, args=(lambda: None,), rounds=1)
+    found = []
+    if state == "warm":
+        run()
+    benchmark.pedantic(lambda: found.append(run()), rounds=1 if state == "cold" else 5)
+    benchmark.extra_info.update(what=f"first call, {state} cache", target=target, seconds=statistics.median(found),
+                                threads=1)
 
 
 @large
@@ -216,6 +218,6 @@ def test_memory(benchmark):
         "A, B = np.ones((n, n), np.float32), np.ones((n, n), np.float32); before = peak()\n"
         "C = mk.gemm(A, B, m); print((peak() - before - C.nbytes) / (A.nbytes + B.nbytes))"
     )  # not ru_maxrss: a child inherits that of the process that starts it
-    found = float(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout)
+    run = lambda: subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)  # noqa: E731
+    found = float(benchmark.pedantic(run, rounds=1).stdout)
     benchmark.extra_info.update(what="4096^3 on 64x64: extra memory / inputs", target=1.25, seconds=found, threads=2)
-    benchmark.pedantic(seconds, args=(lambda: None,), rounds=1)

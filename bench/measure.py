@@ -21,6 +21,11 @@ from meshkernels.execute.microkernel import chain
 Call = Callable[[], object]
 
 
+def quick() -> bool:
+    """Whether this is a quick run."""
+    return os.environ.get("BENCH_QUICK", "0") != "0"
+
+
 @contextmanager
 def pinned(threads: int) -> Iterator[None]:
     """BLAS and the kernels on the same number of threads."""
@@ -60,9 +65,13 @@ def warm_seconds(call: Call) -> float:
 def paired(ours: Call, peer: Call, threads: int = 1, budget: float = 2.0, least: int = 5) -> dict[str, float]:
     """Measure in turn until ``budget`` seconds were measured in ``least`` rounds; with threads, in warm blocks.
 
+    A quick run (``BENCH_QUICK``) takes a quarter of the budget and three rounds.
+
     Returns:
         Median times in ms, and the quartiles of peer / ours round by round: 1.1 is 10 % faster than the peer.
     """
+    if quick():
+        budget, least = budget / 4, min(least, 3)
     times: list[tuple[float, float]] = []
     clock, most = (seconds, 300) if threads == 1 else (warm_seconds, 40)
     with pinned(threads):

@@ -66,7 +66,8 @@ def gemm(A: ArrayLike, B: ArrayLike | Placed, mesh: Mesh, *, algorithm: str | Sc
     if A.shape[1] != B.shape[0]:
         raise MeshError(f"A {A.shape} and B {B.shape} do not match: {A.shape[1]} columns against {B.shape[0]} rows")
     wanted = _scheduled("gemm", algorithm, mesh, *A.shape, B.shape[1], **options)
-    return _execute(wanted, {"A": A, "B": B}, slice(None), accumulate, out, ledger, device, method, observe)
+    operands = dict(zip(wanted.task.operands, (A, B)))  # a schedule of one's own may call them otherwise
+    return _execute(wanted, operands, slice(None), accumulate, out, ledger, device, method, observe)
 
 
 def gemm_t(A: ArrayLike, B: ArrayLike, mesh: Mesh, *, algorithm: str | Schedule = "gemm_t",
@@ -102,7 +103,8 @@ def gemm_t(A: ArrayLike, B: ArrayLike, mesh: Mesh, *, algorithm: str | Schedule 
     if A.shape[1] != B.shape[1]:
         raise MeshError(f"A {A.shape} and B {B.shape} do not match: {A.shape[1]} columns against {B.shape[1]}")
     wanted = _scheduled("gemm_t", algorithm, mesh, *A.shape, B.shape[0], **options)
-    return _execute(wanted, {"A": A, "B": B}, slice(None), accumulate, out, ledger, device, method, observe)
+    operands = dict(zip(wanted.task.operands, (A, B)))
+    return _execute(wanted, operands, slice(None), accumulate, out, ledger, device, method, observe)
 
 
 def gemv(x: ArrayLike, W: ArrayLike | Placed, mesh: Mesh, *, reduce: str = "ktree", axis: int = 0,
@@ -190,7 +192,8 @@ def allreduce(values: ArrayLike, mesh: Mesh, *, axis: int = 0, op: str = "add", 
     if op not in ("add", "max"):
         raise MeshError(f"op = {op!r}; known: 'add', 'max'")
     options = _reduce_options(reduce, as_axis(axis), broadcast, levels, groups, device)
-    wanted = _allreduce(mesh, values.shape[2], (("reduce", reduce), ("op", op), *sorted(options.items())))
+    build = find("reduce", reduce)  # part of what is remembered: the name may be registered again
+    wanted = _allreduce(build, mesh, values.shape[2], (("reduce", reduce), ("op", op), *sorted(options.items())))
     matrix = values.reshape(wanted.operands["x"].shape)
     found = run(wanted, {"x": matrix}, accumulate=accumulate, ledger=ledger, device=device)
     result, *more = found if ledger else (found,)
@@ -308,7 +311,10 @@ def run(schedule: Schedule, operands: Mapping[str, ArrayLike], *, accumulate: DT
     arrays: dict[str, np.ndarray | Placed] = {}
     for name, tiling in schedule.operands.items():
         value = operands[name]
-        arrays[name] = value if isinstance(value, Placed) else operand(name, value, 2)
+        if isinstance(value, Placed) and (schedule.task.kind, name) != ("product", schedule.task.operands[-1]):
+            raise MeshTypeError(f"{name} is placed: {schedule.name} takes a matrix; only the right operand of a product "
+                                "can be a weight that was placed")
+        arrays[name] = _weights(name, value, schedule.mesh)
         if tuple(arrays[name].shape) != tiling.shape:
             raise MeshError(f"{name} is {arrays[name].shape}; {schedule.name} takes {tiling.shape}")
     return _execute(schedule, arrays, slice(None), accumulate, out, ledger, device, method, observe)
@@ -348,6 +354,8 @@ def schedule(algorithm: str, mesh: Mesh, *shape: int, **options: Any) -> Schedul
 def _scheduled(family: str, algorithm: str | Schedule, mesh: Mesh, *shape: int, **options: Any) -> Schedule:
     """The schedule of an algorithm that must belong to ``family``, remembered for the next call; or the one given."""
     if isinstance(algorithm, Schedule):
+        if family not in ("gemm", "gemm_t"):
+            raise MeshTypeError(f"reduce takes the name of a reduction, not the schedule {algorithm.name!r}: see `run`")
         _expect(algorithm, family, as_mesh(mesh), shape, options)
         return algorithm
     build = find(family, algorithm)
@@ -396,7 +404,7 @@ def _build(*arguments: Any) -> Schedule:
 
 
 @remember
-def _allreduce(mesh: Mesh, width: int, options: tuple[tuple[str, Any], ...]) -> Schedule:
+def _allreduce(build: Callable[..., Any], mesh: Mesh, width: int, options: tuple[tuple[str, Any], ...]) -> Schedule:
     built = vector.allreduce(mesh, width, **dict(options))
     verify(built)
     return built
