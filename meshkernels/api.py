@@ -312,8 +312,8 @@ def run(schedule: Schedule, operands: Mapping[str, ArrayLike], *, accumulate: DT
     for name, tiling in schedule.operands.items():
         value = operands[name]
         if isinstance(value, Placed) and (schedule.task.kind, name) != ("product", schedule.task.operands[-1]):
-            raise MeshTypeError(f"{name} is placed: {schedule.name} takes a matrix; only the right operand of a product "
-                                "can be a weight that was placed")
+            raise MeshTypeError(f"{name} is placed: {schedule.name} takes a matrix; only the right operand of a "
+                                "product can be a weight that was placed")
         arrays[name] = _weights(name, value, schedule.mesh)
         if tuple(arrays[name].shape) != tiling.shape:
             raise MeshError(f"{name} is {arrays[name].shape}; {schedule.name} takes {tiling.shape}")
