@@ -7,6 +7,8 @@
 (True, 2)
 """
 
+from types import ModuleType
+
 from meshkernels.algorithms import algorithms, register
 from meshkernels.api import allreduce, alltoall, gemm, gemm_t, gemv, run, schedule, transpose
 from meshkernels.errors import DeviceLimitError, MeshError, ScheduleError
@@ -24,10 +26,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
-    """`meshkernels.llm`, imported when first asked for: it needs a tokenizer and a GGUF reader."""
-    if name == "llm":
+def __getattr__(name: str) -> ModuleType:
+    """`meshkernels.llm` and `meshkernels.draw`, imported when first asked for: they need more than the rest."""
+    if name in ("llm", "draw"):
         import importlib
 
-        return importlib.import_module("meshkernels.llm")
+        return importlib.import_module(f"meshkernels.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

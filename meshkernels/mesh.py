@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import lcm
 from operator import index
+from typing import Any
 
 import numpy as np
 
@@ -152,6 +153,21 @@ class Tiling:
     def words(self) -> int:
         """Elements of one block, padding included."""
         return self.tile[0] * self.tile[1]
+
+    def block(self, number: Any) -> tuple[Any, Any]:
+        """Where a block lies among the others.
+
+        Args:
+            number: its flat id, or an array of them.
+
+        Returns:
+            ``(i, j)``, the block's row and column.
+
+        Examples:
+            >>> Tiling((10, 6), (4, 2)).block(5)
+            (2, 1)
+        """
+        return number // self.grid[1], number % self.grid[1]
 
     def useful(self, axis: int) -> np.ndarray:
         """How much of each block is not padding.

@@ -1,4 +1,7 @@
-"""``python -m plots [NAME ...]``: draw every figure (or the named ones) into ``figures/``."""
+"""``python -m plots [NAME ...]``: draw every figure (or the named ones) into ``figures/``.
+
+Figures of algorithms take ``--algorithm`` and ``--grid``; ``--style`` reads a matplotlib style file on top of ours.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import importlib
 import pkgutil
 import sys
 import time
+from inspect import signature
 from pathlib import Path
 
 from perfmodel import console, files
@@ -35,12 +39,27 @@ def _draw(argv: list[str] | None) -> int:
     parser = console.Parser(prog="python -m plots", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="figures to draw: " + ", ".join(known))
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to (default: figures)")
+    parser.add_argument("--format", default="png", metavar="F,...", help="pdf, svg, png or several (default: png)")
+    parser.add_argument("--style", type=Path, metavar="FILE", help="a matplotlib style file")
+    parser.add_argument("--algorithm", nargs="+", metavar="NAME", help="which algorithms a figure shows")
+    parser.add_argument("--grid", type=int, metavar="N", help="cores a side")
     options = parser.parse_args(argv)
     unknown = [name for name in options.names if name not in known]
     if unknown:
         parser.error(f"no figure {', '.join(unknown)}; known: {', '.join(known)}")
+    chosen = {name: getattr(options, name) for name in ("algorithm", "grid") if getattr(options, name) is not None}
     style.use()
     import matplotlib.pyplot as plt
+
+    formats = options.format.split(",")
+    if bad := set(formats) - set(plt.figure().canvas.get_supported_filetypes()):
+        parser.error(f"no format {', '.join(sorted(bad))}; known: pdf, svg, png and others of matplotlib")
+    plt.close()
+    if options.style:
+        try:
+            plt.style.use(options.style)
+        except OSError as error:
+            raise files.cannot("read the style", options.style, error) from None
 
     try:
         options.out.mkdir(parents=True, exist_ok=True)
@@ -48,14 +67,20 @@ def _draw(argv: list[str] | None) -> int:
         raise files.cannot("make the folder", options.out, error) from None
     for name in options.names or known:
         begin = time.perf_counter()
-        figure = importlib.import_module(f"plots.{name}").draw()
-        path = options.out / f"{name}.png"
-        try:
-            figure.savefig(path)
-        except OSError as error:
-            raise files.cannot("write", path, error) from None
+        draw = importlib.import_module(f"plots.{name}").draw
+        if chosen and (refused := set(chosen) - set(signature(draw).parameters)):
+            if not options.names:
+                continue  # of all figures those that take the options
+            parser.error(f"the figure {name} takes no --{', --'.join(sorted(refused))}")
+        figure = draw(**chosen)
+        for suffix in formats:
+            path = options.out / f"{name}.{suffix}"
+            try:
+                figure.savefig(path)
+            except OSError as error:
+                raise files.cannot("write", path, error) from None
+            print(f"{path}  ({time.perf_counter() - begin:.1f} s)  {known[name]}")
         plt.close(figure)
-        print(f"{path}  ({time.perf_counter() - begin:.1f} s)  {known[name]}")
     return 0
 
 

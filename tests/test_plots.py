@@ -1,5 +1,7 @@
 """Every figure draws and names its axes; ``python -m plots`` writes files."""
 
+from contextlib import nullcontext as nothing
+
 import pytest
 
 from plots import style
@@ -31,6 +33,20 @@ def test_core_figures_are_written(tmp_path, capsys):
     assert main(["--out", str(tmp_path), "rings", "link_words"]) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["link_words.png", "rings.png"]
     assert all(p.stat().st_size > 10_000 for p in tmp_path.iterdir())
+
+
+def test_formats_style_and_options(tmp_path, capsys):
+    (tmp_path / "mine.mplstyle").write_text("figure.facecolor: black\n")
+    assert main(["--out", str(tmp_path), "--format", "svg,pdf", "--style", str(tmp_path / "mine.mplstyle"), "steps",
+                 "--algorithm", "summa", "--grid", "2"]) == 0  # fmt: skip
+    assert {p.suffix for p in tmp_path.glob("steps.*")} == {".svg", ".pdf"}
+    style.use()
+    for arguments, says in ((["rings", "--grid", "3"], "the figure rings takes no --grid"),
+                            (["rings", "--format", "doc"], "no format doc; known: pdf, svg, png"),
+                            (["rings", "--style", "none"], "cannot read the style 'none'")):  # fmt: skip
+        with pytest.raises(SystemExit) if "style" not in arguments[1] else nothing():
+            assert main(["--out", str(tmp_path), *arguments]) == 2
+        assert says in capsys.readouterr().err
 
 
 def test_critical_path_shows_what_was_counted():

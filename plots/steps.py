@@ -1,0 +1,29 @@
+"""What every core multiplies in each step: the same blocks of K meet in every algorithm, in another order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+import meshkernels as mk
+from meshkernels import schedules as S
+
+MOST = 8
+
+
+def draw(algorithm: Sequence[str] = ("cannon", "meshgemm"), grid: int = 5) -> Figure:
+    """A strip for each algorithm: its operands below each other, its steps side by side."""
+    schedules = [mk.schedule(name, mk.Mesh(grid), grid, grid, grid) for name in algorithm]
+    products = [sum(any(isinstance(op, S.Multiply) for op in step.compute) for step in s.steps) for s in schedules]
+    columns = min(max(products), MOST)
+    figure = plt.figure(figsize=(1.5 * columns + 0.6, 3.3 * len(schedules) + 0.4), constrained_layout=True)
+    for part, schedule, count in zip(np.atleast_1d(figure.subfigures(len(schedules), 1)), schedules, products):
+        axes = part.subplots(2, columns, squeeze=False)
+        mk.draw.steps(schedule, axes[:, : min(count, columns)], most=columns)
+        for unused in axes[:, count:].ravel():
+            unused.remove()
+        part.suptitle(f"{schedule.name}: A above, B below; equal colours are equal blocks of K", fontsize=11)
+    return figure
