@@ -12,7 +12,17 @@ from numpy.typing import ArrayLike, DTypeLike
 import perfmodel
 from meshkernels.algorithms import family_of, find
 from meshkernels.algorithms import gemv as vector
-from meshkernels.arguments import accumulator, as_axis, as_count, as_groups, as_mesh, common_dtype, operand, output
+from meshkernels.arguments import (
+    MeshLike,
+    accumulator,
+    as_axis,
+    as_count,
+    as_groups,
+    as_mesh,
+    common_dtype,
+    operand,
+    output,
+)
 from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.kept import remember
 from meshkernels.mesh import Mesh
@@ -25,7 +35,7 @@ from meshkernels.schedules import Schedule, verify
 Observer = Callable[[Any], object]
 
 
-def gemm(A: ArrayLike, B: ArrayLike | Placed, mesh: Mesh, *, algorithm: str | Schedule = "meshgemm",
+def gemm(A: ArrayLike, B: ArrayLike | Placed, mesh: MeshLike, *, algorithm: str | Schedule = "meshgemm",
          accumulate: DTypeLike | None = None, out: np.ndarray | None = None, ledger: bool = False,
          device: perfmodel.Device | str | None = None, method: str = "fused",
          observe: Observer | None = None, **options: Any) -> Any:  # fmt: skip
@@ -34,7 +44,7 @@ def gemm(A: ArrayLike, B: ArrayLike | Placed, mesh: Mesh, *, algorithm: str | Sc
     Args:
         A: ``(M, K)``, float16, bfloat16, float32 or float64, any strides; never modified.
         B: ``(K, N)``, or what `place` made of it.
-        mesh: the cores.
+        mesh: the cores: a `Mesh`, a number for a square one, or ``(rows, cols)``.
         algorithm: ``"meshgemm"``, ``"cannon"``, ``"summa"``, ``"allgather"`` or any other registered one; or a
             schedule for these shapes on this mesh.
         accumulate: dtype of sums: float32 by default (float64 for float64). ``"float16"``, for float16 operands,
@@ -70,7 +80,7 @@ def gemm(A: ArrayLike, B: ArrayLike | Placed, mesh: Mesh, *, algorithm: str | Sc
     return _execute(wanted, operands, slice(None), accumulate, out, ledger, device, method, observe)
 
 
-def gemm_t(A: ArrayLike, B: ArrayLike, mesh: Mesh, *, algorithm: str | Schedule = "gemm_t",
+def gemm_t(A: ArrayLike, B: ArrayLike, mesh: MeshLike, *, algorithm: str | Schedule = "gemm_t",
            accumulate: DTypeLike | None = None, out: np.ndarray | None = None, ledger: bool = False,
            device: perfmodel.Device | str | None = None, method: str = "fused", observe: Observer | None = None,
            **options: Any) -> Any:  # fmt: skip
@@ -107,7 +117,7 @@ def gemm_t(A: ArrayLike, B: ArrayLike, mesh: Mesh, *, algorithm: str | Schedule 
     return _execute(wanted, operands, slice(None), accumulate, out, ledger, device, method, observe)
 
 
-def gemv(x: ArrayLike, W: ArrayLike | Placed, mesh: Mesh, *, reduce: str = "ktree", axis: int = 0,
+def gemv(x: ArrayLike, W: ArrayLike | Placed, mesh: MeshLike, *, reduce: str = "ktree", axis: int = 0,
          levels: int | None = None, groups: int | Sequence[int] | None = None, broadcast: bool = True,
          accumulate: DTypeLike | None = None, out: np.ndarray | None = None, ledger: bool = False,
          device: perfmodel.Device | str | None = None, method: str = "fused",
@@ -153,7 +163,7 @@ def gemv(x: ArrayLike, W: ArrayLike | Placed, mesh: Mesh, *, reduce: str = "ktre
     return _execute(wanted, {"x": x[None], "W": W}, 0, accumulate, out, ledger, device, method, observe)
 
 
-def allreduce(values: ArrayLike, mesh: Mesh, *, axis: int = 0, op: str = "add", reduce: str = "ktree",
+def allreduce(values: ArrayLike, mesh: MeshLike, *, axis: int = 0, op: str = "add", reduce: str = "ktree",
               levels: int | None = None, groups: int | Sequence[int] | None = None, broadcast: bool = True,
               accumulate: DTypeLike | None = None, ledger: bool = False,
               device: perfmodel.Device | str | None = None) -> Any:  # fmt: skip
@@ -186,8 +196,8 @@ def allreduce(values: ArrayLike, mesh: Mesh, *, axis: int = 0, op: str = "add", 
         >>> allreduce(np.arange(6.0).reshape(2, 3, 1), Mesh(2, 3), axis=1, op="max").tolist()
         [[2.0], [5.0]]
     """
-    values = operand("values", values, 3)
-    if values.shape[:2] != as_mesh(mesh).shape:
+    values, mesh = operand("values", values, 3), as_mesh(mesh)
+    if values.shape[:2] != mesh.shape:
         raise MeshError(f"values {values.shape}: the first two sides must be those of the mesh, {mesh.shape}")
     if op not in ("add", "max"):
         raise MeshError(f"op = {op!r}; known: 'add', 'max'")
@@ -201,7 +211,7 @@ def allreduce(values: ArrayLike, mesh: Mesh, *, axis: int = 0, op: str = "add", 
     return (lines, *more) if ledger else lines
 
 
-def transpose(A: ArrayLike, mesh: Mesh, *, ledger: bool = False, device: perfmodel.Device | str | None = None,
+def transpose(A: ArrayLike, mesh: MeshLike, *, ledger: bool = False, device: perfmodel.Device | str | None = None,
               method: str = "fused", observe: Observer | None = None) -> Any:  # fmt: skip
     """``A.T`` on a mesh: core (y, x) sends its tile, turned, to the core that holds its place in the transpose.
 
@@ -230,7 +240,7 @@ def transpose(A: ArrayLike, mesh: Mesh, *, ledger: bool = False, device: perfmod
     return _execute(wanted, {"A": A}, slice(None), None, None, ledger, device, method, observe)
 
 
-def alltoall(values: ArrayLike, mesh: Mesh, *, axis: int = 1, ledger: bool = False,
+def alltoall(values: ArrayLike, mesh: MeshLike, *, axis: int = 1, ledger: bool = False,
              device: perfmodel.Device | str | None = None, method: str = "fused",
              observe: Observer | None = None) -> Any:  # fmt: skip
     """Every core of a line sends a message of its own to every other: the dispatch of a mixture of experts.
@@ -258,8 +268,8 @@ def alltoall(values: ArrayLike, mesh: Mesh, *, axis: int = 1, ledger: bool = Fal
         >>> alltoall(sent, Mesh(1, 2))[0, :, :, 0].tolist()
         [[11.0, 21.0], [12.0, 22.0]]
     """
-    values, axis = operand("values", values, 4), as_axis(axis)
-    P = as_mesh(mesh).length(axis)
+    values, axis, mesh = operand("values", values, 4), as_axis(axis), as_mesh(mesh)
+    P = mesh.length(axis)
     if values.shape[:3] != (*mesh.shape, P):
         raise MeshError(f"values {values.shape}: the first three sides must be {(*mesh.shape, P)}")
     lines, n = mesh.lines(axis), values.shape[3]
@@ -320,7 +330,7 @@ def run(schedule: Schedule, operands: Mapping[str, ArrayLike], *, accumulate: DT
     return _execute(schedule, arrays, slice(None), accumulate, out, ledger, device, method, observe)
 
 
-def schedule(algorithm: str, mesh: Mesh, *shape: int, **options: Any) -> Schedule:
+def schedule(algorithm: str, mesh: MeshLike, *shape: int, **options: Any) -> Schedule:
     """The schedule itself: look at its ``steps``, `count` it, draw it.
 
     Args:
@@ -351,7 +361,7 @@ def schedule(algorithm: str, mesh: Mesh, *shape: int, **options: Any) -> Schedul
     return _fresh(build, family, algorithm, as_mesh(mesh), shape, tuple(options.items()))
 
 
-def _scheduled(family: str, algorithm: str | Schedule, mesh: Mesh, *shape: int, **options: Any) -> Schedule:
+def _scheduled(family: str, algorithm: str | Schedule, mesh: MeshLike, *shape: int, **options: Any) -> Schedule:
     """The schedule of an algorithm that must belong to ``family``, remembered for the next call; or the one given."""
     if isinstance(algorithm, Schedule):
         if family not in ("gemm", "gemm_t"):
@@ -422,15 +432,15 @@ def _reduce_options(reduce: str, axis: int, broadcast: bool, levels: Any, groups
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _weights(name: str, value: ArrayLike | Placed, mesh: Mesh) -> np.ndarray | Placed:
+def _weights(name: str, value: ArrayLike | Placed, mesh: MeshLike) -> np.ndarray | Placed:
     if not isinstance(value, Placed):
         return operand(name, value, 2)
     if value.mesh != as_mesh(mesh):
-        raise MeshError(f"{name} is placed on {value.mesh}, the product runs on {mesh}")
+        raise MeshError(f"{name} is placed on {value.mesh}, the product runs on {as_mesh(mesh)}")
     return value
 
 
-def _execute(schedule: Schedule, operands: dict[str, np.ndarray | Placed], row: int | slice,
+def _execute(schedule: Schedule, operands: Mapping[str, np.ndarray | Placed], row: int | slice,
              accumulate: DTypeLike | None, out: np.ndarray | None, ledger: bool, device: Any, method: str,
              observe: Observer | None) -> Any:  # fmt: skip
     """Check, run and hand back; ``row`` picks the result out of its matrix (a vector is row 0)."""

@@ -10,17 +10,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from meshkernels.errors import MeshError, MeshTypeError
+from meshkernels.errors import MeshError, MeshTypeError, shown
 from meshkernels.mesh import Mesh
 
 ACCEPTED = ("float16", "bfloat16", "float32", "float64")
 
 
-def as_mesh(mesh: Mesh) -> Mesh:
-    """``mesh`` itself, if it is one."""
-    if not isinstance(mesh, Mesh):
-        raise MeshTypeError(f"mesh must be a Mesh, not {type(mesh).__name__}")
-    return mesh
+#: What the verbs take as a mesh: one, the cores a side of a square one, or ``(rows, cols)``.
+MeshLike = Mesh | int | tuple[int, int]
+
+
+def as_mesh(mesh: MeshLike) -> Mesh:
+    """The mesh that is meant."""
+    if isinstance(mesh, Mesh):
+        return mesh
+    if isinstance(mesh, (int, np.integer)) and not isinstance(mesh, bool):
+        return Mesh(int(mesh))
+    if isinstance(mesh, (tuple, list)) and len(mesh) == 2:
+        return Mesh(*mesh)
+    raise MeshTypeError(f"mesh must be a Mesh, the cores a side or a pair (rows, cols), not {shown(mesh)}")
+
+
+def grid(text: str) -> Mesh:
+    """``24`` or ``24x16``, rows x columns, as a mesh: an option of the command line."""
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.strip().isdigit() for side in sides):
+        raise MeshError(f"{shown(text)} is no grid: give a side (24) or rows x columns (24x16)")
+    try:
+        return Mesh(*map(int, sides))
+    except ValueError as error:
+        raise MeshError(f"{shown(text)} is no grid: {error}") from None
 
 
 def as_axis(axis: int) -> int:

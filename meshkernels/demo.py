@@ -17,6 +17,7 @@ import numpy as np
 import meshkernels as mk
 from meshkernels import weights
 from meshkernels.algorithms import known
+from meshkernels.arguments import grid
 from meshkernels.mesh import require_walkable
 from meshkernels.readers.compliance import require_fabric
 from perfmodel import console
@@ -36,8 +37,8 @@ COLUMNS = (
 def add_arguments(commands: argparse._SubParsersAction) -> None:
     """Declare the subcommand."""
     parser = commands.add_parser("demo", help="one block of a real model by every algorithm", description=__doc__)
-    parser.add_argument("--grid", type=int, nargs="+", default=[24], metavar="N",
-                        help="cores a side, or rows and columns (default: 24)")  # fmt: skip
+    parser.add_argument("--grid", nargs="+", default=["24"], metavar="N",
+                        help="cores a side, or rows and columns: 24, 24x16 or 24 16 (default: 24)")
     parser.add_argument("--device", default="wse2", help="whose limits the verdict uses (default: wse2)")
     parser.add_argument("--prompt", type=console.utf8, default=PROMPT)
     parser.add_argument("--model", help="another GGUF file (default: SmolLM2-135M, fetched once)")
@@ -47,9 +48,7 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the subcommand; returns the exit code."""
-    if len(options.grid) > 2:
-        raise mk.MeshError(f"--grid takes one or two numbers, not {len(options.grid)}")
-    mesh = mk.Mesh(*options.grid)
+    mesh = grid("x".join(options.grid))
     require_fabric(mesh, options.device)  # before anything is fetched
     require_walkable(mesh)
     checkpoint = weights.load(options.model)

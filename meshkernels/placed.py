@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from meshkernels.arguments import as_mesh, operand
+from meshkernels.arguments import MeshLike, as_mesh, operand
 from meshkernels.execute import cpu, kernels
 from meshkernels.mesh import Mesh
 from meshkernels.schedules.order import RingOrder
@@ -63,7 +63,7 @@ class Placed:
         return self._arranged[key]
 
 
-def place(W: ArrayLike, mesh: Mesh) -> Placed:
+def place(W: ArrayLike, mesh: MeshLike) -> Placed:
     """Place a weight matrix on ``mesh`` for repeated products.
 
     Args:

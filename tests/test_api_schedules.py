@@ -40,3 +40,18 @@ def test_a_name_that_is_registered_again_reduces_by_the_new_builder():
         assert mk.allreduce(values, mesh, reduce="again", ledger=True)[1].critical_hops == 3 + 3
     finally:
         _FAMILIES["reduce"].pop("again", None)
+
+
+def test_meshes_by_number_and_pair():
+    A, W = rng.standard_normal((2, 6, 6))
+    for given, mesh in ((3, mk.Mesh(3)), ((3, 2), mk.Mesh(3, 2)), (np.int64(2), mk.Mesh(2))):
+        assert mk.gemm(A, W, given).tobytes() == mk.gemm(A, W, mesh).tobytes()
+        assert mk.gemv(A[0], mk.place(W, given), given).tobytes() == mk.gemv(A[0], W, mesh).tobytes()
+        assert mk.schedule("summa", given, 6, 6, 6) == mk.schedule("summa", mesh, 6, 6, 6)
+    assert mk.allreduce(np.ones((2, 3, 1)), (2, 3)).tolist() == [[2.0]] * 3
+    assert mk.alltoall(np.ones((2, 3, 3, 1)), (2, 3)).shape == (2, 3, 3, 1)
+
+
+def test_the_nearest_algorithm_is_named():
+    with pytest.raises(mk.MeshError, match=r"unknown gemm algorithm 'meshgem'; known: .*; did you mean 'meshgemm'"):
+        mk.gemm(np.eye(2), np.eye(2), 2, algorithm="meshgem")

@@ -13,7 +13,7 @@ KEYS = {"algorithm", "op", "max_abs_err", "steps", "critical_hops", "words", "pe
 
 
 def test_json_rows(capsys):
-    assert main(["demo", "--grid", "6", "4", "--json"]) == 0
+    assert main(["demo", "--grid", "6x4", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert all(set(row) >= KEYS for row in rows)
     assert {"meshgemm", "cannon", "summa", "allgather", "ktree", "chain", "pipeline", "ring", "gemm_t"} <= {
@@ -25,7 +25,7 @@ def test_json_rows(capsys):
 
 @pytest.mark.parametrize(("arguments", "says"), [
     (["--grid", "0"], "rows = 0"),
-    (["--grid", "2", "2", "2"], "one or two numbers"),
+    (["--grid", "2", "2", "2"], "is no grid: give a side (24) or rows x columns (24x16)"),
     (["--device", "wse7"], "wse7"),
     (["--grid", "2000"], "2000 x 2000 cores does not fit wse2"),
     (["--grid", "100000"], "rows = 100000: a mesh has at least 1 core a side, at most 8192"),

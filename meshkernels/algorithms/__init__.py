@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 
-from meshkernels.errors import MeshError
+from meshkernels.errors import MeshError, shown
 
 _FAMILIES: dict[str, dict[str, Callable]] = {
     "gemm": {}, "gemm_t": {}, "reduce": {}, "transpose": {}, "alltoall": {},
@@ -86,8 +87,7 @@ def find(family: str, name: str) -> Callable:
     try:
         return _FAMILIES[family][name]
     except (KeyError, TypeError):  # unknown, or nothing that could be a name
-        listed = ", ".join(repr(k) for k in _FAMILIES[family])
-        raise MeshError(f"unknown {family} algorithm {name!r}; known: {listed}") from None
+        raise MeshError(_unknown(f"{family} algorithm", name, _FAMILIES[family])) from None
 
 
 def family_of(name: str) -> str:
@@ -105,8 +105,15 @@ def family_of(name: str) -> str:
     for family, members in _FAMILIES.items():
         if name in list(members):
             return family
-    listed = ", ".join(repr(k) for members in _FAMILIES.values() for k in members)
-    raise MeshError(f"unknown algorithm {name!r}; known: {listed}")
+    raise MeshError(_unknown("algorithm", name, (known for members in _FAMILIES.values() for known in members)))
+
+
+def _unknown(what: str, name: object, names: Iterable[str]) -> str:
+    """The refusal of a name, with all that are known and the nearest."""
+    known = list(names)
+    near = get_close_matches(name[:99], known, n=1) if isinstance(name, str) else []
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {what} {shown(name)}; known: {', '.join(map(repr, known))}{hint}"
 
 
 for _module in pkgutil.iter_modules(__path__):
