@@ -1,9 +1,9 @@
-# make demo | make test | make fuzz | make mutants | make bench | make figures | make lint     (Python >= 3.11; no compiler needed)
+# make demo | test | fuzz | mutants | bench | figures | docs | lint     (Python >= 3.11; no compiler needed)
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 
-.PHONY: demo test fuzz mutants bench readme figures oldest lint clean
+.PHONY: demo test fuzz mutants bench readme figures docs oldest lint clean
 
 demo: $(VENV)/installed
 	$(PY) -m meshkernels demo
@@ -33,6 +33,11 @@ readme: $(VENV)/installed
 figures: $(VENV)/installed
 	$(PY) -m plots
 
+# the API reference, as pages to browse: build/docs/index.html
+docs: $(VENV)/bin/python
+	$(PY) -m pip install --quiet --editable '.[llm,docs]'
+	$(PY) -W error::UserWarning -m pdoc --docformat google --output-directory build/docs meshkernels perfmodel
+
 # The lower bounds of the dependencies are real: the suite on exactly these versions.
 oldest:
 	$(PYTHON) -m venv .venv-oldest
@@ -48,7 +53,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
-	$(PY) -m pip install --quiet --editable .
+	$(PY) -m pip install --quiet --editable '.[llm]'
 	touch $@
 
 $(VENV)/installed-test: pyproject.toml | $(VENV)/bin/python
@@ -60,4 +65,4 @@ $(VENV)/installed-lint: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-oldest figures .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest figures build .pytest_cache .mypy_cache .ruff_cache .hypothesis

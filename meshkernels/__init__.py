@@ -26,8 +26,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
-    """`meshkernels.llm` and `meshkernels.draw`, imported when first asked for: they need more than the rest."""
+def __getattr__(name: str) -> ModuleType | str:
+    """The version, `meshkernels.llm` and `meshkernels.draw`, looked up when asked for: they need more than the rest."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("meshkernels")
     if name in ("llm", "draw"):
         import importlib
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import meshkernels
 from meshkernels import demo
 from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.llm import cli as generate
@@ -15,6 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one subcommand; what it returns and prints on bad input, see `perfmodel.console`."""
     def command() -> int:
         parser = console.Parser(prog="python -m meshkernels", description=__doc__)
+        parser.add_argument("--version", action="version", version=f"meshkernels {meshkernels.__version__}")
         commands = parser.add_subparsers(required=True, metavar="COMMAND")
         demo.add_arguments(commands)
         generate.add_arguments(commands)
