@@ -23,7 +23,7 @@ from meshkernels.arguments import (
     operand,
     output,
 )
-from meshkernels.errors import MeshError, MeshTypeError
+from meshkernels.errors import MeshError, MeshTypeError, shown
 from meshkernels.kept import remember
 from meshkernels.mesh import Mesh
 from meshkernels.placed import Placed
@@ -451,6 +451,8 @@ def _execute(schedule: Schedule, operands: Mapping[str, np.ndarray | Placed], ro
         raise MeshError(f"method = {method!r}; known: 'fused', 'lockstep'")
     if observe is not None and method != "lockstep":
         raise MeshError("observe needs method='lockstep': the fused executor has no steps to look at")
+    if observe is not None and not callable(observe):
+        raise MeshTypeError(f"observe is called with each step's snapshot; {shown(observe)} cannot be called")
     whole = schedule.result.shape
     shape = whole if isinstance(row, slice) else whole[1:]
     arrays = {name: given.array if isinstance(given, Placed) else given for name, given in operands.items()}

@@ -57,6 +57,17 @@ def as_count(name: str, value: Any) -> int:
         raise MeshTypeError(f"{name} must be an integer, not {value!r}") from None
 
 
+def as_cost(name: str, value: Any) -> float:
+    """``value`` as a finite, non-negative number of cycles."""
+    try:
+        cost = float(value)
+    except (TypeError, ValueError):
+        raise MeshTypeError(f"{name} must be a number of cycles, not {shown(value)}") from None
+    if not 0 <= cost < float("inf"):
+        raise MeshError(f"{name} = {cost}: cycles are finite and not negative")
+    return cost
+
+
 def as_groups(groups: Any) -> int | tuple[int, ...] | None:
     """A group count, or one for each level but the last; None stays None."""
     if groups is None:
@@ -88,11 +99,11 @@ def accumulator(stored: np.dtype, accumulate: DTypeLike | None) -> np.dtype:
     wide = np.dtype(np.float64 if stored == np.float64 else np.float32)
     try:
         asked = wide if accumulate is None else np.dtype(accumulate)
-    except TypeError:
+    except (TypeError, ValueError):
         asked = None
     if asked is None or (asked != wide and not (asked == np.float16 and stored == np.float16)):
         possible = f"{wide}" + (" or float16" if stored == np.float16 else "")
-        raise MeshError(f"accumulate = {accumulate}: {stored} operands are summed in {possible}")
+        raise MeshError(f"accumulate = {shown(accumulate)}: {stored} operands are summed in {possible}")
     return np.dtype(asked)
 
 

@@ -1,5 +1,6 @@
 """The shape of the house: fast import, no forbidden imports, no algorithm's name outside its module."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -31,6 +32,60 @@ def test_readers_know_no_algorithm():
         code = re.sub(r'""".*?"""|#[^\n]*', "", path.read_text(), flags=re.S)
         for name in NAMES:
             assert not re.search(rf"\b{name}\b", code), f"{path.name} names {name}"
+
+
+def _modules() -> dict[str, Path]:
+    found = {}
+    for package in ("meshkernels", "perfmodel"):
+        for path in ROOT.glob(f"{package}/**/*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def _imported(path: Path, known: dict[str, Path]) -> set[str]:
+    """Modules of ours that a module imports, at its top or in a function; not those for type checkers only."""
+    found, todo = set(), [ast.parse(path.read_text())]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {full if (full := f"{node.module}.{name.name}") in known else node.module for name in node.names}
+        todo += ast.iter_child_nodes(node)
+    return found & set(known)
+
+
+#: From the bottom up: a module imports from its own line or from lines above.
+LAYERS = (
+    ("perfmodel",),
+    ("meshkernels.errors",), ("meshkernels.mesh", "meshkernels.rings", "meshkernels.kept"), ("meshkernels.arguments",),
+    ("meshkernels.schedules",), ("meshkernels.algorithms", "meshkernels.kernels"), ("meshkernels.placed",),
+    ("meshkernels.readers", "meshkernels.fabric"), ("meshkernels.api", "meshkernels.draw"), ("meshkernels.engines",),
+    ("meshkernels.llm",), ("meshkernels.demo", "meshkernels.__main__"),
+)  # fmt: skip
+
+
+def _layer(module: str) -> int:
+    fits = [i for i, names in enumerate(LAYERS) for name in names if f"{module}.".startswith(f"{name}.")]
+    assert fits, f"{module} belongs to no layer"
+    return fits[0]
+
+
+def test_nothing_imports_upwards_and_there_is_no_circle():
+    modules = _modules()
+    imported = {name: _imported(path, modules) - {name} for name, path in modules.items()}
+    for name, others in imported.items():
+        if name not in ("meshkernels", "meshkernels.llm"):  # these gather what users call
+            assert "meshkernels" not in others or name.split(".")[1] in ("demo", "draw", "__main__"), name
+            higher = {other for other in others - {"meshkernels"} if _layer(other) > _layer(name)}
+            assert not higher, f"{name} imports upwards: {', '.join(sorted(higher))}"
+    left = {name: others - {"meshkernels"} for name, others in imported.items()}
+    while leaves := {name for name, others in left.items() if not others & set(left)}:
+        left = {name: others for name, others in left.items() if name not in leaves}
+    assert not left, f"a circle among {', '.join(sorted(left))}"
 
 
 def test_import_compiles_nothing():

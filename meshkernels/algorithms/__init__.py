@@ -17,7 +17,7 @@ import pkgutil
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
-from meshkernels.errors import MeshError, shown
+from meshkernels.errors import MeshError, MeshTypeError, shown
 
 _FAMILIES: dict[str, dict[str, Callable]] = {
     "gemm": {}, "gemm_t": {}, "reduce": {}, "transpose": {}, "alltoall": {},
@@ -37,9 +37,12 @@ def register(family: str, name: str, *, replace: bool = False) -> Callable[[Call
 
     Raises:
         MeshError: an unknown family, or a name that is taken.
+        MeshTypeError: a name that is no string.
     """
-    if family not in _FAMILIES:
-        raise MeshError(f"unknown family {family!r}; known: {', '.join(map(repr, _FAMILIES))}")
+    if not isinstance(family, str) or family not in _FAMILIES:
+        raise MeshError(_unknown("family", family, _FAMILIES))
+    if not isinstance(name, str):
+        raise MeshTypeError(f"the name of an algorithm is a string, not {shown(name)}")
     taken = next((known for known, members in _FAMILIES.items() if name in members), None)
     if taken is not None and not (replace and taken == family):
         remedy = "" if taken != family else "; replace=True takes its place"

@@ -15,7 +15,7 @@ import numpy as np
 from meshkernels import schedules as S
 from meshkernels.algorithms import register
 from meshkernels.algorithms.cannon import rounds, turns
-from meshkernels.errors import MeshError
+from meshkernels.errors import MeshError, shown
 from meshkernels.mesh import Mesh, Tiling
 from meshkernels.rings import Ring
 
@@ -33,8 +33,8 @@ def cannon25d(mesh: Mesh, M: int, K: int, N: int, *, ring: str = "interleaved") 
     P, c = mesh.rows, mesh.cols // mesh.rows
     if c * P != mesh.cols or c < 1 or P % c:
         raise MeshError(f"cannon25d needs P x c P cores with c a divisor of P, not {mesh.rows} x {mesh.cols}")
-    if ring not in ("interleaved", "natural"):
-        raise MeshError(f"ring = {ring!r}; known: 'interleaved', 'natural'")
+    if not isinstance(ring, str) or ring not in ("interleaved", "natural"):
+        raise MeshError(f"ring = {shown(ring)}; known: 'interleaved', 'natural'")
     cycle, s = Ring.interleaved(P) if ring == "interleaved" else Ring.natural(P), P // c
     layer, j = np.divmod(np.arange(mesh.cols), P)
     A, B, C = Tiling((M, K), (P, P)), Tiling((K, N), (P, P)), Tiling((M, N), (P, P))

@@ -20,10 +20,13 @@ import numpy as np
 import perfmodel
 from meshkernels.algorithms import register
 from meshkernels.algorithms.reduction import Reduction
-from meshkernels.arguments import as_count, as_groups
+from meshkernels.arguments import as_cost, as_count, as_groups
 from meshkernels.errors import MeshError
 from meshkernels.mesh import Mesh
 from meshkernels.schedules import Move, Multicast, Reduce, Step, Values, line
+
+#: Most levels of a tree. A line of 8192 cores is halved 13 times; a further level has nothing to cut, and costs a step.
+MOST_LEVELS = 64
 
 
 def cut(members: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -104,12 +107,12 @@ def checked_groups(size: int, levels: int, groups: int | Sequence[int] | None,
         MeshError: levels < 1, the wrong number of counts, or a count that does not fit what it cuts.
     """
     levels = as_count("levels", levels)
-    if levels < 1:
-        raise MeshError(f"levels = {levels}: a K-tree has at least 1 level")
+    if not 1 <= levels <= MOST_LEVELS:
+        raise MeshError(f"levels = {levels}: a K-tree has at least 1 level, at most {MOST_LEVELS}")
     if groups is None:
         wse3 = perfmodel.device("wse3")
         alpha, beta = (wse3.alpha if alpha is None else alpha), (wse3.beta if beta is None else beta)
-        return best_groups(size, levels, float(alpha), float(beta))
+        return best_groups(size, levels, as_cost("alpha", alpha), as_cost("beta", beta))
     counts = groups if isinstance(groups := as_groups(groups), tuple) else (groups,)
     if len(counts) != levels - 1:
         raise MeshError(f"groups = {groups}: {levels} levels need {levels - 1} group counts, not {len(counts)}")
