@@ -15,8 +15,8 @@ import numba
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from meshkernels.execute import cpu, workers
-from meshkernels.execute.microkernel import chain
+from meshkernels.kernels import host, memory, pool
+from meshkernels.kernels.ukernel import Left, Right, Sums, chain
 
 Call = Callable[[], object]
 
@@ -89,14 +89,14 @@ def paired(ours: Call, peer: Call, threads: int = 1, budget: float = 2.0, least:
 def _in_cache(tile, a, b, c, depth, times):
     columns = len(tile.vectors) * len(tile.lanes)
     for _ in range(times):
-        chain(tile, a, 0, 1, len(tile.rows), b, 0, columns, c, 0, columns, depth)
+        chain(tile, Left(a, 0, 1, len(tile.rows)), Right(b, 0, columns), Sums(c, 0, columns), depth, None)
 
 
 def fma_peak(dtype: str = "float32") -> float:
     """GFLOP/s of one core: the register tile of the GEMM on operands that stay in L1 (best of 20)."""
-    tile = cpu.micro_tile(np.dtype(dtype))
+    tile = host.micro_tile(np.dtype(dtype))
     rows, columns, depth, times = len(tile.rows), len(tile.vectors) * len(tile.lanes), 128, 500
-    a, b, c = (cpu.aligned(n, dtype) for n in (rows * depth, columns * depth, rows * columns))
+    a, b, c = (memory.aligned(n, dtype) for n in (rows * depth, columns * depth, rows * columns))
     for x in (a, b, c):
         x[:] = 0
     best = min(seconds(lambda: _in_cache(tile, a, b, c, depth, times)) for _ in range(20))
@@ -121,7 +121,7 @@ def stream_read(x: np.ndarray, threads: int) -> Call:
         for ticket in tickets:
             _sum(words[ticket * step : (ticket + 1) * step])
 
-    return lambda: workers.parallel(work, 16 * threads, threads)
+    return lambda: pool.parallel(work, 16 * threads, threads)
 
 
 def machine() -> dict[str, object]:
@@ -134,11 +134,11 @@ def machine() -> dict[str, object]:
         name = f"{fields['model name']} (family {fields['cpu family']}, model {fields['model']})"
     except (OSError, KeyError):
         pass
-    l1, l2, l3 = cpu.caches()
+    l1, l2, l3 = host.caches()
     blas = next((info for info in threadpool_info() if info["user_api"] == "blas"), {})
     packages = {package: version(package) for package in ("numpy", "numba", "llvmlite")}
     return {
-        "cpu": name, "cores": os.cpu_count(), "simd": cpu.simd(),
+        "cpu": name, "cores": os.cpu_count(), "simd": host.simd(),
         "l1_kib": l1 >> 10, "l2_kib": l2 >> 10, "l3_kib": l3 >> 10,
         "blas": f"{blas.get('internal_api')} {blas.get('version')} ({blas.get('architecture')})",
         "python": platform.python_version(), **packages,

@@ -1,6 +1,6 @@
 """What is kept between calls, counted in bytes: a process that runs for weeks must not grow.
 
-Buffers wait in `meshkernels.execute.cpu`, up to 1/32 of main memory; results of functions here, up to 1/128.
+Buffers wait in `meshkernels.kernels.memory`, up to 1/32 of main memory; results of functions here, up to 1/128.
 """
 
 from __future__ import annotations

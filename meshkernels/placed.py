@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from meshkernels.arguments import MeshLike, as_mesh, operand
-from meshkernels.execute import cpu, kernels
+from meshkernels.kernels import host, pack, ring
 from meshkernels.mesh import Mesh
 from meshkernels.schedules.order import RingOrder
 
@@ -50,14 +50,14 @@ class Placed:
     def on_ring(self, order: RingOrder) -> Any:
         """The matrix as the right operand of products in ``order``, whatever their number of rows."""
         key = (order.blocks.tobytes(), order.block, order.col_start.tobytes(), order.col_tile)
-        return self._once(key, lambda: kernels.pack_right(self.array, order))
+        return self._once(key, lambda: ring.pack_right(self.array, order))
 
-    def in_parts(self, parts: int) -> Any:
-        """The matrix as the operand of matrix-vector products over ``parts`` cores of a line."""
-        return self._once(parts, lambda: kernels.pack_gemv(self.array, parts))
+    def in_columns(self) -> pack.Columns:
+        """The matrix as the operand of matrix-vector products."""
+        return self._once("columns", lambda: pack.columns(self.array))
 
     def _once(self, key: Any, arrange: Callable[[], Any]) -> Any:
-        key = (cpu.simd(), key)  # an arrangement is made for one width of vectors
+        key = (host.simd(), key)  # an arrangement is made for one width of vectors
         if key not in self._arranged:
             self._arranged[key] = arrange()
         return self._arranged[key]

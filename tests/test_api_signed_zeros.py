@@ -11,10 +11,10 @@ import pytest
 
 import meshkernels as mk
 from meshkernels.algorithms import known
-from meshkernels.execute import kernels
+from meshkernels.kernels import chains, gemv, pack, ring
 from meshkernels.llm import prepared
 from tests.handmade import fitting
-from tests.test_kernels import chain, random_order, ring_oracle, same_bits
+from tests.kernels.test_products import chain, random_order, ring_oracle, same_bits
 
 #: Per dtype: a number whose square is below the smallest that can be stored, or kept as a sum.
 TINY = {"float32": 1e-30, "float64": 1e-200, "float16": 6e-5, "bfloat16": 1e-30}
@@ -77,16 +77,16 @@ def test_sums_go_through_the_padding_of_their_block(dtype, accumulate):
         more = L * order.block - K
         padded_A, padded_B = np.pad(A, ((0, 0), (0, more))), np.pad(B, ((0, more), (0, 0)))
         expected = ring_oracle(padded_A, padded_B, order, accumulate).astype(A.dtype)
-        same_bits(kernels.ring_product(A, B, order, accumulate=accumulate), expected)
+        same_bits(ring.ring_product(A, B, order, accumulate=accumulate), expected)
 
         parts = [chain(padded_A, padded_B, range(b * order.block, (b + 1) * order.block), accumulate) for b in range(L)]
-        got = kernels.gemv_partials(A[0], kernels.pack_gemv(B, L), accumulate=accumulate)
+        got = gemv.gemv_sums(A[0], pack.columns(B), L, accumulate=accumulate)
         same_bits(np.ascontiguousarray(got), np.stack(parts)[:, 0])
         at_last = parts[0]
         for part in parts[1:]:
             at_last = at_last + part
             at_last = at_last.astype(np.float16).astype("f4") if accumulate else at_last
-        got = kernels.chain_product(A, B.T, np.full(N, L - 1), L, accumulate=accumulate)
+        got = chains.chain_product(A, B.T, np.full(N, L - 1), L, accumulate=accumulate)
         same_bits(got, at_last.astype(A.dtype))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from meshkernels import kept
-from meshkernels.execute import cpu
+from meshkernels.kernels import memory
 
 ROOT = Path(__file__).parent.parent
 BYTES = np.dtype(np.uint8)
@@ -21,10 +21,10 @@ import resource
 import numpy as np
 import meshkernels as mk
 from meshkernels import kept
-from meshkernels.execute import cpu
+from meshkernels.kernels import memory
 
 MB = 1 << 20
-cpu.KEPT, kept.REMEMBERED = 64 * MB, 32 * MB
+memory.KEPT, kept.REMEMBERED = 64 * MB, 32 * MB
 
 def product(M, K, N, mesh=mk.Mesh(8)):
     mk.gemm(np.ones((M, K), np.float32), np.ones((K, N), np.float32), mesh)
@@ -63,63 +63,63 @@ def test_the_bound_holds_against_the_resident_set(work, most):
 
 
 def test_buffers_given_back_are_lent_again_and_bounded(monkeypatch):
-    monkeypatch.setattr(cpu, "_kept", {})
-    monkeypatch.setattr(cpu, "KEPT", 18 << 20)
-    first, second = (cpu.borrow(8 << 20, BYTES) for _ in range(2))
-    cpu.give_back(first)
-    cpu.give_back(second)  # only one fits, with what its alignment takes: the older makes room
-    assert np.shares_memory(cpu.borrow(8 << 20, BYTES), second)
-    cpu.give_back(cpu.borrow(20 << 20, BYTES))
-    assert not cpu._kept
+    monkeypatch.setattr(memory, "_kept", {})
+    monkeypatch.setattr(memory, "KEPT", 18 << 20)
+    first, second = (memory.borrow(8 << 20, BYTES) for _ in range(2))
+    memory.give_back(first)
+    memory.give_back(second)  # only one fits, with what its alignment takes: the older makes room
+    assert np.shares_memory(memory.borrow(8 << 20, BYTES), second)
+    memory.give_back(memory.borrow(20 << 20, BYTES))
+    assert not memory._kept
 
 
 def test_what_counts_is_the_whole_allocation(monkeypatch):
-    monkeypatch.setattr(cpu, "_kept", {})
-    first = cpu.borrow(10 << 20, BYTES)
+    monkeypatch.setattr(memory, "_kept", {})
+    first = memory.borrow(10 << 20, BYTES)
     whole = first.base
-    cpu.give_back(first)
-    less = cpu.borrow(9 << 20, BYTES)
+    memory.give_back(first)
+    less = memory.borrow(9 << 20, BYTES)
     assert less.base is whole
-    cpu.give_back(less)
-    assert cpu.kept_bytes() >= len(whole) >= 10 << 20
-    assert cpu.borrow(10 << 20, BYTES).base is whole, "lending less of it must not make it smaller"
+    memory.give_back(less)
+    assert memory.kept_bytes() >= len(whole) >= 10 << 20
+    assert memory.borrow(10 << 20, BYTES).base is whole, "lending less of it must not make it smaller"
 
 
 def test_the_same_size_is_lent_again_wherever_the_allocation_begins(monkeypatch):
-    monkeypatch.setattr(cpu, "_kept", {})
+    monkeypatch.setattr(memory, "_kept", {})
     for size in range(1 << 20, 9 << 20, 777_777):
-        first = cpu.borrow(size, BYTES)
-        cpu.give_back(first)
-        assert np.shares_memory(cpu.borrow(size, BYTES), first)
+        first = memory.borrow(size, BYTES)
+        memory.give_back(first)
+        assert np.shares_memory(memory.borrow(size, BYTES), first)
 
 
 def test_small_buffers_are_all_of_one_size(monkeypatch):
     """Whatever the shapes of tiny products, they share buffers."""
-    monkeypatch.setattr(cpu, "_kept", {})
+    monkeypatch.setattr(memory, "_kept", {})
     for size in range(1, 2 << 20, 99_999):
-        cpu.give_back(cpu.borrow(size, BYTES))
-    assert len(cpu._kept) == 1
+        memory.give_back(memory.borrow(size, BYTES))
+    assert len(memory._kept) == 1
 
 
 def test_no_buffer_is_lent_twice(monkeypatch):
-    monkeypatch.setattr(cpu, "_kept", {})
+    monkeypatch.setattr(memory, "_kept", {})
 
     def use(number):
-        lent = cpu.borrow(100_000, np.dtype(np.int64))
+        lent = memory.borrow(100_000, np.dtype(np.int64))
         lent[:] = number
         alone = (lent == number).all()
-        cpu.give_back(lent)
+        memory.give_back(lent)
         return alone
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(use, range(4000)))
-    assert len(cpu._kept) <= 8
+    assert len(memory._kept) <= 8
 
 
 def test_a_small_array_takes_no_huge_page():
     """A thousand small weights must not take 2 MB each."""
-    assert cpu.aligned(100 << 10, BYTES).base.nbytes < 101 << 10
-    assert cpu.aligned(3 << 20, BYTES).ctypes.data % (2 << 20) == 0
+    assert memory.aligned(100 << 10, BYTES).base.nbytes < 101 << 10
+    assert memory.aligned(3 << 20, BYTES).ctypes.data % (2 << 20) == 0
 
 
 @pytest.fixture

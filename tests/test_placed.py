@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import meshkernels as mk
-from meshkernels.execute import cpu
+from meshkernels.kernels import host
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 30), st.integers(1, 30),
@@ -55,6 +55,6 @@ def test_another_width_of_vectors_arranges_anew(width):
     mesh, W, A = mk.Mesh(3), rng.standard_normal((20, 50)).astype("f4"), rng.standard_normal((7, 20)).astype("f4")
     placed = mk.place(W, mesh)
     product, vector = mk.gemm(A, placed, mesh), mk.gemv(A[0], placed, mesh)
-    with cpu.force_simd(width):
+    with host.force_simd(width):
         assert mk.gemm(A, placed, mesh).tobytes() == product.tobytes()
         assert mk.gemv(A[0], placed, mesh).tobytes() == vector.tobytes()

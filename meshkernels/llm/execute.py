@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from meshkernels.errors import MeshError
-from meshkernels.llm import kernels, prepared
+from meshkernels.kernels import attention as kernels
+from meshkernels.llm import prepared
 from meshkernels.llm.cache import KVCache, Text
 from meshkernels.llm.placed import Placed
 from meshkernels.llm.plan import Operation, Plan

@@ -11,6 +11,7 @@ import numpy as np
 
 from meshkernels import weights
 from meshkernels.errors import MeshError, MeshTypeError
+from meshkernels.kernels.team import Team
 from meshkernels.llm import prepared
 from meshkernels.llm.cache import KVCache, Text
 from meshkernels.llm.execute import Decode, Hook, Prefill
@@ -18,7 +19,6 @@ from meshkernels.llm.layout import Layout
 from meshkernels.llm.placed import Placed, Precision, Source, Table
 from meshkernels.llm.plan import decode_plan, prefill_plan
 from meshkernels.llm.sampling import Sampler
-from meshkernels.llm.team import Team
 from meshkernels.mesh import Mesh
 from meshkernels.tokenizer import Tokenizer
 

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from meshkernels.errors import MeshError
+from meshkernels.kernels.pack import Columns, columns
+from meshkernels.kernels.team import Team
 from meshkernels.llm import prepared
 from meshkernels.llm.layout import Layout
-from meshkernels.llm.team import Team
 from meshkernels.weights import Config, check_names, check_shape
 
 DTYPES = ("float32", "float16")
@@ -83,8 +84,8 @@ class Table:
         self.head = self.embedding if tied else _columns(source, "output.weight", precision)
 
 
-def _columns(source: Source, name: str, precision: Precision) -> np.ndarray:
-    return precision.store(np.ascontiguousarray(_read(source, name).T))
+def _columns(source: Source, name: str, precision: Precision) -> Columns:
+    return columns(precision.store(_read(source, name).T))
 
 
 def _read(source: Source, name: str) -> np.ndarray:
@@ -109,7 +110,7 @@ class Placed:
         self.team = team
         self.config, self.layout, self.table, self.precision = source.config, layout, table, precision
         self._gains: dict[tuple[int, str], np.ndarray] = {(-1, "w_out"): self._vector(source, "output_norm.weight")}
-        self._weights: dict[tuple[str, int], np.ndarray] = {}
+        self._weights: dict[tuple[str, int], Columns] = {}
         self._products: dict[tuple[str, str, int], Any] = {}
         for block in range(self.config.blocks):
             self._place(source, block)
@@ -129,7 +130,7 @@ class Placed:
             "down": self.layout.arrange_down(get("ffn_down")),
         }
         for name, weight in arranged.items():
-            self._weights[name, block] = self.precision.store(weight)
+            self._weights[name, block] = columns(self.precision.store(weight))
 
     def _vector(self, source: Source, name: str) -> np.ndarray:
         return self.precision.store(_read(source, name).copy())
@@ -140,7 +141,7 @@ class Placed:
 
     def embedding(self, tokens: np.ndarray) -> np.ndarray:
         """``(L, dim)`` rows of the table."""
-        return np.ascontiguousarray(self.table.embedding[:, tokens].T)
+        return self.table.embedding.take(tokens)
 
     def gemv(self, name: str, block: int) -> prepared.Gemv:
         """The decode product with one weight: along x for ``out`` and ``down``, along y for the others."""

@@ -1,9 +1,9 @@
 """Products and reductions prepared once, so that a token costs arithmetic and not set-up.
 
 Each takes its schedule from the builders that the library's verbs use, and keeps the order of additions that the
-schedule states: the bits are those of the verbs. Matrix products call the kernels of the fused executor; a GEMV reads
-the same row-major weight as the GEMM, so that a weight is stored once for both phases. What is kept is row-major
-weights and the order of additions, nothing packed: it holds for every width of vectors.
+schedule states: the bits are those of the verbs. Matrix products call the kernels of the fused executor. A weight is
+stored once for both phases, as `Columns`, which hold for every width of vectors: GEMV streams them, GEMM packs its
+panels from them.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from meshkernels.algorithms import gemv as vector
-from meshkernels.execute import kernels
 from meshkernels.kept import remember
-from meshkernels.llm.team import Team
+from meshkernels.kernels.chains import chain_product
+from meshkernels.kernels.pack import Columns, columns
+from meshkernels.kernels.reduce import combine_in_order
+from meshkernels.kernels.ring import ring_product
+from meshkernels.kernels.team import Team
 from meshkernels.mesh import Mesh
 from meshkernels.readers.fused import whole_vector_sums
 from meshkernels.schedules.order import ChainSum, RingOrder
@@ -39,20 +42,25 @@ class AllReduce:
 
     def __call__(self, partials: np.ndarray) -> np.ndarray:
         """``(P, n)`` partial sums -> ``(n,)``; ``partials`` is used up."""
-        if not self.half:
-            return kernels.tree_add(partials, self.dst, self.src)[self.root]
-        with np.errstate(over="ignore"):  # beyond 65504 a wafer's sum is infinite too
-            for into, other in zip(self.dst, self.src):
-                partials[into] = (partials[into] + partials[other]).astype(np.float16)
-        return partials[self.root]
+        return combine_in_order(partials, self.dst, self.src, half=self.half)[self.root]
 
 
 class Gemv:
-    """``x W`` for one weight, placed once: MeshGEMV along an axis."""
+    """``x W`` for one weight, placed once: MeshGEMV along an axis.
 
-    def __init__(self, W: np.ndarray, mesh: Mesh, axis: int, accumulate: str = "float32", team: Team | None = None):
+    Args:
+        W: ``(K, N)`` float32; `Columns` are used as they are, of an array a copy is made.
+        mesh: the cores.
+        axis: along which the partial sums are added up.
+        accumulate: dtype of sums.
+        team: the threads.
+    """
+
+    def __init__(self, W: np.ndarray | Columns, mesh: Mesh, axis: int, accumulate: str = "float32",
+                 team: Team | None = None):
         self.team = team or Team(1)
-        self._job = self.team.job(W, mesh.length(axis), *tree(mesh, axis), accumulate == "float16")
+        stored = W if isinstance(W, Columns) else columns(W)
+        self._job = self.team.job(stored, mesh.length(axis), *tree(mesh, axis), accumulate == "float16")
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """``(1, K)`` -> ``(1, N)``."""
@@ -64,13 +72,13 @@ class Gemv:
 class Gemm:
     """``X W`` for one weight, placed once: MeshGEMM."""
 
-    def __init__(self, W: np.ndarray, mesh: Mesh, accumulate: str | None = None):
+    def __init__(self, W: np.ndarray | Columns, mesh: Mesh, accumulate: str | None = None):
         self.W, self.mesh, self.accumulate = W, mesh, accumulate
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
         """``(L, K)`` -> ``(L, N)``."""
         order = ring_order(self.mesh, len(X), *self.W.shape)
-        return kernels.ring_product(X, self.W, order, accumulate=self.accumulate)
+        return ring_product(X, self.W, order, accumulate=self.accumulate)
 
 
 @remember
@@ -92,10 +100,10 @@ def chain_order(mesh: Mesh, M: int, K: int, N: int) -> np.ndarray:
 def gemm_t(Q: np.ndarray, K: np.ndarray, mesh: Mesh, accumulate: str | None = None) -> np.ndarray:
     """``Q K^T`` by dist-GEMM-T: ``(M, D), (N, D) -> (M, N)``."""
     root = chain_order(mesh, len(Q), Q.shape[1], len(K))
-    return kernels.chain_product(Q, K, root, mesh.cols, accumulate=accumulate)
+    return chain_product(Q, K, root, mesh.cols, accumulate=accumulate)
 
 
-def gemm(A: np.ndarray, B: np.ndarray, mesh: Mesh, accumulate: str | None = None) -> np.ndarray:
+def gemm(A: np.ndarray, B: np.ndarray | Columns, mesh: Mesh, accumulate: str | None = None) -> np.ndarray:
     """``A B`` of two activations by MeshGEMM."""
     order = ring_order(mesh, len(A), *B.shape)
-    return kernels.ring_product(A, B, order, accumulate=accumulate)
+    return ring_product(A, B, order, accumulate=accumulate)

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from meshkernels.execute import cpu, kernels
+from meshkernels.kernels import chains, gemv, memory, ring
+from meshkernels.kernels.pack import columns
 from meshkernels.mesh import Tiling
 from meshkernels.placed import Placed
 from meshkernels.readers import lockstep
 from meshkernels.schedules.buffers import Values
 from meshkernels.schedules.order import ChainSum, RingOrder, SplitSum
-from meshkernels.schedules.routes import Multicast, Reduce, groups, streams
+from meshkernels.schedules.routes import Multicast, Reduce
 from meshkernels.schedules.steps import Schedule, unrolled
 
 
@@ -26,12 +27,11 @@ def run(schedule: Schedule, operands: dict[str, Any], accumulate: np.dtype) -> n
     The right operand may be `Placed`. The result may be rounded to the operands' dtype already.
     """
     half = accumulate == np.float16
-    rounded = "float16" if half else None
     order = schedule.proof.order
     if order is None:
         return lockstep.run(schedule, {name: getattr(x, "array", x) for name, x in operands.items()}, accumulate)
     left, right = (operands[name] for name in schedule.task.operands)
-    options: dict[str, Any] = {"accumulate": rounded, "out_dtype": left.dtype}
+    options: dict[str, Any] = {"accumulate": "float16" if half else None, "out_dtype": left.dtype}
     if 0 in (*left.shape, *right.shape):  # nothing to add up
         return np.zeros(schedule.result.shape, left.dtype)
     if isinstance(order, RingOrder):
@@ -39,23 +39,21 @@ def run(schedule: Schedule, operands: dict[str, Any], accumulate: np.dtype) -> n
             right = right.on_ring(order)
         elif schedule.task.kind == "product_t":
             right = right.T
-        return kernels.ring_product(left, right, order, **options)
+        return ring.ring_product(left, right, order, **options)
     if isinstance(order, ChainSum):
         root = np.repeat(order.roots, order.col_tile)[: len(right)]
-        return kernels.chain_product(left, right, root, schedule.mesh.cols, **options)
-    return _split_sum(schedule, order, left[0], right, half, rounded)
+        return chains.chain_product(left, right, root, schedule.mesh.cols, **options)
+    return _split_sum(schedule, order, left[0], right, half)
 
 
-def _split_sum(schedule: Schedule, order: SplitSum, x: np.ndarray, W: np.ndarray | Placed, half: bool,
-               accumulate: str | None) -> np.ndarray:  # fmt: skip
+def _split_sum(schedule: Schedule, order: SplitSum, x: np.ndarray, W: np.ndarray | Placed, half: bool) -> np.ndarray:
     """Partial results of all cores at once, then the schedule's own moves add them up."""
     size, lines = schedule.mesh.length(order.axis), schedule.mesh.lines(order.axis)
-    arranged = W.in_parts(size) if isinstance(W, Placed) else kernels.pack_gemv(W, size, memory=cpu.borrow)
-    simple = None if half else schedule.derived("sums", whole_vector_sums)
-    sums = simple or ((), (), range(size))  # else all partial sums, (P, N)
-    partials = kernels.gemv_sums(x, arranged, *sums, accumulate=accumulate)
+    stored = W.in_columns() if isinstance(W, Placed) else columns(W, allocate=memory.borrow)
+    simple = schedule.derived("sums", whole_vector_sums)
+    partials = gemv.gemv_sums(x, stored, size, *(simple or ()), accumulate="float16" if half else None)
     if not isinstance(W, Placed):
-        cpu.give_back(arranged.panels.data)
+        memory.give_back(stored.data)
     if simple is not None:
         return partials
     tiles = Tiling(partials.shape, (size, lines)).cut(partials).reshape(size, lines, 1, -1)
@@ -92,8 +90,8 @@ def whole_vector_sums(schedule: Schedule) -> tuple[np.ndarray, np.ndarray, np.nd
                 size = schedule.mesh.length(route.axis)
                 if len(phases) > 1:
                     return None
-                for root, members in groups(route.along(int(phases[0]), size)):
-                    adds += [(b, a) for a, b in streams(root, members, route.low_first)]
+                for root, dst, src in lockstep.additions(route, int(phases[0]), size):
+                    adds += zip(dst, src)
             else:
                 return None
     if root < 0:

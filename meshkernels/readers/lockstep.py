@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from meshkernels.execute import kernels
+from meshkernels.kernels.reduce import combine_in_order, combined
+from meshkernels.kernels.tiles import tile_products
 from meshkernels.mesh import Mesh, ceil_div
 from meshkernels.schedules.buffers import Tiles, Values
 from meshkernels.schedules.motion import Arrival, arrival, deliver, pick, slots_at
@@ -218,8 +219,8 @@ def _compute(op: Multiply | Copy, piece: Any, tiles: list[tuple[np.ndarray, np.n
         sums = _joined(into, width) if piece is None else into[whole, *np.ogrid[:rows, :cols]]
     else:
         sums = np.zeros((rows, cols, h, width), into.dtype)
-    kernels.tile_products(left, right, ha, hb, sums.reshape(rows * cols, *sums.shape[2:]), transposed=op.transposed,
-                          accumulate="float16" if half else None)  # fmt: skip
+    tile_products(left, right, ha, hb, sums.reshape(rows * cols, *sums.shape[2:]), transposed=op.transposed,
+                  accumulate="float16" if half else None)  # fmt: skip
     if not straight:
         _put(into, piece, sums)
 
@@ -280,7 +281,7 @@ def _incoming(move: Move, mesh: Mesh, views: dict[str, np.ndarray], half: bool, 
         mine = pick(held, place.slots)
     else:
         mine = held[place.to_y, place.to_x] if place.slots is None else held[place.to_y, place.to_x, place.slots]
-    return place, _combine(move.combine, mine, fetched, half)
+    return place, combined(mine, fetched, op=move.combine, half=half)
 
 
 def _useful(place: Any, pieces: int) -> Any:
@@ -293,9 +294,11 @@ def _useful(place: Any, pieces: int) -> Any:
     return Arrival(place.move, place.source, keep, np.minimum(place.sent, clip), np.minimum(slots, clip))
 
 
-def _combine(op: str, mine: np.ndarray, arriving: np.ndarray, half: bool) -> np.ndarray:
-    both = np.add(mine, arriving) if op == "add" else np.maximum(mine, arriving)
-    return both.astype(np.float16).astype(mine.dtype) if half else both
+def additions(route: Reduce, phase: int, size: int) -> Iterator[tuple[int, list[int], list[int]]]:
+    """For each root of a line of ``size`` cores, what it adds up: ``(root, dst, src)``, core dst adding that of src."""
+    for root, members in groups(route.along(phase, size)):
+        pairs = list(streams(root, members, route.low_first))
+        yield root, [dst for _, dst in pairs], [src for src, _ in pairs]
 
 
 def _reduced(move: Move, mesh: Mesh, views: dict[str, np.ndarray], half: bool, t: int, s: int) -> Iterator[Callable]:
@@ -312,12 +315,10 @@ def _reduced(move: Move, mesh: Mesh, views: dict[str, np.ndarray], half: bool, t
     for phase in np.unique(phases):
         lines = np.flatnonzero(phases == phase)
         lines_at = slice(None) if len(lines) == len(phases) else lines
-        for root, members in groups(route.along(int(phase), size)):
-            part = source[:, lines_at, slice(None) if slot is None else slice(slot, slot + 1)]
-            sums: dict[int, np.ndarray] = {}
-            for a, b in streams(root, members, route.low_first):
-                sums[b] = _combine(move.combine or "", sums.get(b, part[b]), sums.get(a, part[a]), half)
-            total = sums.get(root, part[root]).copy() if root not in sums else sums[root]
+        sums = source[:, lines_at, slice(None) if slot is None else slice(slot, slot + 1)].copy(order="C")
+        for root, dst, src in additions(route, int(phase), size):
+            combine_in_order(sums, dst, src, op=move.combine or "add", half=half)
+            total = sums[root]
             if isinstance(into, np.ndarray):
                 place = np.broadcast_to(np.moveaxis(into, route.axis, 0), (size, len(phases)))[root, lines]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 import meshkernels as mk
-from meshkernels.execute import cpu
+from meshkernels.kernels import memory
 from meshkernels.llm import Llama
 from tests.fuzz import judge
 from tests.fuzz.operands import in_child
@@ -31,7 +31,7 @@ def _falling(largest: int, factor: float, cycles: int, kept: int) -> Callable[[]
     """Panels of n x n numbers, n falling: ``kept`` bytes may stay."""
 
     def call() -> None:
-        cpu.KEPT = kept
+        memory.KEPT = kept
         A, mesh = np.ones((largest, largest), np.float32), mk.Mesh(4)
         small = np.ones((largest, 16), np.float32)
         mk.gemm(A[:64, :64], small[:64], mesh)
@@ -50,7 +50,7 @@ def _falling(largest: int, factor: float, cycles: int, kept: int) -> Callable[[]
 
 def _prompts(cycles: int, kept: int) -> Callable[[], None]:
     def call() -> None:
-        cpu.KEPT = kept
+        memory.KEPT = kept
         model = Llama(Synthetic(tiny(4, 2, 16, dim=256, ffn=512, vocab=300, context=2048)), 4)
         model.prefill(np.zeros(2000, int))
         before = resident()
@@ -103,7 +103,7 @@ def case(number: int, random: np.random.Generator):
     if number == 3:
         return "40 widths on 720 x 720 cores", in_child(_wide(40), **limits)
     if number == 4:
-        return "panels of up to 256 MB that fall by 9 %", in_child(_falling(8000, 0.91, 8, cpu.KEPT), **limits)
+        return "panels of up to 256 MB that fall by 9 %", in_child(_falling(8000, 0.91, 8, memory.KEPT), **limits)
     if number == 5:
         return "12000 tiny products", in_child(_tiny(12000), **limits)
     if number == 6:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 import meshkernels as mk
-from meshkernels.execute import cpu
+from meshkernels.kernels import host
 from tests.fuzz import judge
 from tests.fuzz.operands import in_child
 
@@ -44,15 +44,15 @@ def _at_once(random: np.random.Generator, forced: bool, fork: bool, rounds: int)
                 failures.append(repr(error))
 
         def toggle() -> None:
-            names = list(cpu.SIMD)
+            names = list(host.SIMD)
             while not ended.is_set():
                 for name in names:
-                    with cpu.force_simd(name):
+                    with host.force_simd(name):
                         ended.wait(0.0005)
 
         if forced:  # compiled before: it would take minutes of the case's time otherwise
-            for name in cpu.SIMD:
-                with cpu.force_simd(name):
+            for name in host.SIMD:
+                with host.force_simd(name):
                     for what, product, alone in products:
                         judge.require(product().tobytes() == alone, f"{what}: other bits with {name}")
         workers = [threading.Thread(target=work, args=(i,)) for i in range(3)]

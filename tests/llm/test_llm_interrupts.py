@@ -12,7 +12,9 @@ from interrupts import at, interrupted, lines
 from llama_reference import Synthetic, tiny
 
 from meshkernels import Mesh
-from meshkernels.llm import CacheOverflow, Llama, kernels, team
+from meshkernels.kernels import attention as kernels
+from meshkernels.kernels import team
+from meshkernels.llm import CacheOverflow, Llama
 
 PROMPT, TOKEN = [7, 0, 52, 7, 31], 9
 
@@ -44,7 +46,7 @@ def test_interrupted_at_any_line(models, operation):
     other.prefill(PROMPT)
     expected = other.decode(TOKEN)
     firsts = {where: number for number, where in reversed(list(enumerate(met)))
-              if where.startswith(("model.", "cache.", "execute.", "team.", "workers."))}  # each of these lines once
+              if where.startswith(("model.", "cache.", "execute.", "team.", "pool."))}  # each of these lines once
     for number in sorted({*firsts.values(), *random.Random(0).sample(range(len(met)), min(20, len(met)))}):
         _, where = interrupted(lambda: act(model), at(number))
         if not where:  # threads share out lines otherwise: it went through

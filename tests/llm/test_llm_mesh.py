@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import meshkernels as mk
-from meshkernels.llm import kernels, prepared
-from meshkernels.llm import team as team_module
-from meshkernels.llm.team import Team
+from meshkernels.kernels import attention as kernels
+from meshkernels.kernels import team as team_module
+from meshkernels.kernels.team import Team
+from meshkernels.llm import prepared
 
 GRIDS = [(1, 1), (2, 3), (5, 5), (8, 4), (24, 24)]
 DRAW = np.random.default_rng(0).standard_normal

@@ -11,7 +11,8 @@ from llama_reference import NumpyLlama, Synthetic, tiny
 
 from meshkernels import Mesh
 from meshkernels.errors import MeshError, MeshTypeError
-from meshkernels.llm import Llama, team
+from meshkernels.kernels import team
+from meshkernels.llm import Llama
 
 GRIDS = [(1, 1), (2, 3), (5, 5), (8, 4), (24, 24)]
 HEADS = {"MHA": (3, 3), "GQA": (6, 2), "MQA": (4, 1), "three strips": (6, 3)}

@@ -1,13 +1,14 @@
-"""A few threads for one call: tasks as tickets, and helpers that are awake, on a core of their own, when it comes.
+"""The one pool of worker threads: work items for one call, and workers that are awake, on a core of their own, when
+it comes.
 
 A thread that sleeps takes the system 0.05 to some milliseconds to wake: as long as one thread needs for 50 MB of a
-matrix-vector product. So helpers look for the next call for a moment before they sleep, as those of BLAS do. And
-Linux wakes a thread on the core of the thread that wakes it (here in 36 of 40 trials), where it stays for 20 to 80
-ms: so helpers are kept off the core that the leader is on. y = x @ W with 4096 x 4096 float32 numbers, on two cores:
-2.6 ms with a pool of sleeping threads, as with one thread; 2.6 with threads awake; 2.1 with both; and 1.8 without the
-two futures per call that a pool makes (60 us, when x @ W has just emptied the caches).
+matrix-vector product. So workers spin for a moment before they sleep, as those of BLAS do. And Linux wakes a thread on
+the core of the thread that wakes it (here in 36 of 40 trials), where it stays for 20 to 80 ms: so workers are kept off
+the core of the leader, the thread that made the call. y = x @ W with 4096 x 4096 float32 numbers, on two cores: 2.6 ms
+with a pool of sleeping threads, as with one thread; 2.6 with threads awake; 2.1 with both; and 1.8 without the two
+futures per call that a pool makes (60 us, when x @ W has just emptied the caches).
 
-An exception in the leader, Ctrl-C for one, ends the call: who helps stops at the block that it is computing.
+An exception in the leader, Ctrl-C for one, ends the call: workers stop at the block that they are computing.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ from numba import config, get_num_threads
 from numba.core.compiler_lock import global_compiler_lock
 from numba.np.ufunc import parallel as parallel_layer
 
-from meshkernels.execute.atomic import add, give_way, load
-from meshkernels.execute.compiled import compiled
+from meshkernels.kernels.compiled import compiled
+from meshkernels.kernels.intrinsics import add, load, yield_core
 
-#: Looks at a counter, about 20 us, before a thread that waits offers its core to others at every look; how often a
-#: helper does that, about 10 ms in all, before it sleeps.
-_LOOKS, _OFFERS = 20_000, 20_000
-#: Seconds that a process which ends waits for its helpers, all together.
+#: Polls, about 20 us, during which a waiting thread spins; then it yields its core at every poll.
+SPINS = 20_000
+#: Polls with a yield, about 10 ms in all, before a worker without work sleeps.
+_YIELDS = 20_000
+#: Seconds that a process which ends waits for its workers, all together.
 _FAREWELL = 2.0
 
 
@@ -45,17 +47,17 @@ def _increment(counter):
 
 
 @compiled
-def _wait(counter, value, looks, most):
-    """Until ``counter`` has reached ``value``, or ``most`` looks have not seen it."""
-    look = 0
-    while load(counter, 0) < value and look < most:
-        if look >= looks:
-            give_way()
-        look += 1
+def wait(board, place, value, polls):
+    """Until ``board[place]`` has reached ``value``, or ``polls`` polls have not seen it."""
+    poll = 0
+    while load(board, place) < value and poll < polls:
+        if poll >= SPINS:
+            yield_core()
+        poll += 1
 
 
-class _Helper(Thread):
-    """A thread that does what it is given, looks for more for a while, and sleeps until there is."""
+class _Worker(Thread):
+    """A thread that does the tasks it is given, spins and yields for a while, and sleeps until there are more."""
 
     def __init__(self) -> None:
         super().__init__(name="meshkernels", daemon=True)
@@ -66,8 +68,8 @@ class _Helper(Thread):
     def run(self) -> None:
         while True:
             self._called[0] = 0
-            if self._tasks.empty():  # a task that comes from here on calls
-                _wait(self._called, 1, _LOOKS, _LOOKS + _OFFERS)
+            if self._tasks.empty():  # a task that comes from here on sets the flag
+                wait(self._called, 0, 1, SPINS + _YIELDS)
             task = self._tasks.get()
             if task is None:
                 return
@@ -75,7 +77,7 @@ class _Helper(Thread):
             del task  # and with it operands and results, which must not outlive their call
 
     def give(self, task: Callable[[], None] | None) -> None:
-        """One more task; None is the last."""
+        """Add a task; None is the last."""
         self._tasks.put(task)
         self._called[0] = 1
 
@@ -84,25 +86,25 @@ class _Helper(Thread):
         if self._kept_off != core:
             others, me = os.sched_getaffinity(0) - {core}, self.native_id
             if others and me is not None:
-                with suppress(OSError):  # not everybody may
+                with suppress(OSError):  # not permitted everywhere
                     os.sched_setaffinity(me, others)
             self._kept_off = core
 
 
-_helpers: list[_Helper] = []
+_workers: list[_Worker] = []
 
 
 @atexit.register
 def _dismiss() -> None:
-    for helper in _helpers:
-        helper.give(None)
+    for worker in _workers:
+        worker.give(None)
     end = time.monotonic() + _FAREWELL
-    for helper in _helpers:  # a daemon thread may still lead one: the process does not wait for that
-        helper.join(max(0.0, end - time.monotonic()))
+    for worker in _workers:  # a daemon thread may still lead one: the process does not wait for that
+        worker.join(max(0.0, end - time.monotonic()))
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_helpers.clear)  # a child has none of its parent's threads,
+    os.register_at_fork(after_in_child=_workers.clear)  # a child has none of its parent's threads,
     # and would wait for ever for a lock that one of them held: nobody compiles during a fork
     os.register_at_fork(before=global_compiler_lock.acquire, after_in_parent=global_compiler_lock.release,
                         after_in_child=global_compiler_lock.release)
@@ -111,39 +113,44 @@ if hasattr(os, "register_at_fork"):
 _this_core = ctypes.PyDLL(None).sched_getcpu if sys.platform == "linux" else None
 
 
-class Helped:
-    """Inside the ``with`` block so many helpers do ``task()``; one that has not begun at its end need not any more.
+class Workers:
+    """Run ``task()`` on worker threads while the ``with`` block executes.
+
+    On exit, workers that have not started are cancelled and the others are joined.
 
     Args:
-        task: what each helper does.
-        helpers: how many.
+        task: what each worker does.
+        workers: how many.
         stop: makes the tasks end soon; called when the block ends, when it cannot begin, and when a task fails.
+
+    Raises:
+        BaseException: on exit, what the first task that failed raised, unless the block itself raised.
     """
 
-    def __init__(self, task: Callable[[], object], helpers: int, stop: Callable[[], object] = lambda: None):
+    def __init__(self, task: Callable[[], object], workers: int, stop: Callable[[], object] = lambda: None):
         self._task, self._stop, self._failures = task, stop, list[BaseException]()
-        self._count, self._seats, self._ended = helpers, [None] * helpers, np.zeros(1, np.int64)
+        self._count, self._seats, self._ended = workers, [None] * workers, np.zeros(1, np.int64)
 
     def __enter__(self) -> None:
         try:
-            while len(_helpers) < self._count:
-                _helpers.append(_Helper())
-            for helper in _helpers[: self._count]:
+            while len(_workers) < self._count:
+                _workers.append(_Worker())
+            for worker in _workers[: self._count]:
                 if _this_core is not None:
-                    helper.keep_off(_this_core())
-                helper.give(self._take_seat)
+                    worker.keep_off(_this_core())
+                worker.give(self._start)
         except BaseException:
             self._stop()
             raise
 
-    def _take_seat(self) -> None:
+    def _start(self) -> None:
         try:
-            self._seats.pop()  # helpers and leader, one after the other: a list sees to that
+            self._seats.pop()  # each seat is taken once, by a worker or by the leader that cancels it
         except IndexError:
             return
         try:
             self._task()
-        except BaseException as failure:  # is the leader's to report
+        except BaseException as failure:  # the leader raises it
             self._failures.append(failure)
             self._stop()
         finally:
@@ -151,18 +158,18 @@ class Helped:
 
     def __exit__(self, kind: object, *_: object) -> None:
         self._stop()
-        begun = self._count
+        started = self._count
         with suppress(IndexError):
             while True:
                 self._seats.pop()
-                begun -= 1
-        _wait(self._ended, begun, _LOOKS, sys.maxsize)
+                started -= 1
+        wait(self._ended, 0, started, sys.maxsize)
         if self._failures and kind is None:
             raise self._failures[0]
 
 
 def threads_for(operations: int, threads: int | None = None) -> int:
-    """At most ``threads``, and only as many as the work is worth: waking one takes 0.1 ms.
+    """At most ``threads``, and fewer for small products: waking one takes about 0.1 ms.
 
     None: what numba.set_num_threads says, else the variable NUMBA_NUM_THREADS, else one per core.
     """
@@ -171,14 +178,17 @@ def threads_for(operations: int, threads: int | None = None) -> int:
     return max(1, min(most, operations // 200_000))
 
 
-def parallel(work: Callable[[Iterator[int]], None], tasks: int, threads: int) -> None:
-    """Let each thread run ``work(tickets)``, whose kernels release the GIL; tickets 0 .. tasks - 1 are shared out."""
-    tickets, helpers = iter(range(tasks)), min(threads, tasks) - 1
-    if helpers < 1:
-        work(tickets)
+def parallel(work: Callable[[Iterator[int]], object], items: int, threads: int) -> None:
+    """Run ``work(iterator)`` on each thread; the threads share work items 0 .. items - 1.
+
+    Threads run at the same time where the work releases the GIL, as kernels do.
+    """
+    shared, workers = iter(range(items)), min(threads, items) - 1
+    if workers < 1:
+        work(shared)
     else:
-        with Helped(lambda: work(tickets), helpers, stop=lambda: deque(tickets, maxlen=0)):  # none is left to take
-            work(tickets)
+        with Workers(lambda: work(shared), workers, stop=lambda: deque(shared, maxlen=0)):  # takes all that are left
+            work(shared)
 
 
 def spans(total: int, unit: int, most: int, parts: int = 1) -> list[slice]:

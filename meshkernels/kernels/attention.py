@@ -7,24 +7,11 @@ rounded to float16 (kept in float32 arrays), as a core with 16-bit registers doe
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba.extending import intrinsic
 
-from meshkernels.execute import microkernel
-from meshkernels.execute.compiled import compiled
-
-
-@intrinsic
-def _fma(typingctx, a, b, c):
-    """``a * b + c``, rounded once: the contraction is explicit, so no compiler setting can change a bit."""
-    return c(c, c, c), lambda context, builder, signature, args: builder.fma(*args)
-
-
-# Intrinsics: their Python signature is not the one that compiled code calls.
-fma: Any = _fma
-round_half: Any = microkernel.round_half
+from meshkernels.kernels.compiled import compiled
+from meshkernels.kernels.intrinsics import fma, round_half
+from meshkernels.kernels.reduce import combine
 
 #: Tokens that the partial scores of one head are computed for at a time: they stay in the first-level cache.
 _RUN = 512
@@ -44,55 +31,6 @@ def square_sums(X, tile, parts, half):
                     total = round_half(total)
             out[part, i] = total
     return out
-
-
-@compiled
-def _combine(partials, n, dst, src, half):
-    """Add up ``partials (P, >= n)`` in place, in the order of the schedule."""
-    for i in range(len(dst)):
-        into, other = partials[dst[i], :n], partials[src[i], :n]
-        for j in range(n):
-            into[j] += other[j]
-        if half:
-            for j in range(n):
-                into[j] = round_half(into[j])
-
-
-@compiled
-def gemv(x, W, begin, stop, parts, dst, src, root, half, out):
-    """``out = x W`` for columns ``begin .. stop``, the rows of ``W (K, N)`` cut into ``parts``, in one pass over W.
-
-    Strips of columns are finished one by one, their tree of sums too, so that partial sums never leave the cache.
-    """
-    K = len(W)
-    tile, strip = -(-K // parts), min(4096, max(512, 98304 // parts))
-    partials = np.empty((parts, min(strip, stop - begin)), W.dtype)
-    for j0 in range(begin, stop, strip):
-        n = min(strip, stop - j0)
-        for part in range(parts):
-            acc = partials[part, :n]
-            acc[:] = 0
-            k, end = min(part * tile, K), min(part * tile + tile, K)
-            while k + 4 <= end and not half:
-                a, b, c, d = x[k], x[k + 1], x[k + 2], x[k + 3]
-                p, q = W[k, j0 : j0 + n], W[k + 1, j0 : j0 + n]
-                r, s = W[k + 2, j0 : j0 + n], W[k + 3, j0 : j0 + n]
-                for j in range(n):
-                    acc[j] = fma(d, s[j], fma(c, r[j], fma(b, q[j], fma(a, p[j], acc[j]))))
-                k += 4
-            while k < end:
-                a, p = x[k], W[k, j0 : j0 + n]
-                for j in range(n):
-                    acc[j] = fma(a, p[j], acc[j])
-                if half:
-                    for j in range(n):
-                        acc[j] = round_half(acc[j])
-                k += 1
-            if part * tile + tile > K:  # the padding of the last rows: zeros, which make +0.0 of -0.0
-                for j in range(n):
-                    acc[j] += W.dtype.type(0)
-        _combine(partials, n, dst, src, half)
-        out[j0 : j0 + n] = partials[root, :n]
 
 
 @compiled
@@ -119,7 +57,7 @@ def scores(q, keys, tokens, width, dst, src, root, scale, half, out):
                     if half:
                         for t in range(n):
                             acc[t] = round_half(acc[t])
-            _combine(partials, n, dst, src, half)
+            combine(partials, 0, n, dst, src, False, half)
             for t in range(n):
                 out[h, t0 + t] = partials[root, t] * scale
 
@@ -145,7 +83,7 @@ def mix(p, values, ends, dst, src, root, half, out):
                     total = round_half(total)
             sums[y, 0] = total
             begin = ends[y]
-        _combine(sums, 1, dst, src, half)
+        combine(sums, 0, 1, dst, src, False, half)
         inverse = p.dtype.type(1) / sums[root, 0]
         if half:
             inverse = round_half(inverse)
@@ -163,7 +101,7 @@ def mix(p, values, ends, dst, src, root, half, out):
                     for d in range(head):
                         acc[d] = round_half(acc[d])
             begin = ends[y]
-        _combine(partials, head, dst, src, half)
+        combine(partials, 0, head, dst, src, False, half)
         out[h] = partials[root]
 
 
@@ -203,7 +141,7 @@ def normalise_rows(P, tile, dst, src, root, half):
                         sums[c, 0] += row[j]
                         if half:
                             sums[c, 0] = round_half(sums[c, 0])
-            _combine(sums, 1, dst, src, half)
+            combine(sums, 0, 1, dst, src, False, half)
             inverse = P.dtype.type(1) / sums[root, 0]
             if half:
                 inverse = round_half(inverse)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from meshkernels.execute import workers
+from meshkernels.kernels import pool
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -21,14 +21,14 @@ from meshkernels.execute import workers
 def test_every_ticket_once(tasks, threads):
     for _ in range(20):
         taken = []
-        workers.parallel(taken.extend, tasks, threads)
+        pool.parallel(taken.extend, tasks, threads)
         assert sorted(taken) == list(range(tasks))
 
 
 def test_helpers_help():
     """Two tickets that wait for each other end only if two threads hold them."""
     meeting = threading.Barrier(2, timeout=30)
-    workers.parallel(lambda tickets: [meeting.wait() for _ in tickets], 2, 2)
+    pool.parallel(lambda tickets: [meeting.wait() for _ in tickets], 2, 2)
 
 
 @pytest.mark.parametrize("who", ["leader", "helper"])
@@ -44,18 +44,18 @@ def test_failures_reach_the_leader(who):
             ended.append(True)
 
     with pytest.raises(ZeroDivisionError, match=who):
-        workers.parallel(work, 2, 2)
+        pool.parallel(work, 2, 2)
     assert ended == [True]  # the other one was waited for
     test_every_ticket_once(10, 2)  # and helpers work on
 
 
 def test_a_helper_that_has_not_begun_is_not_waited_for():
     release = threading.Event()
-    with workers.Helped(lambda: release.wait(30), 1):  # keeps the first helper busy
-        while workers._helpers[0]._tasks.qsize():
+    with pool.Workers(lambda: release.wait(30), 1):  # keeps the first helper busy
+        while pool._workers[0]._tasks.qsize():
             time.sleep(0.001)
         taken = []
-        workers.parallel(taken.extend, 10, 2)
+        pool.parallel(taken.extend, 10, 2)
         assert taken == list(range(10))
         release.set()
 
@@ -71,7 +71,7 @@ def test_helpers_keep_nothing_of_a_call():
         for _ in tickets:
             meeting.wait()
 
-    workers.parallel(work, 2, 2)
+    pool.parallel(work, 2, 2)
     del work, operand
     for _ in range(1000):
         if alive() is None:
@@ -80,9 +80,9 @@ def test_helpers_keep_nothing_of_a_call():
     assert alive() is None
 
 
-@pytest.mark.skipif(workers._this_core is None or len(os.sched_getaffinity(0)) < 2, reason="one core, or not Linux")
+@pytest.mark.skipif(pool._this_core is None or len(os.sched_getaffinity(0)) < 2, reason="one core, or not Linux")
 def test_helpers_are_kept_off_the_core_of_the_leader():
-    mine, helper = os.sched_getaffinity(0), workers._Helper()
+    mine, helper = os.sched_getaffinity(0), pool._Worker()
     for core in mine:
         helper.keep_off(core)
         assert os.sched_getaffinity(helper.native_id) == mine - {core}
@@ -95,10 +95,10 @@ def test_helpers_are_kept_off_the_core_of_the_leader():
 def test_a_forked_child_has_helpers_of_its_own_and_ends():
     script = (
         "import os, threading\n"
-        "from meshkernels.execute import workers\n"
+        "from meshkernels.kernels import pool\n"
         "def meet():\n"
         "    meeting = threading.Barrier(2, timeout=30)\n"
-        "    workers.parallel(lambda tickets: [meeting.wait() for _ in tickets], 2, 2)\n"
+        "    pool.parallel(lambda tickets: [meeting.wait() for _ in tickets], 2, 2)\n"
         "meet()\n"
         "child = os.fork()\n"
         "meet()\n"
@@ -124,7 +124,7 @@ def test_an_exception_takes_the_tickets_away(who):
                 time.sleep(0.2)
 
     with pytest.raises(KeyboardInterrupt):
-        workers.parallel(work, 100_000, 2)
+        pool.parallel(work, 100_000, 2)
     assert len(taken) < 1000
 
 
@@ -133,12 +133,13 @@ import sys, time
 sys.path += [ROOT, ROOT + "/llm"]
 import numpy as np
 import meshkernels as mk
-from meshkernels.execute import workers
-from meshkernels.llm import Llama, team
+from meshkernels.kernels import pool
+from meshkernels.kernels import team
+from meshkernels.llm import Llama
 from interrupts import at, interrupted, lines
 from llama_reference import Synthetic, tiny
 
-workers.threads_for = lambda operations, threads=None: 2
+pool.threads_for = lambda operations, threads=None: 2
 team._cores = lambda: 2
 model = Llama(Synthetic(tiny()), 3, threads=2)
 """
@@ -157,7 +158,7 @@ for act in (lambda: mk.gemm(A, A, mk.Mesh(3)), lambda: model.decode(9)):
     expected, tried = act(), set()
     while True:
         model.reset()
-        _, where = interrupted(act, lambda here: here.startswith(("workers.", "team.")) and here not in tried)
+        _, where = interrupted(act, lambda here: here.startswith(("pool.", "team.")) and here not in tried)
         if not where:
             break
         tried.add(where)
@@ -176,7 +177,7 @@ assert where
 
 
 def run_child(script: str) -> None:
-    script = f"ROOT = {str(Path(__file__).parent)!r}" + CHILD + script
+    script = f"ROOT = {str(Path(__file__).parents[1])!r}" + CHILD + script
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -189,21 +190,21 @@ def test_no_interrupt_leaves_a_thread_at_work():
 @pytest.mark.parametrize("later", [0, 1, 2, 5, 100])
 def test_no_interrupt_keeps_the_process_from_its_end(later):
     """The last thing that a child does is interrupted so many lines after a helper was given its task."""
-    lines, first = inspect.getsourcelines(workers._Helper.give)
-    given = f"workers.py:{first + len(lines) - 1}"
+    lines, first = inspect.getsourcelines(pool._Worker.give)
+    given = f"pool.py:{first + len(lines) - 1}"
     run_child(END.replace("GIVEN", repr(given)).replace("LATER", str(later)))
 
 
 def test_a_process_ends_while_a_daemon_thread_leads_helpers():
     script = (
         "import threading, time\n"
-        "from meshkernels.execute import workers\n"
+        "from meshkernels.kernels import pool\n"
         "begun = threading.Event()\n"
         "def work(tickets):\n"
         "    for _ in tickets:\n"
         "        begun.set()\n"
         "        time.sleep(3600)\n"
-        "threading.Thread(target=workers.parallel, args=(work, 10, 2), daemon=True).start()\n"
+        "threading.Thread(target=pool.parallel, args=(work, 10, 2), daemon=True).start()\n"
         "begun.wait(30)\n"
         "time.sleep(0.1)\n"
     )
@@ -214,19 +215,19 @@ def test_a_process_ends_while_a_daemon_thread_leads_helpers():
 def test_a_child_of_a_process_whose_helpers_are_at_work():
     script = (
         "import os, threading, time\n"
-        "from meshkernels.execute import workers\n"
+        "from meshkernels.kernels import pool\n"
         "def work(tickets):\n"
         "    for ticket in tickets:\n"
         "        if os.getpid() == parent:\n"
         "            release.wait(30)\n"
-        "workers.parallel(list, 4, 2)\n"  # imports and compiles: a fork in the midst of that is fatal, here as anywhere
+        "pool.parallel(list, 4, 2)\n"  # imports and compiles: a fork in the midst of that is fatal, here as anywhere
         "time.sleep(1)\n"
         "parent, release = os.getpid(), threading.Event()\n"
-        "leader = threading.Thread(target=workers.parallel, args=(work, 4, 2))\n"
+        "leader = threading.Thread(target=pool.parallel, args=(work, 4, 2))\n"
         "leader.start()\n"
         "child = os.fork()\n"
         "taken = []\n"
-        "workers.parallel(taken.extend, 10, 2)\n"
+        "pool.parallel(taken.extend, 10, 2)\n"
         "assert sorted(taken) == list(range(10))\n"
         "release.set()\n"
         "if child:\n"

@@ -13,44 +13,45 @@ import pytest
 from meshkernels import Mesh
 from meshkernels.algorithms.meshgemm import meshgemm
 from meshkernels.errors import MeshError
-from meshkernels.execute import kernels
+from meshkernels.kernels import chains, gemv, ring, tiles
+from meshkernels.kernels import team as team_module
+from meshkernels.kernels.pack import columns
+from meshkernels.kernels.reduce import combine_in_order
+from meshkernels.kernels.team import Team
 from meshkernels.llm import prepared
-from meshkernels.llm import team as team_module
-from meshkernels.llm.team import Team
 
-PACKAGE = Path(__file__).parent.parent / "meshkernels"
+PACKAGE = Path(__file__).parents[2] / "meshkernels"
 #: What turns an array into an address, or an address into an array.
 ADDRESSES = {"ctypes", "__array_interface__", "__array_struct__", "carray", "farray", "inttoptr", "as_strided",
              "from_address", "address_of"}
 
 #: Functions of Python that call compiled code, and where the sizes of what they pass are checked.
 CALLERS = {
-    "execute/kernels.py ring_product": "itself: depths of both operands",
-    "execute/kernels.py chain_product": "itself: shapes, roots",
-    "execute/kernels.py gemv_sums": "itself: shapes, places of the sums",
-    "execute/kernels.py tree_add": "itself: places of the sums",
-    "execute/kernels.py tile_products": "itself: shapes, handles",
-    "execute/kernels.py _over_blocks": "its callers, ring_product and chain_product: tiles follow from the panels",
-    "execute/pack.py pack": "the layout, made for the operand's own shape",
-    "execute/workers.py _Helper.run": "a counter of its own",
-    "execute/workers.py Helped._take_seat": "a counter of its own",
-    "execute/workers.py Helped.__exit__": "a counter of its own",
+    "kernels/chains.py chain_product": "itself: shapes, roots",
+    "kernels/gemv.py gemv_sums": "itself: shapes, places of the sums",
+    "kernels/pack.py pack": "the layout, made for the operand's own shape",
+    "kernels/pack.py write_back": "its callers, ring_product and chain_product: tiles follow from the panels",
+    "kernels/pool.py _Worker.run": "a counter of its own",
+    "kernels/pool.py Workers._start": "a counter of its own",
+    "kernels/pool.py Workers.__exit__": "a counter of its own",
+    "kernels/reduce.py combine_in_order": "itself: places of the sums",
+    "kernels/ring.py ring_product": "itself: depths of both operands",
+    "kernels/team.py Team.run": "itself; and Team.job for the weight and its tree of sums",
+    "kernels/team.py Team._stay": "works on what Team.run has posted",
+    "kernels/tiles.py tile_products": "itself: shapes, handles",
     "llm/execute.py Phase.norm": "itself: shape of X",
     "llm/execute.py Prefill.softmax": "itself: shape of S",
     "llm/execute.py Decode.score": "itself: shapes of Q and of the cache",
     "llm/execute.py Decode.mix": "itself: shapes of S and of the cache",
-    "llm/kernels.py": "another name for round_half, which takes a number",
-    "llm/team.py Team.run": "itself; and Team.job for the weight and its tree of sums",
-    "llm/team.py Team._stay": "works on what Team.run has posted",
 }
 #: Functions that handle addresses, beside the compiled ones: where what they point to is checked.
 HANDLERS = {
-    "execute/cpu.py _begin": "no access: where in memory of our own a page begins",
-    "execute/microkernel.py _mover": "compiled",
-    "execute/microkernel.py _prefetch": "compiled; harmless anywhere",
-    "execute/pack.py pack": "an operand's own strides, places from a layout of its own shape",
-    "execute/workers.py": "a function of the C library, no arrays",
-    "llm/team.py Team.job": "itself",
+    "kernels/intrinsics.py _mover": "compiled",
+    "kernels/intrinsics.py prefetched": "compiled; harmless anywhere",
+    "kernels/memory.py _begin": "no access: where in memory of our own a page begins",
+    "kernels/pack.py pack": "an operand's own strides, places from a layout of its own shape",
+    "kernels/pool.py": "a function of the C library, no arrays",
+    "kernels/team.py Team.job": "itself",
 }
 
 
@@ -121,9 +122,10 @@ def test_every_way_to_compiled_code_is_known():
 
 
 @pytest.mark.parametrize("code", [
-    "from meshkernels.llm.team import _lead\ndef new(): _lead(1)", "def new(x): return x.ctypes.data",
-    "from meshkernels.llm import kernels\ndef new(): return kernels.mix", "from numba import carray\nx = carray(1, 2)",
-    "from meshkernels.execute.kernels import _tree as t\nclass A:\n def new(self): t()",
+    "from meshkernels.kernels.team import _lead\ndef new(): _lead(1)", "def new(x): return x.ctypes.data",
+    "from meshkernels.kernels import attention as k\ndef new(): return k.mix",
+    "from numba import carray\nx = carray(1, 2)",
+    "from meshkernels.kernels.reduce import combine as t\nclass A:\n def new(self): t()",
     "def new(x): return getattr(x, '__array_interface__')"])
 def test_a_new_way_is_found(code):
     known, found = _scan(_trees()), _scan(_trees() | {"meshkernels.new": ast.parse(code)})
@@ -151,16 +153,16 @@ def test_a_product_outlives_what_becomes_of_its_weight():
     assert (product(np.ones((1, 40), np.float32)) == 40).all() and len(junk) == 50
 
 
-GOOD = {"W": np.ones((4, 6), np.float32), "parts": 3, "dst": np.array([0, 1]), "src": np.array([1, 2]), "root": 0}
+GOOD = {"W": columns(np.ones((4, 6), np.float32)), "parts": 3, "dst": np.array([0, 1]), "src": np.array([1, 2]),
+        "root": 0}  # fmt: skip
 
 
 @pytest.mark.parametrize("change", [
     {"parts": 0}, {"parts": -1}, {"parts": 2}, {"parts": 2**31}, {"parts": 2**70}, {"parts": 1.5}, {"root": -1},
     {"root": 3}, {"root": 2**63}, {"root": None}, {"dst": np.array([0, 3])}, {"src": np.array([-1, 0])},
     {"src": np.array([0])}, {"dst": np.array([0.0, 1.0])}, {"dst": np.array([0, 2**62])},
-    {"dst": np.zeros((2, 1), np.int64)}, {"W": np.ones((4, 6))}, {"W": np.ones((4, 6), ">f4")},
-    {"W": np.ones((6, 4), np.float32).T}, {"W": np.ones(6, np.float32)}, {"W": np.ones((8, 6), np.float32)[::2]},
-    {"W": np.frombuffer(bytes(97), np.float32, 24, 1).reshape(4, 6)}], ids=str)
+    {"dst": np.zeros((2, 1), np.int64)}, {"W": np.ones((4, 6), np.float32)}, {"W": columns(np.ones((4, 6)))},
+    {"W": columns(np.ones((4, 6), np.float16))}, {"W": None}], ids=str)
 def test_a_hostile_job_is_refused(change):
     Team(1).job(**GOOD, half=False)
     with pytest.raises((MeshError, TypeError)) as refusal:
@@ -181,16 +183,11 @@ def test_hostile_vectors_are_refused(x, out):
     assert type(refusal.value).__module__ == "meshkernels.errors"
 
 
-def test_the_tickets_of_a_product_can_be_counted():
-    """Sixteen bits: a vocabulary of 3e8 columns, or a team of a million, gets wider tickets."""
-    for team in (Team(1), Team(2), Team(64), Team(10**6)):
-        for N in (0, 1, 16, 2047, 2048, 10**6, 65535 * 4096, 65535 * 4096 + 1, 3 * 10**8, 2**40):
-            span = team.span(N)
-            assert span >= 16 and span % 16 == 0 and -(-N // span) <= 65535
+def test_a_product_of_many_panels():
     team, W = Team(10**6), np.zeros((1, 2_000_000), np.float32)
     W[0, ::1000] = 1
     out = np.full((1, 2_000_000), np.nan, np.float32)
-    team.run(team.job(W, 1, *np.zeros((2, 0), np.int64), 0, False), np.ones((1, 1), np.float32), out)
+    team.run(team.job(columns(W), 1, *np.zeros((2, 0), np.int64), 0, False), np.ones((1, 1), np.float32), out)
     assert np.array_equal(out, W)
 
 
@@ -199,11 +196,12 @@ def test_no_memory_for_partial_sums_is_said():
     team = Team(1)
     huge = team.job(GOOD["W"], 2**31 - 1, GOOD["dst"], GOOD["src"], 0, False)
     script = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))\n" \
-             "import numpy as np; from meshkernels.llm.team import Team; t = Team(1)\n" \
-             "p = np.zeros(0, np.int64); j = t.job(np.ones((4, 6), np.float32), 2**31 - 1, p, p, 0, False)\n" \
+             "import numpy as np; from meshkernels.kernels.team import Team; t = Team(1)\n" \
+             "from meshkernels.kernels.pack import columns; W = columns(np.ones((4, 6), np.float32))\n" \
+             "p = np.zeros(0, np.int64); j = t.job(W, 2**31 - 1, p, p, 0, False)\n" \
              "try: t.run(j, np.ones((1, 4), np.float32), np.ones((1, 6), np.float32))\n" \
              "except MemoryError as failure: print('partial sums' in str(failure))\n" \
-             "j = t.job(np.ones((4, 6), np.float32), 1, p, p, 0, False); o = np.ones((1, 6), np.float32)\n" \
+             "j = t.job(W, 1, p, p, 0, False); o = np.ones((1, 6), np.float32)\n" \
              "t.run(j, np.ones((1, 4), np.float32), o); print((o == 4).all())"
     assert huge.K == 4
     pytest.importorskip("resource")
@@ -228,24 +226,25 @@ def test_operands_that_do_not_match_are_refused_by_the_executor_itself():
 
     order = meshgemm(Mesh(2), 5, 8, 7).proof.order
     calls = [
-        lambda: kernels.ring_product(ones(5, 9), ones(8, 7), order),
-        lambda: kernels.ring_product(ones(5, 8), ones(9, 7), order),
-        lambda: kernels.ring_product(ones(5, 8), np.ones((8, 7)), order),
-        lambda: kernels.chain_product(ones(5, 8), ones(6, 9), np.zeros(6), 2),
-        lambda: kernels.chain_product(ones(5, 8), ones(6, 8), np.zeros(5), 2),
-        lambda: kernels.chain_product(ones(5, 8), ones(6, 8), np.full(6, 2), 2),
-        lambda: kernels.chain_product(ones(5, 8), ones(6, 8), np.full(6, -1), 2),
-        lambda: kernels.chain_product(ones(5, 8), ones(6, 8), np.zeros(6), 0),
-        lambda: kernels.gemv_sums(ones(9), kernels.pack_gemv(ones(8, 7), 2), [0], [1], [0]),
-        lambda: kernels.gemv_sums(ones(8), kernels.pack_gemv(ones(8, 7), 2), [0], [2], [0]),
-        lambda: kernels.gemv_sums(ones(8), kernels.pack_gemv(ones(8, 7), 2), [0], [1], [-1]),
-        lambda: kernels.gemv_sums(ones(8), kernels.pack_gemv(ones(8, 7), 2), [0, 1], [1], [0]),
-        lambda: kernels.tree_add(ones(2, 7), [0], [2]),
-        lambda: kernels.tree_add(ones(2, 7), [-1], [0]),
-        lambda: kernels.tile_products(ones(2, 3, 4), ones(2, 5, 6), [0, 1], [0, 1], ones(2, 3, 6)),
-        lambda: kernels.tile_products(ones(2, 3, 4), ones(2, 4, 6), [0, 2], [0, 1], ones(2, 3, 6)),
-        lambda: kernels.tile_products(ones(2, 3, 4), ones(2, 4, 6), [0, 1], [0, -1], ones(2, 3, 6)),
-        lambda: kernels.tile_products(ones(2, 3, 4), ones(2, 4, 6), [0], [0], ones(2, 3, 6)),
+        lambda: ring.ring_product(ones(5, 9), ones(8, 7), order),
+        lambda: ring.ring_product(ones(5, 8), ones(9, 7), order),
+        lambda: ring.ring_product(ones(5, 8), np.ones((8, 7)), order),
+        lambda: chains.chain_product(ones(5, 8), ones(6, 9), np.zeros(6), 2),
+        lambda: chains.chain_product(ones(5, 8), ones(6, 8), np.zeros(5), 2),
+        lambda: chains.chain_product(ones(5, 8), ones(6, 8), np.full(6, 2), 2),
+        lambda: chains.chain_product(ones(5, 8), ones(6, 8), np.full(6, -1), 2),
+        lambda: chains.chain_product(ones(5, 8), ones(6, 8), np.zeros(6), 0),
+        lambda: gemv.gemv_sums(ones(9), columns(ones(8, 7)), 2, [0], [1], [0]),
+        lambda: gemv.gemv_sums(ones(8), columns(ones(8, 7)), 2, [0], [2], [0]),
+        lambda: gemv.gemv_sums(ones(8), columns(ones(8, 7)), 2, [0], [1], [-1]),
+        lambda: gemv.gemv_sums(ones(8), columns(ones(8, 7)), 2, [0, 1], [1], [0]),
+        lambda: combine_in_order(ones(2, 7), [0], [2]),
+        lambda: combine_in_order(ones(2, 7), [-1], [0]),
+        lambda: combine_in_order(ones(7, 2).T, [0], [1]),
+        lambda: tiles.tile_products(ones(2, 3, 4), ones(2, 5, 6), [0, 1], [0, 1], ones(2, 3, 6)),
+        lambda: tiles.tile_products(ones(2, 3, 4), ones(2, 4, 6), [0, 2], [0, 1], ones(2, 3, 6)),
+        lambda: tiles.tile_products(ones(2, 3, 4), ones(2, 4, 6), [0, 1], [0, -1], ones(2, 3, 6)),
+        lambda: tiles.tile_products(ones(2, 3, 4), ones(2, 4, 6), [0], [0], ones(2, 3, 6)),
         lambda: prepared.Gemm(ones(8, 7), Mesh(2))(ones(5, 9)),
         lambda: prepared.AllReduce(Mesh(4), 0)(ones(3, 7)),
     ]

@@ -1,18 +1,24 @@
-"""How kernels come to be: compiled by Numba for this CPU at their first call, and kept on disk where there is room.
+"""Kernels are compiled by Numba for this CPU at their first call, and cached on disk.
 
-Ctrl-C interrupts the main thread between any two instructions of Python, those of Numba's included: between taking
-the compiler's lock and noting that it has to be released, for one; then every thread that compiles waits for ever. So
-the main thread lets another one compile, which no interrupt reaches, and waits for it. An interrupt ends the waiting.
+The cache notices edits: its key holds a hash of the sources of this package, since the code of a kernel depends on
+those of the intrinsics, the micro-kernel and the functions that it calls.
+
+Ctrl-C may interrupt the main thread between any two instructions of Numba, also after it has taken the compiler's
+lock and before it has noted that the lock must be released; then every thread that compiles waits for ever. So the
+main thread compiles in another thread, which no interrupt reaches, and waits for it. An interrupt ends the wait.
 """
 
 from __future__ import annotations
 
 import atexit
+import hashlib
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from numba import njit
@@ -24,8 +30,22 @@ from numba.core.compiler_lock import global_compiler_lock
 _FAREWELL = 2.0
 
 
+@cache
+def _sources() -> str:
+    """A hash of the sources of this package."""
+    found = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()
+
+
 class _Cache(FunctionCache):
     """Numba's cache on disk; a file that cannot be read or written costs time, not the call."""
+
+    def __init__(self, function: Callable):
+        super().__init__(function)
+        file: Any = self._cache_file
+        file._source_stamp = file._source_stamp, _sources()
 
     def load_overload(self, signature: Any, context: Any) -> Any:
         try:

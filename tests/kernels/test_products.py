@@ -22,13 +22,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshkernels.errors import MeshError
-from meshkernels.execute import cpu, kernels, pack, workers
-from meshkernels.execute.microkernel import chain_ahead
+from meshkernels.kernels import chains, gemv, host, pack, pool, reduce, ring, tiles
+from meshkernels.kernels.ukernel import Left, Right, Sums
+from meshkernels.kernels.ukernel import chain as micro_kernel
 from meshkernels.mesh import Mesh
 from meshkernels.placed import Placed
 from meshkernels.schedules import RingOrder
 
-WIDTHS = list(cpu.SIMD)
+WIDTHS = list(host.SIMD)
 BFLOAT = ml_dtypes.bfloat16
 
 
@@ -120,8 +121,8 @@ def test_ring_product_is_its_definition(data):
     rng = np.random.default_rng(M * 71 + K)
     A, B = matrices(rng, M, K, N, dtype)
     order = random_order(rng, M, K, N, rows, cols, L)
-    with cpu.force_simd(data.draw(st.sampled_from(WIDTHS))):
-        C = kernels.ring_product(A, B, order, accumulate=accumulate)
+    with host.force_simd(data.draw(st.sampled_from(WIDTHS))):
+        C = ring.ring_product(A, B, order, accumulate=accumulate)
     same_bits(C, ring_oracle(A, B, order, accumulate).astype(dtype))
 
 
@@ -130,8 +131,8 @@ def test_float64_is_fused_too(width):
     rng = np.random.default_rng(0)
     A, B = matrices(rng, 14, 23, 18, np.float64)
     order = random_order(rng, 14, 23, 18, 3, 5, 4)
-    with cpu.force_simd(width):
-        same_bits(kernels.ring_product(A, B, order), ring_oracle(A, B, order))
+    with host.force_simd(width):
+        same_bits(ring.ring_product(A, B, order), ring_oracle(A, B, order))
 
 
 @pytest.mark.parametrize("dtype, accumulate", [("float32", None), ("float64", None), ("float16", "float16")])
@@ -141,8 +142,8 @@ def test_same_bits_for_every_width_and_thread_count(dtype, accumulate):
     order = random_order(rng, 300, 700, 260, 12, 20, 60)
     results = []
     for width in WIDTHS:
-        with cpu.force_simd(width):
-            results += [kernels.ring_product(A, B, order, accumulate=accumulate, threads=n) for n in (1, 2, 5)]
+        with host.force_simd(width):
+            results += [ring.ring_product(A, B, order, accumulate=accumulate, threads=n) for n in (1, 2, 5)]
     for other in results[1:]:
         same_bits(results[0], other)
 
@@ -151,24 +152,24 @@ def test_any_strides_and_read_only_inputs():
     rng = np.random.default_rng(2)
     A, B = matrices(rng, 40, 50, 60, np.float32)
     order = random_order(rng, 40, 50, 60, 4, 3, 5)
-    expected = kernels.ring_product(A, B, order)
+    expected = ring.ring_product(A, B, order)
     padded = np.zeros((80, 100), np.float32)
     padded[::2, ::-2] = A
     frozen = B.copy()
     frozen.flags.writeable = False
     for a in (np.asfortranarray(A), padded[::2, ::-2]):
         for b in (np.asfortranarray(B), frozen, np.repeat(B, 2, 1)[:, ::2]):
-            same_bits(kernels.ring_product(a, b, order), expected)
+            same_bits(ring.ring_product(a, b, order), expected)
 
 
 def test_packed_operands_are_reusable():
     rng = np.random.default_rng(3)
     A, B = matrices(rng, 45, 33, 70, np.float32)
     order = random_order(rng, 45, 33, 70, 5, 7, 8)
-    expected = kernels.ring_product(A, B, order)
-    left, right = kernels.pack_left(A, order), kernels.pack_right(B, order)
+    expected = ring.ring_product(A, B, order)
+    left, right = ring.pack_left(A, order), ring.pack_right(B, order)
     for a, b in ((left, right), (A, right), (left, B), (left, right)):
-        same_bits(kernels.ring_product(a, b, order), expected)
+        same_bits(ring.ring_product(a, b, order), expected)
 
 
 def test_infinities_stay_in_their_row_and_column():
@@ -176,9 +177,9 @@ def test_infinities_stay_in_their_row_and_column():
     rng = np.random.default_rng(4)
     A, B = matrices(rng, 37, 41, 53, np.float32)
     order = random_order(rng, 37, 41, 53, 8, 9, 9)
-    finite = kernels.ring_product(A, B, order)
+    finite = ring.ring_product(A, B, order)
     A[5, 7], B[11, 13] = np.inf, np.nan
-    C = kernels.ring_product(A, B, order)
+    C = ring.ring_product(A, B, order)
     assert not np.isfinite(C[5]).any() and np.isnan(C[:, 13]).all()
     clean = np.ones(C.shape, bool)
     clean[5], clean[:, 13] = False, False
@@ -188,9 +189,9 @@ def test_infinities_stay_in_their_row_and_column():
 def test_no_length_and_no_elements():
     order = RingOrder(blocks=np.arange(2), block=0, row_start=np.zeros(1, int), col_start=np.zeros(1, int),
                       row_tile=4, col_tile=4)  # fmt: skip
-    assert not kernels.ring_product(np.ones((4, 0)), np.ones((0, 4)), order).any()
+    assert not ring.ring_product(np.ones((4, 0)), np.ones((0, 4)), order).any()
     order = replace(order, block=2)
-    assert kernels.ring_product(np.ones((0, 4)), np.ones((4, 4)), order).shape == (0, 4)
+    assert ring.ring_product(np.ones((0, 4)), np.ones((4, 4)), order).shape == (0, 4)
 
 
 def test_half_overflow_and_subnormals():
@@ -198,9 +199,9 @@ def test_half_overflow_and_subnormals():
                       row_tile=3, col_tile=1)  # fmt: skip
     A = np.array([[240, 240], [2.0**-12, 2.0**-13], [255, 2]], np.float16)
     B = np.array([[256], [2.0**-12]], np.float16)
-    C = kernels.ring_product(A, B, order, accumulate="float16")
+    C = ring.ring_product(A, B, order, accumulate="float16")
     assert C[:, 0].tolist() == [61440.0, float(np.float16(2.0**-4) + np.float16(2.0**-25)), 65280.0]
-    assert kernels.ring_product(A + A, B, order, accumulate="float16")[0, 0] == np.inf
+    assert ring.ring_product(A + A, B, order, accumulate="float16")[0, 0] == np.inf
 
 
 def test_results_are_rounded_to_bfloat16_to_nearest_even():
@@ -208,7 +209,7 @@ def test_results_are_rounded_to_bfloat16_to_nearest_even():
     values = np.concatenate([values, 1 + np.arange(1, 64, 2) * 2.0**-8]).astype(np.float32)[:, None]  # ties too
     order = RingOrder(blocks=np.arange(1), block=1, row_start=np.zeros(1, int), col_start=np.zeros(1, int),
                       row_tile=len(values), col_tile=1)  # fmt: skip
-    got = kernels.ring_product(values, np.ones((1, 1), np.float32), order, out_dtype=BFLOAT)
+    got = ring.ring_product(values, np.ones((1, 1), np.float32), order, out_dtype=BFLOAT)
     np.testing.assert_array_equal(got.astype(np.float32), (values + 0).astype(BFLOAT).astype(np.float32))
 
 
@@ -233,8 +234,8 @@ def test_chain_product_is_its_definition(data):
         for x in range(parts - 2, r, -1):
             right = keep(right + p[x][:, j])
         expected[:, j] = left if right is None else keep(left + right)
-    with cpu.force_simd(data.draw(st.sampled_from(WIDTHS))):
-        got = kernels.chain_product(Q, Kt.T, root, parts, accumulate=accumulate)
+    with host.force_simd(data.draw(st.sampled_from(WIDTHS))):
+        got = chains.chain_product(Q, Kt.T, root, parts, accumulate=accumulate)
     same_bits(got, expected.astype(dtype))
 
 
@@ -246,8 +247,8 @@ def test_gemv_partials(dtype, accumulate, parts, width):
     rng = np.random.default_rng(6)
     x, W = matrices(rng, 1, 31, 150, dtype)
     kb = -(-31 // parts)
-    with cpu.force_simd(width):
-        got = kernels.gemv_partials(x[0], kernels.pack_gemv(W, parts), accumulate=accumulate)
+    with host.force_simd(width):
+        got = gemv.gemv_sums(x[0], pack.columns(W), parts, accumulate=accumulate)
     spans = [range(min(y * kb, 31), min(y * kb + kb, 31)) for y in range(parts)]
     same_bits(np.ascontiguousarray(got), np.concatenate([chain(x, W, ks, accumulate) for ks in spans]))
 
@@ -260,8 +261,8 @@ def test_sums_of_partials_in_a_given_order():
     partials = expected.copy()
     for d, s in zip(dst, src):
         expected[d] += expected[s]
-    same_bits(kernels.tree_add(partials, dst, src), expected)
-    same_bits(kernels.gemv_sums(x[0], kernels.pack_gemv(W, 5), dst, src, [2, 4]), expected[[2, 4]])
+    same_bits(reduce.combine_in_order(partials, dst, src), expected)
+    same_bits(gemv.gemv_sums(x[0], pack.columns(W), 5, dst, src, [2, 4]), expected[[2, 4]])
 
 
 @pytest.mark.parametrize("mt, nt, kb", [(1, 7, 5), (24, 64, 9), (16, 16, 16), (13, 35, 4), (3, 1, 1)])
@@ -277,8 +278,8 @@ def test_tile_products_continue_their_chains(mt, nt, kb, dtype, accumulate, tran
     right = np.ascontiguousarray(Bt.swapaxes(1, 2)) if transposed else Bt
     for width in WIDTHS:
         C = start.copy()
-        with cpu.force_simd(width):
-            kernels.tile_products(At, right, ha, hb, C, transposed=transposed, accumulate=accumulate)
+        with host.force_simd(width):
+            tiles.tile_products(At, right, ha, hb, C, transposed=transposed, accumulate=accumulate)
         same_bits(C, expected)
 
 
@@ -287,14 +288,14 @@ def test_products_from_several_threads_do_not_share_buffers():
     A, B = matrices(rng, 200, 200, 200, np.float32)
     order = random_order(rng, 200, 200, 200, 5, 5, 10)
     inputs = [A * s for s in range(1, 9)]
-    expected = [kernels.ring_product(a, B, order) for a in inputs]
+    expected = [ring.ring_product(a, B, order) for a in inputs]
     with ThreadPoolExecutor(4) as pool:
-        for got, right in zip(pool.map(lambda a: kernels.ring_product(a, B, order), inputs * 4), expected * 4):
+        for got, right in zip(pool.map(lambda a: ring.ring_product(a, B, order), inputs * 4), expected * 4):
             same_bits(got, right)
 
 
 def test_unknown_width():
-    with pytest.raises(MeshError, match=r"'sse9'.*avx512, avx2, portable"), cpu.force_simd("sse9"):
+    with pytest.raises(MeshError, match=r"'sse9'.*avx512, avx2, portable"), host.force_simd("sse9"):
         pass
 
 
@@ -313,20 +314,20 @@ def test_a_width_is_forced_for_one_thread_alone():
     rng, stop = np.random.default_rng(10), threading.Event()
     A, B = matrices(rng, 150, 120, 130, np.float32)
     order, placed = random_order(rng, 150, 120, 130, 5, 5, 10), Placed(B, Mesh(5))
-    expected = kernels.ring_product(A, B, order)
+    expected = ring.ring_product(A, B, order)
 
     def change():
         while not stop.is_set():
             for name in WIDTHS:
-                with cpu.force_simd(name):
-                    assert cpu.simd() == name
+                with host.force_simd(name):
+                    assert host.simd() == name
 
     with ThreadPoolExecutor(1) as pool:
         changing = pool.submit(change)
         try:
             for _ in range(300):
-                same_bits(kernels.ring_product(A, B, order, threads=2), expected)
-                same_bits(kernels.ring_product(A, placed.on_ring(order), order), expected)
+                same_bits(ring.ring_product(A, B, order, threads=2), expected)
+                same_bits(ring.ring_product(A, placed.on_ring(order), order), expected)
         finally:
             stop.set()
         changing.result()
@@ -337,17 +338,30 @@ def test_panels_of_another_width_are_refused():
     rng = np.random.default_rng(11)
     A, B = matrices(rng, 20, 30, 40, np.float32)
     order = random_order(rng, 20, 30, 40, 2, 2, 2)
-    right, weights = kernels.pack_right(B, order), kernels.pack_gemv(B, 3)
-    with cpu.force_simd("portable" if cpu.simd() != "portable" else "avx2"):
-        for product in (lambda: kernels.ring_product(A, right, order), lambda: kernels.gemv_partials(A[0], weights)):
-            with pytest.raises(MeshError, match=r"packed \d+ lanes wide, for another width of vectors"):
-                product()
+    right = ring.pack_right(B, order)
+    other = "portable" if host.simd() != "portable" else "avx2"
+    with host.force_simd(other), pytest.raises(MeshError, match=r"packed \d+ lanes wide, for another width"):
+        ring.ring_product(A, right, order)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", BFLOAT])
+def test_stored_columns_hold_for_every_width_and_product(dtype):
+    rng = np.random.default_rng(12)
+    A, B = matrices(rng, 20, 30, 150, dtype)
+    order = random_order(rng, 20, 30, 150, 2, 2, 2)
+    stored, product, vector = pack.columns(B), ring.ring_product(A, B, order), gemv.gemv_sums(A[0], pack.columns(B), 3)
+    for width in WIDTHS:
+        with host.force_simd(width):
+            same_bits(ring.ring_product(A, stored, order), product)
+            same_bits(gemv.gemv_sums(A[0], stored, 3), vector)
+    which = rng.integers(0, 150, 7)
+    same_bits(stored.take(which), np.ascontiguousarray(B[:, which].T))
 
 
 def test_width_from_the_environment():
     script = (
-        "from meshkernels.execute import cpu; print(cpu.simd())\n"
-        "with cpu.force_simd('avx2'): print(cpu.simd())\n"
+        "from meshkernels.kernels import host; print(host.simd())\n"
+        "with host.force_simd('avx2'): print(host.simd())\n"
     )
     found = subprocess.run([sys.executable, "-c", script], env=os.environ | {"MESHKERNELS_SIMD": "portable"},
                            check=True, capture_output=True, text=True).stdout  # fmt: skip
@@ -356,9 +370,9 @@ def test_width_from_the_environment():
 
 @pytest.mark.parametrize("total, unit, most, parts", [(0, 4, 8, 1), (7, 1, 3, 2), (100, 12, 24, 3), (5, 8, 8, 4)])
 def test_spans_cover_everything_once(total, unit, most, parts):
-    covered = [i for span in workers.spans(total, unit, most, parts) for i in range(total)[span]]
+    covered = [i for span in pool.spans(total, unit, most, parts) for i in range(total)[span]]
     assert covered == list(range(total))
-    assert all(span.start % unit == 0 for span in workers.spans(total, unit, most, parts))
+    assert all(span.start % unit == 0 for span in pool.spans(total, unit, most, parts))
 
 
 def spills(tile):
@@ -367,22 +381,22 @@ def spills(tile):
     @numba.njit
     def product(tile, a, b, c, depth):
         nr = len(tile.vectors) * len(tile.lanes)
-        chain_ahead(tile, a, 0, 1, len(tile.rows), b, 0, nr, c, 0, nr, depth, a.ctypes.data)
+        micro_kernel(tile, Left(a, 0, 1, len(tile.rows)), Right(b, 0, nr), Sums(c, 0, nr), depth, a.ctypes.data)
 
     product.compile((numba.typeof(tile), *[numba.float32[::1]] * 3, numba.int64))
     (assembly,) = product.inspect_asm().values()
-    body = re.search(r"^ahead_\d+x\d+x\d+_.*?^\.Lfunc_end", assembly, re.M | re.S)[0]
+    body = re.search(r"^_chain_\d+x\d+x\d+_.*?^\.Lfunc_end", assembly, re.M | re.S)[0]
     assert "vfmadd" in body
     return re.findall(r".*[xyz]mm\d+.*\(%r[sb]p\).*|.*\(%r[sb]p\).*[xyz]mm\d+.*", body)
 
 
 @pytest.mark.parametrize("name", ["avx512", "avx2"])
 def test_accumulators_stay_in_registers(name):
-    if cpu.host_simd() == "portable" or WIDTHS.index(name) < WIDTHS.index(cpu.host_simd()):
+    if host.host_simd() == "portable" or WIDTHS.index(name) < WIDTHS.index(host.host_simd()):
         pytest.skip(f"this CPU has no {name}")
-    with cpu.force_simd(name):
-        assert not spills(cpu.micro_tile(np.dtype(np.float32)))
-        assert spills(cpu.micro_tile(np.dtype(np.float32), rows=16))  # 32 vectors: more than there is room for
+    with host.force_simd(name):
+        assert not spills(host.micro_tile(np.dtype(np.float32)))
+        assert spills(host.micro_tile(np.dtype(np.float32), rows=16))  # 32 vectors: more than there is room for
 
 
 @pytest.mark.parametrize("runs", [16, 32, 40])
@@ -390,11 +404,11 @@ def test_accumulators_stay_in_registers(name):
 @pytest.mark.parametrize("width", WIDTHS)
 def test_panels_written_past_the_caches(width, dtype, runs, monkeypatch):
     """Every number where `Panels` says, for lanes in runs, also as if the last cache held nothing."""
-    monkeypatch.setattr(cpu, "caches", lambda: (32 << 10, 512 << 10, 1))
+    monkeypatch.setattr(host, "caches", lambda: (32 << 10, 512 << 10, 1))
     lanes, K, kc = 2 * runs + 24, 21, 8
     X = np.arange(lanes * K).reshape(K, lanes).astype(dtype).T
-    with cpu.force_simd(width):
-        tile = cpu.micro_tile(pack.wide(np.dtype(dtype)))
+    with host.force_simd(width):
+        tile = host.micro_tile(pack.wide(np.dtype(dtype)))
         across = len(tile.vectors) * len(tile.lanes)
         start = -(np.arange(lanes) // runs)  # the last run comes first
         where = pack.layout(start, [2, 0, 1], 7, K, across)

@@ -11,7 +11,7 @@ from textwrap import dedent
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PRODUCT = ("import numpy as np, meshkernels as mk; W = np.eye(3, dtype='f4')\n"
            "print(mk.gemv(W[1], W, mk.Mesh(2)).tolist())")  # fmt: skip
 
@@ -36,7 +36,7 @@ def test_no_folder_can_be_written(package):
     """Neither the package's nor the user's; also for an administrator, who may write where permissions forbid it."""
     for folder in (package, *(path for path in package.iterdir() if path.is_dir())):
         (folder / "__pycache__").write_text("a file, not a folder")
-    script = "import meshkernels, meshkernels.llm.team; print(meshkernels.__file__)"
+    script = "import meshkernels, meshkernels.kernels.team; print(meshkernels.__file__)"
     out, errors = run(package, script, HOME="/dev/null")
     assert (out, errors) == ([str(package / "__init__.py")], []), "nothing is said until something is compiled"
     out, errors = run(package, PRODUCT, HOME="/dev/null")
@@ -63,6 +63,21 @@ def test_a_full_disk_and_damaged_files(package, tmp_path):
         assert run(package, PRODUCT, **cache)[1] == [], "what was damaged is replaced"
 
 
+def test_edits_of_intrinsics_are_noticed(package, tmp_path):
+    """Numba looks at the file of a kernel only; what it calls is in others, and part of its code."""
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    script = ("import numpy as np; from meshkernels.kernels.attention import square_sums\n"
+              "print(square_sums(np.full((1, 2), 3, 'f4'), 2, 1, False).tolist())")  # fmt: skip
+    assert run(package, script, **cache)[0] == ["[[18.0]]"]
+    assert run(package, script, **cache) == (["[[18.0]]"], [])
+    source = package / "kernels" / "intrinsics.py"
+    call = "lambda context, builder, signature, args: fused(builder, *args)"
+    assert call in source.read_text()
+    source.write_text(source.read_text().replace(call, call.replace("*args", "args[0], args[1], args[0]")))
+    out, errors = run(package, script, **cache)
+    assert out == ["[[12.0]]"] and len(errors) == 1, "3 * 3 + 3"
+
+
 def test_an_interrupt_leaves_the_compilers_lock_free(tmp_path):
     """Ctrl-C while the main thread takes the lock: every other thread that compiles would wait for ever."""
     script = tmp_path / "interrupted.py"
@@ -70,7 +85,7 @@ def test_an_interrupt_leaves_the_compilers_lock_free(tmp_path):
         import signal, threading
         from numba.core import event
         from numba.core.compiler_lock import global_compiler_lock
-        from meshkernels.execute.compiled import compiled
+        from meshkernels.kernels.compiled import compiled
 
         class CtrlC(event.Listener):
             def on_start(self, event):

@@ -1,0 +1,120 @@
+"""S = Q @ K.T on chains of cores, as dist-GEMM-T sums it: partial sums flow from both ends of a row to a root core."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from meshkernels.errors import MeshError
+from meshkernels.kernels import host, loops, memory
+from meshkernels.kernels.compiled import compiled
+from meshkernels.kernels.intrinsics import round_half
+from meshkernels.kernels.pack import layout, pack, wide
+from meshkernels.kernels.reduce import within
+from meshkernels.kernels.ukernel import Left, Repeat, Right, Sums, add_chains
+
+
+class _Cut(NamedTuple):
+    """How E is cut: ``parts`` blocks of ``block`` numbers, the last ones short or empty."""
+
+    E: int
+    block: int
+    parts: int
+
+
+@compiled
+def _chain_block(tile, Q, K, cut, S, spare):
+    """One block of S: left sums over x = 0 .. root, right sums over x = parts - 1 .. root + 1, then their sum.
+
+    Sums begin with -0.0, the neutral element of IEEE addition.
+
+    Args:
+        Q, K: `loops.Lanes`; ``K.start`` is the root of each column.
+        S: twice the block, in register tiles: left and right sums.
+        spare: one register tile.
+    """
+    mr, nr, rows, root, kc = len(tile.rows), len(tile.vectors) * len(tile.lanes), len(Q.start), K.start, Q.kc
+    E, eb, parts = cut
+    size, group = rows * len(root), max(1, kc // eb)
+    groups, whole = (parts + group - 1) // group, E // eb
+    S[: 2 * size] = -0.0
+    for sweep in range(2 * groups):  # left sums with pc ascending, then right sums with pc descending
+        left = sweep < groups
+        g, step = (sweep, 1) if left else (2 * groups - 1 - sweep, -1)
+        x0, x1, pc = g * group, min(g * group + group, parts), min(g * kc, E)
+        deep = min(kc, E - pc)
+        after = min(pc + kc, E) if left else max(0, pc - kc)  # where the next sweep begins
+        for jr in range(0, len(root), nr):
+            low, high = root[jr], root[jr + nr - 1]
+            for ir in range(0, rows, mr):
+                sums = Sums(S, (jr // nr * rows + ir) * nr + (0 if left else size), nr)
+                q0, k0 = pc * Q.total + (Q.first + ir) * deep, pc * K.total + (K.first + jr) * deep
+                q_next = after * Q.total + (Q.first + ir) * min(kc, E - after) if jr + nr == len(root) else -1
+                ahead = loops.panel_ahead(Left(Q.numbers, q0, 1, mr), Right(K.numbers, k0, nr), q_next, ir // mr, deep)
+                x, last = (x0, min(x1, high + 1)) if left else (x1 - 1, max(x0, low + 1) - 1)
+                common = min(x1, low + 1) if left else max(x0, high + 1) - 1  # up to here for all columns of the tile
+                while (last - x) * step > 0:
+                    k = x * eb - pc
+                    depth = max(0, min(eb, deep - k))
+                    q, b = Left(Q.numbers, q0 + k * mr, 1, mr), Right(K.numbers, k0 + k * nr, nr)
+                    if (common - x) * step > 0:
+                        chains = 1 if depth < eb else (min(common, whole) - x if left else x - common)
+                        repeat = Repeat(chains, step * eb * mr, step * eb * nr)
+                        add_chains(tile, q, b, sums, depth, ahead, repeat)
+                        x += step * chains
+                        continue
+                    for i in range(mr * nr):
+                        spare[i] = S[sums.at + i]
+                    add_chains(tile, q, b, Sums(spare, 0, nr), depth, ahead, Repeat(1, 0, 0))
+                    for i in range(mr * nr):
+                        if (x <= root[jr + i % nr]) == left:
+                            S[sums.at + i] = spare[i]
+                    x += step
+    for i in range(size):
+        S[i] += S[size + i]
+        if len(tile.halves):
+            S[i] = round_half(np.float32(S[i]))
+
+
+def chain_product(Q: np.ndarray, K: np.ndarray, root: Any, parts: int, *, out_dtype: Any = None,
+                  accumulate: str | None = None, threads: int | None = None) -> np.ndarray:  # fmt: skip
+    """S = Q @ K.T, as chains of partial sums from both ends of a row of cores to a root core.
+
+    p_x = fma chain over E block x;  left = ((p_0 + p_1) + ...) + p_r;  right = ((p_last + ...) + p_{r+1});
+    S[:, j] = left + right with r = root[j].
+
+    Args:
+        Q: (M, E), K: (N, E), any strides, one dtype.
+        root: (N,) number of the block at which the two chains of column j meet.
+        parts: number of E blocks, each ceil(E / parts) long (the last ones may be short or empty).
+        out_dtype, accumulate, threads: as in `ring.ring_product`.
+
+    Returns:
+        S: (M, N).
+
+    Raises:
+        MeshError: the operands do not match, or a root is not one of the blocks.
+    """
+    S = np.empty((len(Q), len(K)), out_dtype or Q.dtype)
+    E, root = Q.shape[1], np.asarray(root, np.int64)
+    if K.shape[1] != E or K.dtype != Q.dtype or root.shape != (len(K),) or parts < 1 or not within(root, parts):
+        raise MeshError(f"Q {Q.dtype} {Q.shape}, K {K.dtype} {K.shape} and roots {root.shape} among {parts} blocks do "
+                        "not match")
+    if S.size == 0 or E == 0:
+        S[...] = 0
+        return S
+    tile, eb, blocks = host.micro_tile(wide(Q.dtype), accumulate == "float16"), -(-E // parts), np.arange(parts)
+    mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)
+    rows, cols = layout(np.zeros(len(Q), np.int64), blocks, eb, E, mr), layout(root, blocks, eb, E, nr)
+    cut = _Cut(len(rows.k_of), eb, parts)  # E with a zero where the blocks do not divide it
+    kc = max(1, host.blocking(tile, wide(Q.dtype).itemsize, cut.E).kc // eb) * eb  # whole blocks
+    left, right = (pack(X, where, kc, threads=threads, allocate=memory.borrow) for X, where in ((Q, rows), (K, cols)))
+
+    def block(q: loops.Lanes, k: loops.Lanes, sums: np.ndarray) -> None:
+        _chain_block(tile, q, k, cut, sums, memory.aligned(mr * nr, sums.dtype))
+
+    loops.over_blocks(block, left, right, tile, S, 2, threads)
+    memory.give_back(left.data)
+    memory.give_back(right.data)
+    return S

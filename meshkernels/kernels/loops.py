@@ -1,0 +1,95 @@
+"""What macro-kernels share: the lanes that they work on, what they prefetch, and the loops over blocks and threads.
+
+A product runs through blocks of C (mc x nc, about the size of 3/8 of L2). A thread completes a block, through all of
+K, before it takes the next: the loops jc and ic of Goto & van de Geijn's algorithm are outermost, and a macro-kernel
+holds the loops pc, jr and ir around the micro-kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from meshkernels.errors import MeshError
+from meshkernels.kernels import host, memory, pool
+from meshkernels.kernels.compiled import compiled
+from meshkernels.kernels.pack import Panels, write_back
+
+
+class Lanes(NamedTuple):
+    """The lanes of a packed operand that belong to one block of C, for a macro-kernel.
+
+    Attributes:
+        numbers: the whole operand's panels; lane l of these in the chunk at pc, which is ``depth`` deep, begins at
+            ``pc * total + (first + l) * depth`` if a panel begins with it.
+        total: lanes of the whole operand, a multiple of the panel's width.
+        first: of these lanes, the first of a panel.
+        start: int32, of each of these lanes; ascending. See `pack.Layout`.
+        kc: depth of a chunk.
+    """
+
+    numbers: np.ndarray
+    total: int
+    first: int
+    start: np.ndarray
+    kc: int
+
+
+@compiled
+def panel_ahead(A, B, a_next, call, depth):
+    """Address to prefetch from, one cache line per k: the next block of A, or else this call's share of the next panel
+    of B.
+
+    Calls beyond that panel's end prefetch their own panel of A, which is cached: a no-op.
+
+    Args:
+        A, B: the call's `ukernel.Left` and `ukernel.Right`, both of panels ``depth`` deep.
+        a_next: where the next block of A begins in its numbers; -1: prefetch B.
+        call: number of this call among those that read this panel of B.
+    """
+    line = call * 64 * depth
+    if a_next < 0 and line < B.step * depth * B.numbers.itemsize:
+        return B.numbers.ctypes.data + (B.at + B.step * depth) * B.numbers.itemsize + line
+    return A.numbers.ctypes.data + (A.at if a_next < 0 else a_next) * A.numbers.itemsize
+
+
+def over_blocks(block: Callable[[Lanes, Lanes, np.ndarray], object], A: Panels, B: Panels, tile: host.MicroTile,
+                C: np.ndarray, copies: int, threads: int | None) -> None:  # fmt: skip
+    """The loops jc and ic, shared by threads: ``block(lanes of A, lanes of B, sums)``, then its sums go to C.
+
+    Args:
+        block: a macro-kernel; ``sums`` are ``copies`` blocks of C in register tiles, uninitialised.
+        A, B: packed for the same order.
+        tile: the register tile that both are packed for.
+        C: (M, N), C-contiguous.
+        copies: blocks of sums that the macro-kernel needs.
+        threads: at most so many.
+
+    Raises:
+        MeshError: an operand is packed for another register tile.
+    """
+    mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)
+    for panels, width in ((A, mr), (B, nr)):
+        if panels.layout.width != width:
+            raise MeshError(f"an operand is packed {panels.layout.width} lanes wide, for another width of vectors: "
+                            f"{host.simd()} takes {width}; pack it again")  # fmt: skip
+    rows, cols, K = A.layout.source, B.layout.source, len(A.layout.k_of)
+    _, mc, nc = host.blocking(tile, A.data.itemsize, K, A.kc)
+    threads = pool.threads_for(A.lanes * B.lanes * K // 8, threads)
+    spans_i, spans_j = pool.spans(len(rows), mr, mc, threads), pool.spans(len(cols), nr, nc // copies)
+    blocks = [(i, j) for j in spans_j for i in spans_i]
+    largest = max((i.stop - i.start) * (j.stop - j.start) for i, j in blocks)
+
+    def work(items: Iterator[int]) -> None:
+        sums = memory.borrow(copies * largest, A.data.dtype)
+        for item in items:
+            i, j = blocks[item]
+            left, right = (Lanes(X.data, len(X.layout.source), part.start, X.layout.start[part], X.kc)
+                           for X, part in ((A, i), (B, j)))  # fmt: skip
+            block(left, right, sums)
+            write_back(sums, mr, nr, rows[i.start : min(i.stop, A.lanes)], cols[j.start : min(j.stop, B.lanes)], C)
+        memory.give_back(sums)
+
+    pool.parallel(work, len(blocks), threads)

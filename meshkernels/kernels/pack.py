@@ -1,0 +1,326 @@
+"""Packing: an operand copied into panels, in the order in which the micro-kernel reads it, and results copied back.
+
+A panel holds ``width`` lanes (rows of A, columns of B); place runs through K in ring order, cut into chunks of kc.
+Chunk after chunk, panel after panel, place after place, the lanes lie side by side, so that the cache block of a
+step of the loop pc is contiguous in memory (0.9 of this speed where a panel ran through all of K).
+
+A core pads a short block with zeros and adds their products too, which turns a sum of -0.0 into +0.0. Any number of
+zeros has the effect of one, so the padding of each block has one place in a panel.
+
+float16 and bfloat16 become float32 in packing, except in `Columns`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import count
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from meshkernels.errors import MeshError
+from meshkernels.kept import remember
+from meshkernels.kernels import host, memory, pool
+from meshkernels.kernels.compiled import compiled
+from meshkernels.kernels.intrinsics import move, prefetch, stream, transpose4
+
+#: Storage types that Numba has no arithmetic for travel as 16-bit integers; see intrinsics.HALF and BFLOAT.
+_BITS = {"float16": np.dtype(np.uint16), "bfloat16": np.dtype(np.int16)}
+
+
+@cache
+def seen(dtype: np.dtype) -> np.dtype:
+    """``dtype`` as Numba sees it: float16 as uint16, bfloat16 as int16, anything else as it is."""
+    return _BITS.get(np.dtype(dtype).name, np.dtype(dtype))
+
+
+@cache
+def wide(dtype: np.dtype) -> np.dtype:
+    """The precision sums are kept in: float64 for float64 storage, else float32."""
+    return np.dtype(np.float64 if np.dtype(dtype) == np.float64 else np.float32)
+
+
+_ONE, _FOUR, _SIXTEEN = (0,), (0,) * 4, (0,) * 16  # vector lengths, as types: see host.MicroTile
+
+
+class Layout(NamedTuple):
+    """Where the numbers of an operand go.
+
+    Attributes:
+        source: (panels * width,) which row of A (column of B) each lane is; padding repeats the last.
+        start: (panels * width,) int32, the lane's share of the ring place where its chains start; ascending.
+        places: (L + 1,) multiply-adds before each ring place; the last is their number, K and the padding.
+        k_of: (places[-1],) which k stands at each place; any where it is one of padding.
+        padding: places at which zeros stand.
+        width: lanes in a panel.
+    """
+
+    source: np.ndarray
+    start: np.ndarray
+    places: np.ndarray
+    k_of: np.ndarray
+    padding: np.ndarray
+    width: int
+
+
+@dataclass(frozen=True, eq=False)
+class Panels:
+    """One packed operand.
+
+    Attributes:
+        data: (places * panels * width,) element (place, panel p, lane l) at ``chunk * kc * panels * width + (p * depth
+            + place - chunk * kc) * width + l``, where the chunk is depth = min(kc, places - chunk * kc) deep.
+        layout: see `Layout`.
+        kc: depth of a chunk.
+        lanes: rows of A (columns of B).
+        dtype: of the operand before packing.
+    """
+
+    data: np.ndarray
+    layout: Layout
+    kc: int
+    lanes: int
+    dtype: np.dtype
+
+
+@dataclass(frozen=True, eq=False)
+class Columns(Panels):
+    """A matrix W (K, N) stored as panels of 256 bytes of its rows, in the natural order of k and in its own dtype.
+
+    GEMV streams it, GEMM packs its panels from it. It does not depend on the width of vectors in use.
+
+    Attributes:
+        turns: 0, 1, 2, ... from one GEMV to the next.
+    """
+
+    turns: Iterator[int] = field(default_factory=count)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(K, N)``."""
+        return len(self.layout.k_of), self.lanes
+
+    def take(self, columns: np.ndarray) -> np.ndarray:
+        """Columns of W, as rows: ``(n,)`` numbers of columns -> ``(n, K)``, C-contiguous."""
+        panel, lane = np.divmod(columns, self.layout.width)
+        return self.data.view(self.dtype).reshape(-1, self.shape[0], self.layout.width)[panel, :, lane]
+
+
+def layout(start: np.ndarray, blocks: np.ndarray, block: int, K: int, width: int) -> Layout:
+    """Lanes sorted by ``start``, K in the order of ``blocks``.
+
+    One zero ends the numbers of a short block, or begins a run of empty ones: wherever on the ring a chain begins and
+    ends, it meets a zero after its last number that padding follows.
+
+    Args:
+        start: (lanes,) ring place at which each lane's chains start.
+        blocks: (L,) K-block ids in ring order, each ``block`` long, the last ones short or empty.
+        block: length of a block.
+        K: length of the contraction.
+        width: lanes of a panel.
+
+    Raises:
+        MeshError: the blocks do not hold K numbers.
+    """
+    lanes = len(start)
+    padded = np.minimum(np.arange(-(-lanes // width) * width), lanes - 1)
+    index = np.argsort(start, kind="stable")[padded]
+    first = np.minimum(np.asarray(blocks, np.int64) * block, K)
+    lengths = np.minimum(first + block, K) - first
+    if lengths.sum() != K:
+        raise MeshError(f"an operand of depth {K} does not match blocks that hold {lengths.sum()}")
+    short = (lengths < block) & (K > 0)
+    if short.any():
+        lengths += short & ((lengths > 0) | ~np.roll(short, 1))
+    places = np.concatenate(([0], np.cumsum(lengths)))
+    k_of = np.arange(places[-1]) + np.repeat(first - places[:-1], lengths)  # K where there is none
+    padding = np.flatnonzero(k_of == K)
+    k_of[padding] = 0
+    return Layout(index, np.asarray(start)[index].astype(np.int32), places, k_of, padding, width)
+
+
+class _Source(NamedTuple):
+    """Where an operand's numbers are.
+
+    Attributes:
+        lanes: address of k = 0 of each packed lane.
+        runs: for each lane that begins a run of neighbours within a panel, how many these are.
+        step: bytes from k to k + 1.
+        like: an empty array of the operand's dtype.
+    """
+
+    lanes: np.ndarray
+    runs: np.ndarray
+    step: int
+    like: np.ndarray
+
+
+class _Target(NamedTuple):
+    """Panels being filled; the length of ``width`` is that of a panel. See `Panels` for the order."""
+
+    numbers: np.ndarray
+    width: tuple[int, ...]
+    k_of: np.ndarray
+    kc: int
+    non_temporal: bool
+
+
+def pack(X: np.ndarray | Columns, layout: Layout, kc: int, *, widened: bool = True, threads: int | None = None,
+         allocate: Callable[[int, np.dtype], np.ndarray] = memory.aligned) -> Panels:  # fmt: skip
+    """Pack the rows of ``X`` (lanes, K), any strides; of `Columns`, the columns are its lanes.
+
+    Args:
+        X: A itself, B.T, or stored columns of B.
+        layout: made for as many lanes and as long a K.
+        kc: depth of a chunk.
+        widened: convert 16-bit storage to float32.
+        threads: at most so many.
+        allocate: where the panels come from.
+    """
+    if isinstance(X, Columns):
+        lanes, (K, _), width, size = X.lanes, X.shape, X.layout.width, X.data.itemsize
+        panel, lane = np.divmod(layout.source, width)
+        addresses, step = X.data.ctypes.data + (panel * K * width + lane) * size, width * size
+        copy = _copy_runs
+    else:
+        lanes, size, step = len(X), X.itemsize, X.strides[1]
+        addresses = X.__array_interface__["data"][0] + layout.source * X.strides[0]
+        copy = _copy_runs if X.strides[0] == size else _transpose
+    width, stored = layout.width, seen(X.dtype)
+    data = allocate(len(addresses) * len(layout.k_of), wide(X.dtype) if widened else stored)
+    # Panels that fill half of L3 would be evicted before they are read: they are written with non-temporal stores.
+    # Then 16 KiB of a row at a time are best, long stretches of main memory; else 1 KiB: few panels at a time.
+    non_temporal = data.nbytes > host.caches()[2] // 2 and data.ctypes.data % 64 == 0
+    stretch = 16 << 10 if non_temporal else 1 << 10
+    source = _Source(addresses, _runs(addresses, size, width), step, np.empty(0, stored))
+    target = _Target(data, (0,) * width, layout.k_of, kc, non_temporal)
+    threads = pool.threads_for(data.size, threads)
+    groups = pool.spans(len(addresses) // width, 1, max(1, stretch // (size * width)), threads)
+
+    def work(items: Iterator[int]) -> None:
+        for item in items:
+            copy(source, target, groups[item].start, groups[item].stop)
+
+    pool.parallel(work, len(groups), threads)
+    for place in layout.padding:
+        chunk, k = place - place % kc, place % kc
+        panels = data[chunk * len(addresses) : (chunk + kc) * len(addresses)]
+        panels.reshape(-1, min(kc, len(layout.k_of) - chunk), width)[:, k] = 0
+    return Panels(data, layout, kc, lanes, X.dtype)
+
+
+def _runs(places: np.ndarray, step: int, width: int) -> np.ndarray:
+    """How long a run of ``places``, each ``step`` after the one before and none across a multiple of ``width``, begins
+    at each place; 0 inside a run."""
+    begins = np.flatnonzero((np.arange(len(places)) % width == 0) | (np.diff(places, prepend=0) != step))
+    runs = np.zeros(len(places), np.int64)
+    runs[begins] = np.diff(begins, append=len(places))
+    return runs
+
+
+def columns(W: np.ndarray, **options: Any) -> Columns:
+    """W (K, N), any strides, stored for many products; options as of `pack`."""
+    K, N = W.shape
+    plain = _plain_layout(K, N, 256 // W.itemsize)
+    return Columns(**vars(pack(W.T, plain, max(K, 1), widened=False, **options)))
+
+
+@remember
+def _plain_layout(K: int, N: int, width: int) -> Layout:
+    return layout(np.zeros(N, np.int64), np.arange(1), K, K, width)
+
+
+@compiled
+def copy_line(address, count, like, out, to):
+    """out[to : to + count] = the numbers, of the dtype of ``like``, at an address; converted."""
+    r = 0
+    while r + 16 <= count:
+        move(_SIXTEEN, address + r * like.itemsize, like, out, to + r)
+        r += 16
+    while r + 4 <= count:
+        move(_FOUR, address + r * like.itemsize, like, out, to + r)
+        r += 4
+    while r < count:
+        move(_ONE, address + r * like.itemsize, like, out, to + r)
+        r += 1
+
+
+@compiled
+def _copy_runs(source, target, p0, p1):
+    """Pack panels p0 .. p1 - 1 of an operand whose lanes lie side by side: copy runs of lanes, k after k."""
+    lanes, runs, step, like = source
+    out, panel, k_of, kc, non_temporal = target
+    K, width = len(k_of), len(panel)
+    for chunk in range(0, K, kc):
+        depth = min(kc, K - chunk)
+        for k in range(depth):
+            row, ahead = k_of[chunk + k] * step, k_of[min(chunk + k + 8, K - 1)] * step
+            l = p0 * width
+            while l < p1 * width:
+                run, at = runs[l], lanes[l] + row
+                home = chunk * len(lanes) + l // width * width * depth + l % width + k * width
+                for byte in range(0, run * like.itemsize, 64):
+                    prefetch(lanes[l] + ahead + byte)
+                if run == width and non_temporal:
+                    stream(panel, at, like, out, home)
+                elif run == width:
+                    move(panel, at, like, out, home)
+                elif run == 16 and non_temporal and width % 16 == home % 16 == 0:
+                    stream(_SIXTEEN, at, like, out, home)
+                else:
+                    copy_line(at, run, like, out, home)
+                l += run
+
+
+@compiled
+def _transpose(source, target, p0, p1):
+    """The same for lanes that lie apart: a transposition, 4 x 4 at a time where k is contiguous."""
+    like, out, lanes, step, size = source.like, target.numbers, source.lanes, source.step, source.like.itemsize
+    k_of, K, kc, width, strip = target.k_of, len(target.k_of), target.kc, len(target.width), 64 // size  # a cache line
+    for p in range(p0, p1):
+        place = 0
+        while place < K:
+            chunk = place - place % kc
+            depth = min(kc, K - chunk)
+            count, limit = 1, min(strip, chunk + depth - place)
+            while count < limit and k_of[place + count] == k_of[place] + count:
+                count += 1
+            row, to = k_of[place] * step, chunk * len(lanes) + (p * depth + place - chunk) * width
+            fours = count - count % 4 if step == size else 0
+            for l in range(0, width - 3, 4):
+                q = p * width + l
+                a0, a1, a2, a3 = lanes[q] + row, lanes[q + 1] + row, lanes[q + 2] + row, lanes[q + 3] + row
+                for k in range(0, fours, 4):
+                    s = k * step
+                    transpose4((a0 + s, a1 + s, a2 + s, a3 + s), step, like, out, to + k * width + l, width)
+            for l in range(width):
+                at = lanes[p * width + l] + row
+                for k in range(fours if l < width - width % 4 else 0, count):
+                    move(_ONE, at + k * step, like, out, to + k * width + l)
+            place += count
+
+
+@compiled
+def _write_back(tiles, mr, panel, rows, cols, runs, N, out):
+    nr, padded, strip = len(panel), (len(rows) + mr - 1) // mr * mr, 8
+    for i0 in range(0, len(rows), strip):  # a few rows at a time: runs in both, and lines that stay in L1
+        j = 0
+        while j < len(cols):
+            for i in range(i0, min(i0 + strip, len(rows))):
+                at = tiles.ctypes.data + ((j // nr * padded + i) * nr + j % nr) * tiles.itemsize
+                if runs[j] == nr:
+                    move(panel, at, tiles, out, rows[i] * N + cols[j])
+                else:
+                    copy_line(at, runs[j], tiles, out, rows[i] * N + cols[j])
+            j += runs[j]
+
+
+def write_back(tiles: np.ndarray, mr: int, nr: int, rows: np.ndarray, cols: np.ndarray, C: np.ndarray) -> None:
+    """Copy register tiles, column of tiles by column, to the rows and columns of C (M, N) that they stand for.
+
+    Element (i, j) of the block is ``tiles[(j // nr * padded + i) * nr + j % nr]`` with padded = rows rounded up to mr.
+    """
+    out = C.reshape(-1).view(seen(C.dtype))
+    _write_back(tiles, mr, (0,) * nr, rows, cols, _runs(cols, 1, nr), C.shape[1], out)

@@ -1,0 +1,143 @@
+"""C = A @ B on rings: packed, register-blocked, and every element keeps its mesh's order of summation.
+
+On a ring, element (i, j) of C is one chain of fused multiply-adds through all K blocks in ring order, starting at ring
+place u = row_start + col_start, which depends on its row and its column only. So an ordinary product over K packed in
+ring order computes it, if each element starts and ends in time. The clock is the ring place tau, not taken modulo the
+length L: an element lives from u to u + L, and a register tile from its smallest u to its largest u + L:
+
+    smallest u                largest u                    smallest u + L            largest u + L
+        |  zeroed as they start   |         all alive            |   stored as they end    |
+
+What is computed outside an element's life is discarded when it starts, or never stored, so that no multiply-add needs
+a mask. Rows and columns are packed in the order of their starts, so that the starts in a tile lie close together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from meshkernels.errors import MeshError
+from meshkernels.kept import remember
+from meshkernels.kernels import host, loops, memory
+from meshkernels.kernels.compiled import compiled
+from meshkernels.kernels.pack import Columns, Layout, Panels, layout, pack, wide
+from meshkernels.kernels.ukernel import Left, Life, Right, Sums, chain, live_chain
+
+
+@compiled
+def _ring_block(tile, A, B, clock, C):
+    """One block of C: loops pc (over time), jr, ir. clock[tau] = multiply-adds before ring time tau, for three turns.
+
+    Args:
+        A, B: `loops.Lanes`, their ``start`` being each lane's share of u.
+        C: register tiles, column of tiles by column; see `pack.write_back`.
+    """
+    mr, nr, rows, cols, kc = len(tile.rows), len(tile.vectors) * len(tile.lanes), len(A.start), len(B.start), A.kc
+    L = (len(clock) - 1) // 3
+    K = clock[L]
+    first, last = A.start[0] + B.start[0], A.start[-1] + B.start[-1]
+    begin, end = clock[first], clock[last + L]
+    spans = np.empty((2 * (last - first) + 2, 3), np.int32)
+    pc = begin // K * K + begin % K // kc * kc
+    while pc < end:
+        depth = min(kc, K - pc % K)
+        stop, a_pc, b_pc = pc + depth, pc % K * A.total, pc % K * B.total
+        a_stop, after = stop % K * A.total, min(kc, K - stop % K)
+        for jr in range(0, cols, nr):
+            for ir in range(0, rows, mr):
+                a, b = a_pc + (A.first + ir) * depth, b_pc + (B.first + jr) * depth
+                sums = Sums(C, (jr // nr * rows + ir) * nr, nr)
+                a_next = a_stop + (A.first + ir) * after if jr + nr == cols else -1
+                ahead = loops.panel_ahead(Left(A.numbers, a, 1, mr), Right(B.numbers, b, nr), a_next, ir // mr, depth)
+                low, high = A.start[ir] + B.start[jr], A.start[ir + mr - 1] + B.start[jr + nr - 1]
+                if clock[high] < pc and stop <= clock[low + L]:  # all alive
+                    chain(tile, Left(A.numbers, a, 1, mr), Right(B.numbers, b, nr), sums, depth, ahead)
+                elif clock[low] < stop and pc < clock[high + L]:
+                    skipped = max(clock[low] - pc, 0)
+                    count = _spans(low, high, L, clock, pc, stop, pc + skipped, spans)
+                    life = Life(count, spans, A.start, ir, B.start, jr)
+                    live_chain(tile, Left(A.numbers, a + skipped * mr, 1, mr),
+                               Right(B.numbers, b + skipped * nr, nr), sums, ahead, life)  # fmt: skip
+        pc = stop
+
+
+@compiled
+def _spans(low, high, L, clock, pc, stop, k0, spans):
+    """Spans of time from pc to stop between which elements of a register tile start or end; see `ukernel.Life`."""
+    count, tau = 0, low
+    while tau < high + L and clock[tau] < stop:
+        after = low + L if high <= tau < low + L else tau + 1
+        here = pc <= clock[tau]  # time tau itself, at which elements start, is in this step of pc
+        if pc < clock[after] or here:
+            spans[count, 0] = min(clock[after], stop) - k0
+            spans[count, 1] = tau if here and tau <= high else -1
+            spans[count, 2] = after - L if after >= low + L else -1
+            count += 1
+        tau = after
+    spans[count - 1, 2] = max(spans[count - 1, 2], 0)
+    return count
+
+
+def ring_product(A: np.ndarray | Panels, B: np.ndarray | Columns | Panels, order: Any, *,
+                 out_dtype: Any = None, accumulate: str | None = None, threads: int | None = None) -> np.ndarray:
+    """C = A @ B, element (i, j) summed in ring order from row_start[i // row_tile] + col_start[j // col_tile].
+
+    Args:
+        A: (M, K), B: (K, N), any strides; float32, float64, float16 or bfloat16, one dtype. Either may be `Panels`
+            from `pack_left` or `pack_right` for the same order; B may be `Columns`.
+        order: a `meshkernels.schedules.RingOrder`: blocks, block, row_start, col_start, row_tile, col_tile.
+        out_dtype: dtype of C; the storage dtype if None.
+        accumulate: "float16" rounds to float16 after every multiply-add, anything else leaves float32 / float64.
+        threads: at most so many; NUMBA_NUM_THREADS if None.
+
+    Returns:
+        C: (M, N). Extra memory: the packed copies of A and B, and 2 L2 caches per thread.
+
+    Raises:
+        MeshError: the operands do not match each other or the order, or are packed for another width of vectors.
+    """
+    options: dict[str, Any] = {"threads": threads, "allocate": memory.borrow}
+    left = A if isinstance(A, Panels) else pack_left(A, order, **options)
+    right = pack_right(B, order, **options) if isinstance(B, np.ndarray | Columns) else B
+    K, others = len(left.layout.k_of), len(right.layout.k_of)
+    if others != K or len(left.layout.places) != len(right.layout.places) or left.kc != right.kc or left.data.dtype != right.data.dtype:
+        raise MeshError(f"rows of {K} {left.dtype} and columns of {others} {right.dtype} do not match, or are "
+                        "packed for different rings")
+    C = np.empty((left.lanes, right.lanes), out_dtype or left.dtype)
+    if C.size == 0 or K == 0:
+        C[...] = 0
+        return C
+    tile = host.micro_tile(left.data.dtype, accumulate == "float16")
+    clock = np.concatenate([left.layout.places[:-1] + K * turn for turn in range(3)] + [[3 * K]])
+
+    loops.over_blocks(lambda a, b, sums: _ring_block(tile, a, b, clock, sums), left, right, tile, C, 1, threads)
+    for given, panels in ((A, left), (B, right)):
+        if given is not panels:
+            memory.give_back(panels.data)
+    return C
+
+
+@remember
+def _ring_layout(order: Any, left: bool, lanes: int, K: int, width: int) -> Layout:
+    start, tile = (order.row_start, order.row_tile) if left else (order.col_start, order.col_tile)
+    return layout(start[np.arange(lanes) // tile], order.blocks, order.block, K, width)
+
+
+def pack_left(A: np.ndarray, order: Any, **options: Any) -> Panels:
+    """A (M, K) as `ring_product` reads it, to be used again and again with this order; options as of `pack.pack`."""
+    width = len(host.micro_tile(wide(A.dtype)).rows)
+    return _packed(A, _ring_layout(order, True, *A.shape, width), options)
+
+
+def pack_right(B: np.ndarray | Columns, order: Any, **options: Any) -> Panels:
+    """B (K, N) as `ring_product` reads it, to be used again and again with this order; options as of `pack.pack`."""
+    tile, (K, N) = host.micro_tile(wide(B.dtype)), B.shape
+    where = _ring_layout(order, False, N, K, len(tile.vectors) * len(tile.lanes))
+    return _packed(B if isinstance(B, Columns) else B.T, where, options)
+
+
+def _packed(X: np.ndarray | Columns, where: Layout, options: dict[str, Any]) -> Panels:
+    kind = wide(X.dtype)
+    return pack(X, where, host.blocking(host.micro_tile(kind), kind.itemsize, len(where.k_of)).kc, **options)

@@ -1,0 +1,252 @@
+"""Several threads on one matrix-vector product after the other, with microseconds between them.
+
+Decoding a token is some hundred products of a few hundred microseconds each: too short to wake a sleeping thread for.
+So workers of the pool stay awake for the length of a token. The leader posts a product on the *board*, and every thread
+computes panels of it, one work item at a time. A worker without a work item spins for about 20 us, then yields the core
+between polls. A worker that the operating system does not run takes no items and is not waited for, so that a busy
+machine costs little; there are never more threads than cores that the process may use.
+
+Why not one task of the pool per product: a token of SmolLM2-135M on 24 x 24 cores, two threads on two cores, medians of
+30 to 80 interleaved repetitions. With the second core mostly free: one thread 42 ms, pool 41 ms, team 36 ms (the pool
+takes 1.15 to 1.17 times as long as the team, whose workers did not yield the core then). With another program at work
+on that core: one thread 41 ms, pool 48 ms, team 43 ms (1.12 to 1.16 times); workers that never yielded made the token
+2 times as long.
+
+The board is an array of 64-bit integers. ``board[NEXT]`` holds the number of the product on the board (upper half) and
+its next work item, a panel (lower half). A thread takes an item by one compare-and-swap, which succeeds only while that
+product is on the board. Before the board is rewritten, its item is `_CLOSED`: beyond the last panel of any product.
+
+A product is stated by addresses. `Team.job` and `Team.run` are the only way to the board; they check every array, and
+the leader waits until all panels are done, so that its arrays outlive the product. No interrupt leaves a worker
+spinning: it works for one token, and leaves by itself when nothing has been posted for a while.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numba import carray
+
+from meshkernels.arguments import as_count
+from meshkernels.errors import MeshError, MeshTypeError
+from meshkernels.kernels import host, pool
+from meshkernels.kernels.compiled import compiled
+from meshkernels.kernels.gemv import Product, gemv_panel, gemv_tile
+from meshkernels.kernels.intrinsics import add, load, pointer, store, swap_if, yield_core
+from meshkernels.kernels.pack import Columns
+
+#: Places on the board, a cache line apart: TOKEN is the number of the token being decoded, or 0; LED says whether
+#: somebody leads a product, FAILED whether a panel of it could not be computed; the numbers of JOB state it.
+NEXT, DONE, TOKEN, LED, FAILED, JOB = 0, 8, 16, 24, 32, 40
+#: The lower half of ``board[NEXT]``.
+_CLOSED = 0xFFFFFFFF
+_FLOAT = np.dtype(np.float32)
+#: Polls with a yield, some milliseconds in all, before a worker looks at the clock.
+_YIELDS = 5_000
+#: Seconds without a product after which a worker leaves.
+_PATIENCE = 0.1
+#: Why a product was not computed.
+_BUSY, _NO_MEMORY = 1, 2
+
+
+@compiled
+def _work(tiles, board):
+    """Compute panels of the product on the board until none is left."""
+    while True:
+        word = load(board, NEXT)
+        panel = word & _CLOSED
+        if panel >= load(board, JOB):
+            return
+        if not swap_if(board, NEXT, word, word + 1):
+            continue
+        panels, x, K, W, width, parts, dst, src, steps, rows, out, N, half = board[JOB : JOB + 13]
+        real, whole = np.float32(0), np.int64(0)
+        product = Product(
+            carray(pointer(x, real), K), carray(pointer(W, real), panels * width * K), width, parts,
+            carray(pointer(dst, whole), steps), carray(pointer(src, whole), steps), carray(pointer(rows, whole), 1),
+            carray(pointer(out, real), (1, N)))  # fmt: skip
+        try:
+            if half:
+                gemv_panel(tiles[1], panel, product)
+            else:
+                gemv_panel(tiles[0], panel, product)
+        except Exception:  # no memory for the partial sums
+            store(board, FAILED, 1)
+        add(board, DONE, 1)
+
+
+@compiled
+def _lead(tiles, board, job, x, out):
+    """Post a product, work on it, and wait for the workers that still do; returns 0, `_BUSY` or `_NO_MEMORY`."""
+    if not swap_if(board, LED, 0, 1):
+        return _BUSY
+    number = (load(board, NEXT) >> 32) + 1
+    store(board, NEXT, number << 32 | _CLOSED)
+    board[JOB : JOB + 13] = job
+    board[JOB + 1], board[JOB + 10] = x.ctypes.data, out.ctypes.data
+    store(board, FAILED, 0)
+    store(board, DONE, 0)
+    store(board, NEXT, number << 32)
+    _work(tiles, board)
+    pool.wait(board, DONE, job[0], sys.maxsize)
+    failed = load(board, FAILED)
+    store(board, LED, 0)
+    return _NO_MEMORY if failed else 0
+
+
+@compiled
+def _help(tiles, board, token):
+    """Work on one product after the other until the token is done, or none comes; returns whether there was one."""
+    first = product = load(board, NEXT) >> 32
+    polls = 0
+    while load(board, TOKEN) == token and polls < pool.SPINS + _YIELDS:
+        _work(tiles, board)
+        polls += 1
+        if load(board, NEXT) >> 32 != product:
+            polls, product = 0, load(board, NEXT) >> 32
+        elif polls > pool.SPINS:
+            yield_core()
+    return product != first
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not everywhere
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+class Job(NamedTuple):
+    """A product with one weight, as `Team.job` states it.
+
+    Attributes:
+        row: (13,) what goes on the board, but for the addresses of x and out.
+        K, N: lengths of x and out.
+        arrays: what the addresses in the row point to: the weight and its tree of sums.
+    """
+
+    row: np.ndarray
+    K: int
+    N: int
+    arrays: tuple[np.ndarray, ...]
+
+
+class Team:
+    """The threads that decode a token together.
+
+    Args:
+        threads: at most so many, the leader included; None: as many as Numba may use at that moment
+            (``numba.set_num_threads``, ``NUMBA_NUM_THREADS``). Never more than the process has cores.
+
+    Raises:
+        MeshError: fewer than one thread.
+    """
+
+    def __init__(self, threads: int | None = None):
+        if threads is not None and threads < 1:
+            raise MeshError(f"threads = {threads}: at least 1, the one that asks")
+        self._most = threads
+        self._board = np.zeros(JOB + 16, np.int64)
+        self._tokens = itertools.count(1)
+
+    @property
+    def threads(self) -> int:
+        """Threads that work on a product at this moment, the leader included."""
+        return min(pool.threads_for(sys.maxsize, self._most), _cores())
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """Keep workers awake inside the ``with`` block."""
+        threads = self.threads
+        if threads == 1:
+            yield
+            return
+        token, tiles = next(self._tokens), _tiles()
+        self._board[TOKEN] = token
+        with pool.Workers(lambda: self._stay(tiles, token), threads - 1, stop=lambda: self._done(token)):
+            yield
+
+    def _stay(self, tiles: tuple[host.MicroTile, host.MicroTile], token: int) -> None:
+        """What a worker does for one token."""
+        last = time.monotonic()
+        while self._board[TOKEN] == token and time.monotonic() - last < _PATIENCE:
+            if _help(tiles, self._board, token):
+                last = time.monotonic()
+
+    def _done(self, token: int) -> None:
+        if self._board[TOKEN] == token:
+            self._board[TOKEN] = 0
+
+    def job(self, W: Columns, parts: int, dst: np.ndarray, src: np.ndarray, root: int, half: bool) -> Job:
+        """State a product with one weight, for many vectors.
+
+        Args:
+            W: ``(K, N)`` float32.
+            parts: into how many runs the rows of W are cut, each with a partial sum.
+            dst, src: ``(additions,)`` int64: ``partial[dst[i]] += partial[src[i]]``, in this order.
+            root: the partial sum that is the result.
+            half: round every sum to float16.
+
+        Raises:
+            MeshTypeError: a weight of another type or dtype, or numbers that are not integers.
+            MeshError: a tree of sums that leaves its ``parts``.
+        """
+        parts, root = as_count("parts", parts), as_count("root", root)
+        if not isinstance(W, Columns) or W.dtype != _FLOAT:
+            raise MeshTypeError(f"the weight W is {getattr(W, 'dtype', None)} in {type(W).__name__}; it must be float32 "
+                                "in Columns: see meshkernels.kernels.pack.columns")
+        if dst.dtype != np.int64 or src.dtype != np.int64 or dst.ndim != 1 or dst.shape != src.shape:
+            raise MeshTypeError(f"dst is {dst.dtype} {dst.shape} and src {src.dtype} {src.shape}; they must be int64, "
+                                "one-dimensional and equally long")
+        places = [root, *dst.tolist(), *src.tolist()]
+        if not 1 <= parts < 2**31 or min(places) < 0 or max(places) >= parts:
+            raise MeshError(f"a tree of sums with places {min(places)} to {max(places)} over parts = {parts}: parts "
+                            "must be 1 or more (below 2^31), and each place one of 0 to parts - 1")
+        arrays = W.data[:], dst.copy(), src.copy(), np.array([root])  # our own: nobody can give them another shape
+        data, dst_at, src_at, rows = (array.ctypes.data for array in arrays)
+        (K, N), width = W.shape, W.layout.width
+        row = [-(-N // width), 0, K, data, width, parts, dst_at, src_at, len(dst), rows, 0, N, bool(half)]
+        return Job(np.array(row, np.int64), K, N, arrays)
+
+    def run(self, job: Job, x: np.ndarray, out: np.ndarray) -> None:
+        """Compute ``out = x W`` with all workers that are awake.
+
+        Args:
+            job: what `job` returned.
+            x: K numbers, float32, C-contiguous.
+            out: N numbers of the same kind, writable.
+
+        Raises:
+            MeshTypeError, MeshError: arrays of another dtype, size or layout; another thread leads a product.
+            MemoryError: none left for the partial sums.
+        """
+        for name, array in (("x", x), ("out", out)):
+            if array.dtype != _FLOAT:
+                raise MeshTypeError(f"{name} is {array.dtype} {array.shape}; it must be float32")
+            if not (array.flags.c_contiguous and array.flags.aligned):
+                raise MeshError(f"{name} {array.shape} must be C-contiguous and aligned: see numpy.require")
+        if x.size != job.K or x.shape[-1] != job.K or out.size != job.N or not out.flags.writeable:
+            raise MeshError(f"x {x.shape} times W ({job.K}, {job.N}) into out {out.shape}: x must have {job.K} "
+                            f"elements, and out {job.N} that can be written to")
+        failure = _lead(_tiles(), self._board, job.row, x, out)
+        if failure == _BUSY:
+            raise MeshError("this team is at work on a product in another thread: it leads one at a time")
+        if failure == _NO_MEMORY:
+            raise MemoryError(f"no memory for the partial sums of a product with W ({job.K}, {job.N})")
+
+
+def _tiles() -> tuple[host.MicroTile, host.MicroTile]:
+    """Register tiles at the width in use, for sums in float32 and in float16."""
+    return _tiles_at(host.simd())
+
+
+@cache
+def _tiles_at(simd: str) -> tuple[host.MicroTile, host.MicroTile]:
+    return gemv_tile(_FLOAT), gemv_tile(_FLOAT, half=True)
