@@ -7,7 +7,7 @@
 (True, 2)
 """
 
-from types import ModuleType
+from typing import Any
 
 from meshkernels.algorithms import algorithms, register
 from meshkernels.api import allreduce, alltoall, gemm, gemm_t, gemv, run, schedule, transpose
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType | str:
+def __getattr__(name: str) -> Any:
     """The version, `meshkernels.llm` and `meshkernels.draw`, looked up when asked for: they need more than the rest."""
     if name == "__version__":
         from importlib.metadata import version

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.figure import Figure
 
 import meshkernels as mk
@@ -20,7 +19,7 @@ def draw(algorithm: Sequence[str] = ("cannon", "meshgemm"), grid: int = 5) -> Fi
     products = [sum(any(isinstance(op, S.Multiply) for op in step.compute) for step in s.steps) for s in schedules]
     columns = min(max(products), MOST)
     figure = plt.figure(figsize=(1.5 * columns + 0.6, 3.3 * len(schedules) + 0.4), constrained_layout=True)
-    for part, schedule, count in zip(np.atleast_1d(figure.subfigures(len(schedules), 1)), schedules, products):
+    for part, schedule, count in zip(figure.subfigures(len(schedules), 1, squeeze=False)[:, 0], schedules, products):
         axes = part.subplots(2, columns, squeeze=False)
         mk.draw.steps(schedule, axes[:, : min(count, columns)], most=columns)
         for unused in axes[:, count:].ravel():
