@@ -1,0 +1,29 @@
+"""Each example runs and prints what it is there to show."""
+
+import pytest
+
+from meshkernels import examples
+from meshkernels.__main__ import main
+
+SHOWS = {
+    "own_algorithm": ["agree bit for bit: True", "fox", "cycles predicted"],
+    "own_device": ["WSE-2", "token/s"],
+    "own_measurements": ["+-", "4096^3 on 512 x 512 cores:"],
+    "stepping": ["cannon: ", "meshgemm: ", "right: True"],
+    "capacity": ["200 x 200 cores, concat", "shift"],
+}
+
+
+@pytest.mark.parametrize("name", SHOWS)
+def test_example(name, capsys):
+    assert main(["examples", name]) == 0
+    out = capsys.readouterr().out
+    assert all(text in out for text in [name, *SHOWS[name]]), out
+
+
+def test_all_are_listed_and_have_a_caption(capsys):
+    assert set(examples.known()) == set(SHOWS)
+    assert main(["examples", "--list"]) == 0
+    assert capsys.readouterr().out.count("== ") == len(SHOWS)
+    assert main(["examples", "none"]) == 2
+    assert "no example 'none'; known: capacity, own_algorithm" in capsys.readouterr().err
