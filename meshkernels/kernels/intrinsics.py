@@ -125,8 +125,8 @@ def _mover(non_temporal):
         home = builder.gep(data(context, builder, sig.args[3], args[3]), [args[4]])
         x = converted(builder, loaded(context, builder, place, storage, n), storage, target, n)
         if non_temporal and n * context.get_abi_sizeof(x.type.element) % 64 == 0:
-            store = builder.store(x, builder.bitcast(home, x.type.as_pointer()), align=64)
-            store.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
+            written = builder.store(x, builder.bitcast(home, x.type.as_pointer()), align=64)
+            written.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
         else:
             stored(context, builder, x, home)
         return context.get_dummy_value()

@@ -102,7 +102,8 @@ def ring_product(A: np.ndarray | Panels, B: np.ndarray | Columns | Panels, order
     left = A if isinstance(A, Panels) else pack_left(A, order, **options)
     right = pack_right(B, order, **options) if isinstance(B, np.ndarray | Columns) else B
     K, others = len(left.layout.k_of), len(right.layout.k_of)
-    if others != K or len(left.layout.places) != len(right.layout.places) or left.kc != right.kc or left.data.dtype != right.data.dtype:
+    if (others != K or len(left.layout.places) != len(right.layout.places) or left.kc != right.kc
+            or left.data.dtype != right.data.dtype):
         raise MeshError(f"rows of {K} {left.dtype} and columns of {others} {right.dtype} do not match, or are "
                         "packed for different rings")
     C = np.empty((left.lanes, right.lanes), out_dtype or left.dtype)

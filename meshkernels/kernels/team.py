@@ -200,8 +200,8 @@ class Team:
         """
         parts, root = as_count("parts", parts), as_count("root", root)
         if not isinstance(W, Columns) or W.dtype != _FLOAT:
-            raise MeshTypeError(f"the weight W is {getattr(W, 'dtype', None)} in {type(W).__name__}; it must be float32 "
-                                "in Columns: see meshkernels.kernels.pack.columns")
+            raise MeshTypeError(f"the weight W is {type(W).__name__} of {getattr(W, 'dtype', None)}; it must be "
+                                "Columns of float32: see meshkernels.kernels.pack.columns")
         if dst.dtype != np.int64 or src.dtype != np.int64 or dst.ndim != 1 or dst.shape != src.shape:
             raise MeshTypeError(f"dst is {dst.dtype} {dst.shape} and src {src.dtype} {src.shape}; they must be int64, "
                                 "one-dimensional and equally long")

@@ -91,7 +91,7 @@ class Sums(NamedTuple):
 class Repeat(NamedTuple):
     """So many chains for `add_chains`; from one to the next, A and B go on by these steps (in numbers)."""
 
-    count: int
+    chains: int
     a_step: int
     b_step: int
 
@@ -99,18 +99,18 @@ class Repeat(NamedTuple):
 class Life(NamedTuple):
     """When the chains of a register tile begin and end, for `live_chain`.
 
-    Element (r, j) begins at ring time u = row[r0 + r] + col[j0 + j]. The multiply-adds are cut into ``count`` spans;
+    Element (r, j) begins at ring time u = row[r0 + r] + col[j0 + j]. The multiply-adds are cut into spans;
     span s is ``spans[s] = end, born, kept``: if born >= 0, elements with u >= born restart from zero; then come the
     multiply-adds up to k = end; then, if kept >= 0, elements with u >= kept are stored (the others are complete).
 
     Attributes:
-        count: spans that are used.
-        spans: ``(>= count, 3)`` int32.
+        used: number of spans.
+        spans: ``(>= used, 3)`` int32.
         row, col: int32, the two shares of the time at which an element begins.
         r0, j0: where the tile's rows and columns begin in them.
     """
 
-    count: int
+    used: int
     spans: np.ndarray
     row: np.ndarray
     r0: int
@@ -186,7 +186,7 @@ class _Code:
 
 
 def _lowering(body: Callable[..., None]) -> Callable:
-    """Lower a call of a micro-kernel to a call of an LLVM function, whose code is ``body(code, *further arguments)``."""
+    """Lower a call of a micro-kernel to one of an LLVM function, whose code is ``body(code, *further arguments)``."""
 
     def codegen(context, builder, sig, args):
         tile, *kinds = sig.args
@@ -232,9 +232,9 @@ def _chain(code: _Code, depth: Any, ahead: Any = None) -> None:
     code.store_sums(code.current())
 
 
-def _add_chains(code: _Code, depth: Any, ahead: Any, count: Any, a_step: Any, b_step: Any) -> None:
+def _add_chains(code: _Code, depth: Any, ahead: Any, chains: Any, a_step: Any, b_step: Any) -> None:
     builder = code.builder
-    with cgutils.for_range(builder, count, intp=I64) as loop:
+    with cgutils.for_range(builder, chains, intp=I64) as loop:
         code.set(code.zeros)
         a, b = (builder.gep(x, [builder.mul(loop.index, step)]) for x, step in ((code.a, a_step), (code.b, b_step)))
         lines = builder.mul(builder.mul(loop.index, depth), I64(64))
@@ -243,7 +243,7 @@ def _add_chains(code: _Code, depth: Any, ahead: Any, count: Any, a_step: Any, b_
         code.store_sums([code.rounded(builder.fadd(old, x)) for old, x in zip(code.load_sums(), code.current())])
 
 
-def _live_chain(code: _Code, ahead: Any, count: Any, spans: Any, row: Any, r0: Any, col: Any, j0: Any) -> None:
+def _live_chain(code: _Code, ahead: Any, used: Any, spans: Any, row: Any, r0: Any, col: Any, j0: Any) -> None:
     builder = code.builder
 
     def since(time):
@@ -255,7 +255,7 @@ def _live_chain(code: _Code, ahead: Any, count: Any, spans: Any, row: Any, r0: A
 
     code.set(code.load_sums())
     k = cgutils.alloca_once_value(builder, I64(0))
-    with cgutils.for_range(builder, count, intp=I64) as loop:
+    with cgutils.for_range(builder, used, intp=I64) as loop:
         at = builder.mul(loop.index, I64(3))
         end, born, kept = (builder.load(builder.gep(spans, [builder.add(at, I64(i))])) for i in range(3))
         with builder.if_then(builder.icmp_signed(">=", born, I32(0))):
@@ -276,7 +276,7 @@ def _chain_call(typingctx, tile, A, B, C, depth, ahead):
 
 @intrinsic
 def _add_chains_call(typingctx, tile, A, B, C, depth, ahead, repeat):
-    """Add to C the results of ``repeat.count`` chains of ``depth`` multiply-adds, each from zero."""
+    """Add to C the results of ``repeat.chains`` chains of ``depth`` multiply-adds, each from zero."""
     return types.void(tile, A, B, C, types.intp, types.intp, repeat), _lowering(_add_chains)
 
 

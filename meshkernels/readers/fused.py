@@ -90,7 +90,8 @@ def whole_vector_sums(schedule: Schedule) -> tuple[np.ndarray, np.ndarray, np.nd
                 size = schedule.mesh.length(route.axis)
                 if len(phases) > 1:
                     return None
-                for root, dst, src in lockstep.additions(route, int(phases[0]), size):
+                for place, dst, src in lockstep.additions(route, int(phases[0]), size):
+                    root = place
                     adds += zip(dst, src)
             else:
                 return None
