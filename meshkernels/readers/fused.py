@@ -15,6 +15,7 @@ from meshkernels.mesh import Tiling
 from meshkernels.placed import Placed
 from meshkernels.readers import lockstep
 from meshkernels.schedules.buffers import Values
+from meshkernels.schedules.motion import Arrivals
 from meshkernels.schedules.order import ChainSum, RingOrder, SplitSum
 from meshkernels.schedules.routes import Multicast, Reduce, groups, streams
 from meshkernels.schedules.steps import Schedule, unrolled
@@ -61,10 +62,11 @@ def _split_sum(schedule: Schedule, order: SplitSum, x: np.ndarray, W: np.ndarray
     tiles = Tiling(partials.shape, (size, lines)).cut(partials).reshape(size, lines, 1, -1)
     (into,) = {op.into for step, _, _ in unrolled(schedule.program) for op in step.compute}
     values = lockstep.zeros(schedule, partials.dtype)
-    pieces = lockstep.spread(tiles, values[into].shape[4])  # (pieces, P, lines, 1, w)
+    pieces = lockstep.spread(tiles, len(values[into]), values[into].shape[4])  # (pieces, P, lines, 1, w)
     values[into][...] = pieces.swapaxes(1, 1 + order.axis)
+    arrivals = Arrivals(schedule.mesh)
     for step, t, s in unrolled(schedule.program):
-        lockstep.move_values(schedule, step, values, half, t, s)
+        lockstep.move_values(arrivals, step, values, half, t, s)
     return lockstep.collect(schedule, values)
 
 

@@ -21,7 +21,7 @@ from meshkernels.mesh import Mesh
 from meshkernels.schedules.check import check, indices
 from meshkernels.schedules.routes import MULTICAST, Flows, Permute, Route
 from meshkernels.schedules.steps import Move, Multiply, Repeat, Schedule, Step
-from meshkernels.schedules.verify import Walk
+from meshkernels.schedules.walk import Walk
 
 EAST, WEST, SOUTH, NORTH = range(4)
 
@@ -393,6 +393,8 @@ def first_fit(flows: np.ndarray) -> np.ndarray:
 class _Macs(Walk):
     """Walks every step, and adds up the useful multiply-adds of each core."""
 
+    inducts = False
+
     def __init__(self, schedule: Schedule):
         super().__init__(schedule)
         A, B = (schedule.operands[name] for name in self.task.operands)
@@ -405,10 +407,7 @@ class _Macs(Walk):
         super().multiply(op, t, s)
         (i, k), right = self.selected(op.left, op.left_slot, t, s), self.selected(op.right, op.right_slot, t, s)
         rows, terms, cols = self.useful
-        self.count += rows[i] * terms[k] * cols[right[0 if op.transposed else 1]]
-
-    def _leap(self, *_: Any) -> bool:
-        return False
+        self.count += (rows[i] * terms[k] * cols[right[0 if op.transposed else 1]])[:, :, 0]
 
 
 def walked_macs(schedule: Schedule) -> np.ndarray:

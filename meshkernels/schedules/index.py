@@ -78,6 +78,11 @@ class Index:
         """Iterations of the innermost repeat after which the values repeat."""
         return len(self.table) // gcd(len(self.table), self.step)
 
+    @property
+    def steady(self) -> bool:
+        """Whether the values are the same in every iteration."""
+        return self.step % len(self.table) == 0 == self.outer % len(self.table)
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: self.__dict__[name] for name in self.__dataclass_fields__}  # without cached arrays
 
@@ -94,6 +99,11 @@ def plain(values: Iterable[Any]) -> Any:
 def at(value: int | Index, t: int = 0, s: int = 0) -> np.ndarray:
     """``value`` as an array ``(rows or 1, cols or 1)``."""
     return value.at(t, s) if isinstance(value, Index) else np.full((1, 1), value, np.int32)
+
+
+def steady(*values: int | Index | None) -> bool:
+    """Whether all these are the same in every iteration."""
+    return all(not isinstance(value, Index) or value.steady for value in values)
 
 
 def number(value: int | Index, t: int = 0, s: int = 0) -> int | None:

@@ -29,7 +29,7 @@ import numpy as np
 
 from meshkernels.mesh import Mesh
 from meshkernels.rings import Ring
-from meshkernels.schedules.index import Index, at, plain
+from meshkernels.schedules.index import Index, at, plain, steady
 
 SHIFT, MULTICAST, RELAY, REDUCE = "shift", "multicast", "relay", "reduce"
 
@@ -117,6 +117,11 @@ class Shift:
         begin = np.cumsum(length) - length
         return cores, np.arange(len(cores)), np.repeat(begin, length), np.repeat(length, length)
 
+    @property
+    def steady(self) -> bool:
+        """Whether it is the same in every iteration."""
+        return steady(self.by)
+
     def turned(self, by: np.ndarray, size: int) -> np.ndarray:
         """The core that each core receives from after shifts of ``by (n,)`` places in all: ``(n, size)``."""
         cores, place, begin, length = self._places
@@ -156,6 +161,11 @@ class _ByIndex:
     @property
     def _named(self) -> Any:
         return getattr(self, self._field)
+
+    @property
+    def steady(self) -> bool:
+        """Whether it is the same in every iteration."""
+        return steady(self._named)
 
     def sources(self, mesh: Mesh, t: int = 0, s: int = 0) -> np.ndarray:
         """The place on its line that each core names, ``(rows or 1, cols or 1)``; -1: none."""
@@ -245,6 +255,11 @@ class Permute:
     y: int | Index
     x: int | Index
     row_first: bool = True
+
+    @property
+    def steady(self) -> bool:
+        """Whether it is the same in every iteration."""
+        return steady(self.y, self.x)
 
     def targets(self, mesh: Mesh, t: int = 0, s: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """``(source, row, column)``: flat numbers of the sending cores and whom each sends to, ``(n,)`` each."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from meshkernels.errors import ScheduleError
 from meshkernels.mesh import Mesh, Tiling
 from meshkernels.schedules.buffers import Collect, Tiles, Values
-from meshkernels.schedules.index import Index
+from meshkernels.schedules.index import Index, steady
 from meshkernels.schedules.routes import Route, Shift
 
 if TYPE_CHECKING:
@@ -84,6 +85,11 @@ class Move:
     def whole_shift(self) -> bool:
         """Whether all slots of a buffer go on by a `Shift` in it, so that such moves add up."""
         return isinstance(self.route, Shift) and self.target == self.buffer and self.slot is None and not self.combine
+
+    @cached_property
+    def steady(self) -> bool:
+        """Whether it does the same in every iteration."""
+        return self.route.steady and steady(self.slot, self.into_slot)
 
     @property
     def target(self) -> str:
