@@ -190,7 +190,7 @@ def _compute(op: Multiply | Copy, piece: Any, tiles: list[tuple[np.ndarray, np.n
         (store, ids), = tiles
         blocks = (store.swapaxes(1, 2) if op.transposed else store)[ids].reshape(rows, cols, *(
             store.shape[:0:-1] if op.transposed else store.shape[1:]))
-        _put(into, piece, blocks.astype(into.dtype, copy=False))
+        put(into, piece, blocks.astype(into.dtype, copy=False))
         return
     (left, ha), (right, hb) = tiles
     width = right.shape[1 if op.transposed else 2]
@@ -207,7 +207,7 @@ def _compute(op: Multiply | Copy, piece: Any, tiles: list[tuple[np.ndarray, np.n
     kernels.tile_products(left, right, ha, hb, sums.reshape(rows * cols, *sums.shape[2:]), transposed=op.transposed,
                           accumulate="float16" if half else None)  # fmt: skip
     if not straight:
-        _put(into, piece, sums)
+        put(into, piece, sums)
 
 
 def _joined(into: np.ndarray, width: int) -> np.ndarray:
@@ -216,8 +216,8 @@ def _joined(into: np.ndarray, width: int) -> np.ndarray:
     return np.ascontiguousarray(into.transpose(1, 2, 3, 0, 4).reshape(rows, cols, h, pieces * w)[..., :width])
 
 
-def _put(into: np.ndarray, piece: Any, blocks: np.ndarray) -> None:
-    """``blocks (rows, cols, h, w)`` go to one piece of each core, or are cut over all."""
+def put(into: np.ndarray, piece: Any, blocks: np.ndarray) -> None:
+    """``blocks (rows, cols, h, w)`` go to one piece of each core, or are cut over all, in place."""
     if piece is None:
         into[...] = spread(blocks, into.shape[0], into.shape[4])
     elif isinstance(piece, int):

@@ -14,7 +14,7 @@ import numpy as np
 
 from meshkernels.mesh import Mesh
 from meshkernels.schedules.index import Index, at, number
-from meshkernels.schedules.routes import Permute
+from meshkernels.schedules.routes import Permute, Route
 from meshkernels.schedules.steps import Move
 
 #: Which slots: all (None), one, or one for each core ``(rows or 1, cols or 1)``.
@@ -126,8 +126,8 @@ class Arrivals:
 
     def __init__(self, mesh: Mesh):
         self.mesh = mesh
-        self._moves: dict[int, Arrival | Delivery] = {}  # by the id of a move, which the schedule keeps alive
-        self._sources: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
+        self._moves: dict[int, Arrival | Delivery] = {}  # by the id of a move, which `Arrival.move` keeps alive
+        self._sources: dict[int, tuple[np.ndarray, np.ndarray | None, Route]] = {}  # by the id of a route
 
     def of(self, move: Move, t: int, s: int) -> Arrival | Delivery:
         """Who receives what in one move, in iteration (t, s). Not for a `Reduce`."""
@@ -150,21 +150,21 @@ class Arrivals:
 
     def _along(self, move: Move, t: int, s: int) -> Arrival:
         sent, slots = slots_at(move.slot, t, s), slots_at(move.into_slot, t, s)
-        source, mask = self._source(move, t, s)
+        source, mask, _ = self._source(move, t, s)
         if slots is None:
             slots = sent
             if isinstance(sent, np.ndarray):
                 slots = pull(sent[:, :, None], source, move.route.axis)[:, :, 0]  # type: ignore[union-attr]
         return Arrival(move, source, mask, sent, slots)
 
-    def _source(self, move: Move, t: int, s: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def _source(self, move: Move, t: int, s: int) -> tuple[np.ndarray, np.ndarray | None, Route]:
         route = move.route
         known = self._sources.get(id(route))
         if known is not None:
             return known
         source = route.sources(self.mesh, t, s)  # type: ignore[union-attr]
         mask = source >= 0
-        found = (source, None) if mask.all() else (np.maximum(source, 0), mask)
+        found = (source, None, route) if mask.all() else (np.maximum(source, 0), mask, route)
         if route.steady:
             self._sources[id(route)] = found
         return found
