@@ -78,6 +78,12 @@ class Index:
         """Iterations of the innermost repeat after which the values repeat."""
         return len(self.table) // gcd(len(self.table), self.step)
 
+    @cached_property
+    def bounds(self) -> tuple[int, int]:
+        """The lowest and the highest value of the table."""
+        table = self._arrays[0]
+        return int(table.min()), int(table.max())
+
     @property
     def steady(self) -> bool:
         """Whether the values are the same in every iteration."""
@@ -99,6 +105,11 @@ def plain(values: Iterable[Any]) -> Any:
 def at(value: int | Index, t: int = 0, s: int = 0) -> np.ndarray:
     """``value`` as an array ``(rows or 1, cols or 1)``."""
     return value.at(t, s) if isinstance(value, Index) else np.full((1, 1), value, np.int32)
+
+
+def bounds(value: int | Index) -> tuple[int, int]:
+    """The lowest and the highest value in a table, or the value itself twice."""
+    return value.bounds if isinstance(value, Index) else (value, value)
 
 
 def steady(*values: int | Index | None) -> bool:

@@ -42,6 +42,9 @@ def leap(walk: Walk, node: Repeat, s: int) -> int:
     steps = [step for step in node.body if isinstance(step, Step)]
     if walk.task.kind not in ("product", "product_t") or len(steps) < len(node.body) or node.times <= 3:
         return 0
+    moves = [move for step in steps for move in step.moves]
+    if any(move.buffer == move.target and not move.whole_shift and move.buffer in walk.values for move in moves):
+        return 0  # numbers that meet others on their way are other sums each time
     period, turn = lcm(*(index.period() for index in indices(steps))), symmetry.Turn()
     if period > 1 and node.times > 4:
         found = symmetry.find(steps, walk.mesh)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from meshkernels.errors import ScheduleError
@@ -86,7 +85,7 @@ class Move:
         """Whether all slots of a buffer go on by a `Shift` in it, so that such moves add up."""
         return isinstance(self.route, Shift) and self.target == self.buffer and self.slot is None and not self.combine
 
-    @cached_property
+    @property
     def steady(self) -> bool:
         """Whether it does the same in every iteration."""
         return self.route.steady and steady(self.slot, self.into_slot)

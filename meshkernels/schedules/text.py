@@ -13,7 +13,8 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 from meshkernels.errors import MeshError, MeshTypeError, ScheduleError
-from meshkernels.schedules.check import check, conform, hints
+from meshkernels.schedules.check import check
+from meshkernels.schedules.conform import conform, hints
 from meshkernels.schedules.index import Index
 from meshkernels.schedules.routes import Permute, Reduce, Shift
 from meshkernels.schedules.steps import Frozen, Move, Multiply, Repeat, Schedule, Step, require

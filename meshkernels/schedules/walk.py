@@ -7,7 +7,7 @@ overwrites what it still reads is refused.
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class Walk:
         walked: about how many numbers have been looked at.
         held: what is known of each buffer, by name.
         sums: what has been added up.
-        writes: what the step before made arrive, `Reduce` and whole shifts included; for induction.
+        recorded: all that has arrived but by whole shifts since this is a list; for induction.
     """
 
     #: Whether repeats are leapt over.
@@ -49,6 +49,7 @@ class Walk:
                      for name, held in schedule.buffers.items()}  # fmt: skip
         self.arrivals = Arrivals(self.mesh)
         self.recorded: list[Write] | None = None
+        self._plans: dict[int, _Plan] = {}
 
     def state(self, buffer: str) -> dict[str, np.ndarray]:
         """What is known of a buffer now, to be read."""
@@ -138,30 +139,45 @@ class Walk:
     # ------------------------------------------------------------------------------------------------------- moves
     def move(self, step: Step, t: int, s: int) -> None:
         """All moves of a step at once: first everything is taken, then everything arrives."""
-        writes, shifts = list[Write](), list[Move]()
-        reads = {move.buffer for move in step.moves}
-        for op in step.compute:
-            reads |= {op.left, op.right} if isinstance(op, Multiply) else {op.source}
-        for move in step.moves:
-            name = move.target
-            if name in reads and self.schedule.buffers[name].copies < 2:
-                self.refuse(f"buffer {name!r} is overwritten while it is read: it needs copies = 2")
-            if move.buffer in self.values and not isinstance(move.route, Reduce):
-                self.sums.two_sided = False
-            if move.whole_shift:
-                shifts.append(move)
-            elif isinstance(move.route, Reduce):
+        plan = self._plans.get(id(step)) or self._plan(step)
+        writes = list[Write]()
+        for move in plan.moves:
+            if isinstance(move.route, Reduce):
                 writes += self.sums.reduced(move, t, s)
-            else:
-                place = self.arrivals.of(move, t, s)
-                writes.append(self.sums.combined(move, place) if move.combine else self._arriving(move, place))
-        self._once(step, writes, shifts)
+                continue
+            place = self.arrivals.of(move, t, s)
+            if isinstance(place, Delivery):
+                self._single(move, place)
+            writes.append(self.sums.combined(move, place) if move.combine else self._arriving(move, place))
+        for name in plan.twice:
+            self._once(name, [write for write in writes if write.buffer == name])
         if self.recorded is not None:
             self.recorded += writes
         for write in writes:
+            self.walked += 10 * sum(field.size for field in write.fields.values())
             self.held[write.buffer].write(write)
-        for move in shifts:
+        for move in plan.shifts:
             self.held[move.buffer].shift(move.route, t, s)  # type: ignore[arg-type]
+
+    def _plan(self, step: Step) -> _Plan:
+        """What is the same whenever the step is done; refused where it overwrites what it reads."""
+        reads = {move.buffer for move in step.moves}
+        for op in step.compute:
+            reads |= {op.left, op.right} if isinstance(op, Multiply) else {op.source}
+        targets = list[str]()
+        for move in step.moves:
+            if move.target in reads and self.schedule.buffers[move.target].copies < 2:
+                self.refuse(f"buffer {move.target!r} is overwritten while it is read: it needs copies = 2")
+            if move.buffer in self.values and not isinstance(move.route, Reduce):
+                self.sums.two_sided = False
+            targets += {move.target, move.buffer} if isinstance(move.route, Reduce) else {move.target}
+        shifts = [move for move in step.moves if move.whole_shift]
+        twice = sorted({name for name in targets if targets.count(name) > 1}) if len(set(targets)) < len(targets) else []
+        for name in twice:
+            if any(move.buffer == name for move in shifts):
+                self.refuse(f"two moves arrive in buffer {name!r}, one of them in all of it")
+        plan = self._plans[id(step)] = _Plan(step, [move for move in step.moves if not move.whole_shift], shifts, twice)
+        return plan
 
     def _arriving(self, move: Move, place: Arrival | Delivery) -> Write:
         """What arrives replaces what was there; refused where an empty slot is sent."""
@@ -178,27 +194,30 @@ class Walk:
             self.require(~lost, f"is sent a slot of {move.buffer!r} that holds nothing")
         return write
 
-    def _once(self, step: Step, writes: list[Write], shifts: list[Move]) -> None:
-        """Refuse two arrivals in one place in one step."""
-        targets = [name for move in step.moves for name in
-                   ({move.target, move.buffer} if isinstance(move.route, Reduce) else {move.target})]  # fmt: skip
-        for name in sorted({n for n in targets if targets.count(n) > 1}) if len(set(targets)) < len(targets) else ():
-            if any(move.buffer == name for move in shifts):
-                self.refuse(f"two moves arrive in buffer {name!r}, one of them in all of it")
-            mine = [write for write in writes if write.buffer == name]
-            chosen = [write.slots for write in mine]
-            if all(isinstance(c, int) for c in chosen) and len(set(chosen)) == len(chosen):
-                continue
-            y, x, slot = (np.concatenate(parts) for parts in zip(*(
-                write.cells(self.mesh, self.schedule.slots(name)) for write in mine)))  # fmt: skip
-            key, times = np.unique((y * self.mesh.cols + x) * self.schedule.slots(name) + slot, return_counts=True)
-            if times.max(initial=0) > 1:
-                y, x = divmod(int(key[np.argmax(times > 1)]) // self.schedule.slots(name), self.mesh.cols)
-                self.refuse(f"core ({y}, {x}) receives two messages in one slot of {name!r}")
-        for write in writes:
-            if write.cores is not None:
-                y, x = write.cores
-                key = (y * self.mesh.cols + x) * self.schedule.slots(write.buffer)
-                if not distinct(key if write.slots is None else key + write.slots):
-                    self.refuse(f"a core receives two messages in one slot of {write.buffer!r}")
+    def _once(self, name: str, writes: list[Write]) -> None:
+        """Refuse two arrivals in one slot of a core in one step."""
+        chosen = [write.slots for write in writes]
+        if all(isinstance(c, int) for c in chosen) and len(set(chosen)) == len(chosen):  # type: ignore[arg-type]
+            return
+        slots = self.schedule.slots(name)
+        y, x, slot = (np.concatenate(parts) for parts in zip(*(write.cells(self.mesh, slots) for write in writes)))
+        cell, times = np.unique((y * self.mesh.cols + x) * slots + slot, return_counts=True)
+        if times.max(initial=0) > 1:
+            y, x = divmod(int(cell[np.argmax(times > 1)]) // slots, self.mesh.cols)
+            self.refuse(f"core ({y}, {x}) receives two messages in one slot of {name!r}")
 
+    def _single(self, move: Move, place: Delivery) -> None:
+        """The same of one `Permute`."""
+        cell = (place.to_y * self.mesh.cols + place.to_x) * self.schedule.slots(move.target)
+        self.walked += 200 * len(cell)
+        if not distinct(cell if place.slots is None else cell + place.slots):
+            self.refuse(f"a core receives two messages in one slot of {move.target!r}")
+
+
+class _Plan(NamedTuple):
+    """The moves of a step but for the whole shifts, those, and the buffers in which several moves arrive."""
+
+    step: Step
+    moves: list[Move]
+    shifts: list[Move]
+    twice: list[str]
