@@ -25,9 +25,12 @@ from meshkernels.schedules.index import Index, bounds
 from meshkernels.schedules.routes import Multicast, Permute, Reduce, Relay, Route, Shift
 from meshkernels.schedules.steps import Copy, Move, Multiply, Repeat, Schedule, Step, require
 
-#: Bounds on what is walked: cores, slots of a buffer, steps, blocks of a result; and blocks of a contraction, each of
-#: which has a number in the proof.
-MOST_CORES, MOST_SLOTS, MOST_STEPS, MOST_BLOCKS, MOST_TERMS = 1 << 24, 1 << 16, 1 << 21, 1 << 28, 1 << 22
+#: Bounds on what is walked: cores, slots of a buffer, steps; and blocks of a contraction, each of which has a number in
+#: the proof.
+MOST_CORES, MOST_SLOTS, MOST_STEPS, MOST_TERMS = 1 << 24, 1 << 16, 1 << 21, 1 << 22
+#: Blocks of a result, and places (slots of cores that are told apart) in a table of what lies where: a proof holds some
+#: ten numbers for each, about 3 GiB.
+MOST_BLOCKS = 1 << 26
 
 #: The kinds of task: operands, and what combines.
 TASKS = {"product": 2, "product_t": 2, "allreduce": 1, "transpose": 1, "alltoall": 1}
@@ -71,10 +74,10 @@ def _index(index: Index, mesh: Mesh) -> None:
 def _tiling(name: str, tiling: Tiling) -> None:
     for n, least, what in ((tiling.shape, 0, "shape"), (tiling.grid, 1, "grid")):
         require(min(n) >= least, f"{name}.{what} is {n}; its sides are at least {least}")
-    most = MOST_BLOCKS if name == "result" else MOST
-    few = tiling.grid[0] * tiling.grid[1] <= most
-    require(few, f"{name} has too many blocks, a grid of {tiling.grid}: choose sides of the "
-            "mesh that share a factor")  # fmt: skip
+    blocks, most = tiling.grid[0] * tiling.grid[1], MOST_BLOCKS if name == "result" else MOST
+    if blocks > most:
+        raise ScheduleError(f"{name} has {blocks} blocks in a grid of {tiling.grid}, each of which a proof looks at; "
+                            f"{most} at most: choose fewer cores, or sides of the mesh that share a factor")
 
 
 def _task(schedule: Schedule) -> None:
@@ -120,6 +123,10 @@ def _whole(tiling: Tiling) -> bool:
 
 
 def _blocks(place: Place, tiling: Tiling, depth: int, mesh: Mesh, what: str) -> None:
+    tables = [part for part in (place.down, place.across) if isinstance(part, Index)]
+    places = max((max(len(part.y), 1) * max(len(part.x), 1) * depth for part in tables), default=0)
+    require(places <= MOST_BLOCKS, f"{what}: {depth} slots on each of {mesh.rows} x {mesh.cols} cores are {places} "
+            f"places; {MOST_BLOCKS} at most can be told apart")  # fmt: skip
     for part, blocks, name in ((place.down, tiling.grid[0], "down"), (place.across, tiling.grid[1], "across")):
         low, high = bounds(part)
         require(low >= -1 and high < blocks,

@@ -19,8 +19,8 @@ from meshkernels.schedules.steps import Move, require
 
 #: Nothing has been added yet; what was here has been sent on to be added up, and stands for nothing any more.
 ZERO, STALE = -1, -2
-#: Entries of one field that are kept for all slots of all cores: 1 GiB.
-MOST_CELLS = 1 << 28
+#: Entries of one field that are kept for all slots of all cores.
+MOST_CELLS = 1 << 26
 #: On all cores, in all slots.
 TRUE = np.ones((1, 1, 1), bool)
 

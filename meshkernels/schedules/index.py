@@ -64,6 +64,13 @@ class Index:
         table, start = self._arrays
         return table[(start + (self.step * t + self.outer * s)) % len(table)]
 
+    def slots(self, depth: int) -> np.ndarray:
+        """Values ``(rows or 1, cols or 1, depth or 1)`` of a placement, whose iterations are slots."""
+        if not self.step:
+            return self.at()[:, :, None]
+        table, start = self._arrays
+        return table[(start[:, :, None] + self.step * np.arange(depth)) % len(table)]
+
     def phase(self, axis: int, t: int = 0, s: int = 0) -> np.ndarray:
         """Positions in the table ``(lines or 1,)`` of each line of ``axis``, without what its cores add."""
         start = np.array((self.x if axis == 0 else self.y) or (0,), np.int64)

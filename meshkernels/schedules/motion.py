@@ -19,6 +19,8 @@ from meshkernels.schedules.steps import Move
 
 #: Which slots: all (None), one, or one for each core ``(rows or 1, cols or 1)``.
 Slots = int | np.ndarray | None
+#: The place on its line that each core receives from, and which cores do receive: ``(rows or 1, cols or 1)``; None: all.
+Sources = tuple[np.ndarray, np.ndarray | None]
 
 
 @lru_cache(maxsize=64)
@@ -126,17 +128,18 @@ class Arrivals:
 
     def __init__(self, mesh: Mesh):
         self.mesh = mesh
-        self._moves: dict[int, Arrival | Delivery] = {}  # by the id of a move, which `Arrival.move` keeps alive
-        self._sources: dict[int, tuple[np.ndarray, np.ndarray | None, Route]] = {}  # by the id of a route
+        # by their ids: each move and route itself, and what it does if that is always the same
+        self._moves: dict[int, tuple[Move, Arrival | Delivery | None]] = {}
+        self._sources: dict[int, tuple[Route, Sources | None]] = {}
 
     def of(self, move: Move, t: int, s: int) -> Arrival | Delivery:
         """Who receives what in one move, in iteration (t, s). Not for a `Reduce`."""
-        known = self._moves.get(id(move))
-        if known is not None:
-            return known
+        seen = self._moves.get(id(move))
+        if seen is not None and seen[1] is not None:
+            return seen[1]
         found = self._permuted(move, t, s) if isinstance(move.route, Permute) else self._along(move, t, s)
-        if move.steady:
-            self._moves[id(move)] = found
+        if seen is None:
+            self._moves[id(move)] = move, found if move.steady else None
         return found
 
     def _permuted(self, move: Move, t: int, s: int) -> Delivery:
@@ -150,23 +153,22 @@ class Arrivals:
 
     def _along(self, move: Move, t: int, s: int) -> Arrival:
         sent, slots = slots_at(move.slot, t, s), slots_at(move.into_slot, t, s)
-        source, mask, _ = self._source(move, t, s)
+        source, mask = self._source(move.route, t, s)
         if slots is None:
             slots = sent
             if isinstance(sent, np.ndarray):
                 slots = pull(sent[:, :, None], source, move.route.axis)[:, :, 0]  # type: ignore[union-attr]
         return Arrival(move, source, mask, sent, slots)
 
-    def _source(self, move: Move, t: int, s: int) -> tuple[np.ndarray, np.ndarray | None, Route]:
-        route = move.route
-        known = self._sources.get(id(route))
-        if known is not None:
-            return known
+    def _source(self, route: Route, t: int, s: int) -> Sources:
+        seen = self._sources.get(id(route))
+        if seen is not None and seen[1] is not None:
+            return seen[1]
         source = route.sources(self.mesh, t, s)  # type: ignore[union-attr]
         mask = source >= 0
-        found = (source, None, route) if mask.all() else (np.maximum(source, 0), mask, route)
-        if route.steady:
-            self._sources[id(route)] = found
+        found = (source, None) if mask.all() else (np.maximum(source, 0), mask)
+        if seen is None:
+            self._sources[id(route)] = route, found if route.steady else None
         return found
 
 

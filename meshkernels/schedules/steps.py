@@ -156,7 +156,7 @@ class Frozen(dict[str, Any]):
     """A mapping that does not change, and is hashed by value."""
 
     def __hash__(self) -> int:  # type: ignore[override]
-        return hash(tuple(self.items()))
+        return hash(frozenset(self.items()))  # equal mappings may be in another order
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError("a schedule does not change; dataclasses.replace makes another one")

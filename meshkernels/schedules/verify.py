@@ -81,10 +81,10 @@ def finish(walk: Walk) -> None:
     schedule, collect = walk.schedule, walk.schedule.collect
     name, state = collect.buffer, walk.state(collect.buffer)
     pieces = schedule.slots(name)
-    claimed = collect.place.at(walk.mesh, 1 if collect.whole else pieces)
+    shape = (*walk.mesh.shape, 1 if collect.whole else pieces)
+    claimed = collect.place.at(walk.mesh, shape[2])
     there = (claimed[0] >= 0) & (claimed[1] >= 0)
     ids = claimed[0].astype(np.int64) * schedule.result.grid[1] + claimed[1]
-    shape = (*walk.mesh.shape, claimed[0].shape[2])
     ids = ids.ravel() if there.all() and ids.shape == shape else np.broadcast_to(ids, shape)[
         np.broadcast_to(there, shape)]
     times = np.bincount(ids, minlength=schedule.result.grid[0] * schedule.result.grid[1])

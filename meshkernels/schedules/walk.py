@@ -90,7 +90,7 @@ class Walk:
 
     def do(self, step: Step, t: int, s: int) -> None:
         """One step: compute, then move."""
-        self.step, self.walked = step, self.walked + 1000 + 20_000 * len(step.moves)
+        self.step, self.walked = step, self.walked + 5000 + 20_000 * len(step.moves)
         if self.walked > MOST_WALKED:
             self._too_long()
         for op in step.compute:
