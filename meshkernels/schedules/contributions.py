@@ -36,8 +36,11 @@ _PART.flags.writeable = _STALE.flags.writeable = TRUE.flags.writeable = False
 
 @lru_cache(maxsize=32)
 def _weights(n: int) -> np.ndarray:
-    """A random number below 2^40 for each contribution: sums of `check.MOST_TERMS` of them are exact."""
-    return np.random.default_rng(0x5EED).integers(1, 1 << 40, n)
+    """A random number below 2^40 for each contribution: sums of `check.MOST_TERMS` of them are exact.
+
+    They are others in every process, so that no schedule can be made to fit them.
+    """
+    return np.random.default_rng().integers(1, 1 << 40, n)
 
 
 class Contributions:

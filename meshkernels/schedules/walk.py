@@ -20,8 +20,9 @@ from meshkernels.schedules.motion import Arrival, Arrivals, Delivery, slots_at
 from meshkernels.schedules.routes import Reduce
 from meshkernels.schedules.steps import Copy, Move, Multiply, Repeat, Schedule, Step
 
-#: Numbers looked at while steps are walked one by one (some minutes); all further steps must follow by induction.
-MOST_WALKED = 1 << 33
+#: What may be looked at while steps are walked one by one, in numbers of about a nanosecond (an operation or a move is
+#: some 20,000 whatever its size): ten seconds or so. All further steps must follow by induction.
+MOST_WALKED = 1 << 32
 
 
 class Walk:
@@ -85,12 +86,12 @@ class Walk:
                 self._too_long()
 
     def _too_long(self) -> NoReturn:
-        self.refuse("proving this schedule would take hours, one step after another: choose sides of the mesh that "
-                    "share a factor")  # fmt: skip
+        self.refuse("proving this schedule would take too long, one step after another: choose sides of the mesh "
+                    "that share a factor")  # fmt: skip
 
     def do(self, step: Step, t: int, s: int) -> None:
         """One step: compute, then move."""
-        self.step, self.walked = step, self.walked + 5000 + 20_000 * len(step.moves)
+        self.step, self.walked = step, self.walked + 5000 + 20_000 * (len(step.moves) + len(step.compute))
         if self.walked > MOST_WALKED:
             self._too_long()
         for op in step.compute:

@@ -431,6 +431,33 @@ def test_what_the_first_products_were_is_not_forgotten():
     np.testing.assert_allclose(fused, A @ B.T, rtol=1e-4, atol=1e-4)
 
 
+def test_a_vector_that_is_put_right_after_the_product_is_no_split_sum():
+    P = 5
+    good = mk.schedule("pipeline", mk.Mesh(P, 2), 4 * P, 6)
+    turned, x = S.line(0, [1, 2, 3, 4, 0]), S.line(1, range(2))
+    buffers = good.buffers | {"x": S.Tiles("x", home=S.Place(0, turned), copies=2),
+                              "W": S.Tiles("W", home=S.Place(turned, x), copies=2)}  # fmt: skip
+    back = S.Step("back", moves=[S.Move(n, S.Multicast(0, S.line(0, [4, 0, 1, 2, 3]))) for n in "xW"])
+    schedule = replace(good, buffers=buffers, program=(*good.program, back))
+    assert mk.verify(schedule).order is None
+    rng = np.random.default_rng(0)
+    x, W = (rng.standard_normal(shape).astype(np.float32) for shape in ((1, 4 * P), (4 * P, 6)))
+    fused, lockstep = (mk.run(schedule, {"x": x, "W": W}, method=how) for how in ("fused", "lockstep"))
+    assert fused.tobytes() == lockstep.tobytes()
+    np.testing.assert_allclose(fused, x @ W, rtol=1e-4, atol=1e-4)
+
+
+def test_no_schedule_can_be_made_to_fit_the_weights():
+    """They are drawn anew in every process: here, in two."""
+    import subprocess
+    import sys
+
+    code = "from meshkernels.schedules.contributions import _weights; print(_weights(9).tolist())"
+    one, other = (subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+                  for _ in range(2))  # fmt: skip
+    assert one != other and len(one.split()) == len(other.split()) == 9
+
+
 def test_a_long_line_can_be_counted():
     ledger = mk.count(mk.schedule("summa", mk.Mesh(4200, 1), 4200, 8, 8))
     assert ledger.macs.sum() == 4200 * 8 * 8 and ledger.steps == 4201
