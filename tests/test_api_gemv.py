@@ -54,15 +54,16 @@ def test_broadcast_reaches_every_core(reduce, axis):
     """Not only the root that the result is collected from."""
     from meshkernels.algorithms.gemv import allreduce
     from meshkernels.readers.lockstep import move_values, spread
-
+    from meshkernels.schedules.motion import Arrivals
 
     mesh = mk.Mesh(5, 7)
     plan = allreduce(mesh, 9, axis=axis, reduce=reduce)
     values = np.random.default_rng(0).integers(-9, 9, (5, 7, 1, 9)).astype(np.float64)
     buffer = plan.buffers["y"]
-    state = {"y": spread(values, buffer.shape[1]).copy()}
+    state = {"y": spread(values, buffer.pieces, buffer.shape[1]).copy()}
+    arrivals = Arrivals(mesh)
     for step in plan.steps:
-        move_values(plan, step, state)
+        move_values(arrivals, step, state)
     on_cores = np.moveaxis(state["y"], 0, 3).reshape(5, 7, -1)[..., :9]
     expected = np.broadcast_to(values[:, :, 0].sum(axis, keepdims=True), (5, 7, 9))
     assert np.array_equal(on_cores, expected)

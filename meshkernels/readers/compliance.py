@@ -6,6 +6,7 @@ The limits do not know any algorithm:
 * **L**: the critical path costs at most what the mesh makes unavoidable, with a factor of two to spare: 2 alpha
   per step that moves anything, since a ring laid on a line has an edge of two hops; and for each reduction over a
   line of P cores 2 (alpha P + beta sqrt(P)): to the far core and back, in sqrt(P) stages (He et al., section 6, K = 2).
+  A reduction begins where what it combines is computed; a combination that moves nothing is none.
 * **M**: bytes of all buffers of a core, double buffers included, against the core's memory.
 * **R**: routing paths through the busiest router against the colours that a program may use.
 """
@@ -22,7 +23,7 @@ from meshkernels.errors import DeviceLimitError, MeshTypeError
 from meshkernels.mesh import Mesh
 from meshkernels.readers.ledger import Ledger, count
 from meshkernels.schedules.routes import Permute
-from meshkernels.schedules.steps import Multiply, Schedule, unrolled
+from meshkernels.schedules.steps import Move, Multiply, Schedule, unrolled
 
 MINIMUM_BALANCE = 0.5
 
@@ -121,16 +122,29 @@ def _on_fabric(mesh: Mesh, device: perfmodel.Device) -> bool:
 def latency_limit(ledger: Ledger, device: perfmodel.Device) -> float:
     """Cycles that the critical path may cost: the limit of L in the module's text."""
     schedule, mesh = ledger.schedule, ledger.mesh
-    limit, still, lines, products = 0.0, 0, 0, 0  # of the stretch since the last computation
-    for (step, _, _), hops in zip(unrolled(schedule.program), ledger.step_hops.tolist()):
-        if step.compute:
+    combines = {move.buffer for step, t, s in unrolled(schedule.program) for move in step.moves
+                if move.combine and _sends(move, mesh, t, s)}  # fmt: skip
+    limit, still, lines, products = 0.0, 0, 0, 0  # of the stretch since the last computation of what is combined
+    for (step, t, s), hops in zip(unrolled(schedule.program), ledger.step_hops.tolist()):
+        if any(op.into in combines for op in step.compute):
             limit += _allowed(device, still, lines, products)
             still, lines, products = 0, 0, any(isinstance(op, Multiply) for op in step.compute)
         still += hops > 0
         for move in step.moves:
-            if move.combine:
+            if move.combine and _sends(move, mesh, t, s):
                 lines = max(lines, max(mesh.shape) if isinstance(move.route, Permute) else mesh.length(move.route.axis))
     return limit + _allowed(device, still, lines, products)
+
+
+def _sends(move: Move, mesh: Mesh, t: int, s: int) -> bool:
+    """Whether any core sends anything to another one."""
+    route = move.route
+    if isinstance(route, Permute):
+        source, to_y, to_x = route.targets(mesh, t, s)
+        return bool((source != to_y * mesh.cols + to_x).any())
+    source = route.sources(mesh, t, s)
+    here = np.arange(mesh.length(route.axis)).reshape((-1, 1) if route.axis == 0 else (1, -1))
+    return bool(((source >= 0) & (source != here)).any())
 
 
 def _allowed(device: perfmodel.Device, steps: int, line: int, product: int) -> float:

@@ -6,6 +6,8 @@ mesh-stepping loop, which is slower and right for any order.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import dropwhile
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,10 @@ from meshkernels.kernels.pack import columns
 from meshkernels.mesh import Tiling
 from meshkernels.placed import Placed
 from meshkernels.readers import lockstep
-from meshkernels.schedules.buffers import Values
+from meshkernels.schedules.motion import Arrivals, slots_at
 from meshkernels.schedules.order import ChainSum, RingOrder, SplitSum
 from meshkernels.schedules.routes import Multicast, Reduce
-from meshkernels.schedules.steps import Schedule, unrolled
+from meshkernels.schedules.steps import Schedule, Step, unrolled
 
 
 def run(schedule: Schedule, operands: dict[str, Any], accumulate: np.dtype) -> np.ndarray:
@@ -56,46 +58,62 @@ def _split_sum(schedule: Schedule, order: SplitSum, x: np.ndarray, W: np.ndarray
         memory.give_back(stored.data)
     if simple is not None:
         return partials
-    tiles = Tiling(partials.shape, (size, lines)).cut(partials).reshape(size, lines, 1, -1)
-    (into,) = {op.into for step, _, _ in unrolled(schedule.program) for op in step.compute}
+    blocks = Tiling(partials.shape, (size, lines)).cut(partials).reshape(size, lines, 1, -1)
     values = lockstep.zeros(schedule, partials.dtype)
-    pieces = lockstep.spread(tiles, values[into].shape[4])  # (pieces, P, lines, 1, w)
-    values[into][...] = pieces.swapaxes(1, 1 + order.axis)
-    for step, t, s in unrolled(schedule.program):
-        lockstep.move_values(schedule, step, values, half, t, s)
+    arrivals = Arrivals(schedule.mesh)
+    for step, t, s in _from_product(schedule):
+        for op in step.compute:
+            lockstep.put(values[op.into], slots_at(op.piece, t, s), blocks if order.axis == 0 else blocks.swapaxes(0, 1))
+        lockstep.move_values(arrivals, step, values, half, t, s)
     return lockstep.collect(schedule, values)
 
 
+def _from_product(schedule: Schedule) -> Iterator[tuple[Step, int, int]]:
+    """The steps from the only one that computes: what moved before were zeros."""
+    return dropwhile(lambda each: not each[0].compute, unrolled(schedule.program))
+
+
 def whole_vector_sums(schedule: Schedule) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Places on a line ``(target, source, root)`` if the moves only stream whole vectors into sums, alike on all lines,
-    and then at most broadcast the one that is collected; None if they do anything else."""
-    collect = schedule.collect
-    held = schedule.buffers[collect.buffer]
-    assert isinstance(held, Values)
-    if held.pieces > 1:
+    """The additions of a GEMV or an all-reduce that only streams whole vectors into sums and broadcasts them.
+
+    Args:
+        schedule: any.
+
+    Returns:
+        Places on a line ``(target, source, root)``: what each addition in order adds to, what it adds, and where the
+        result is then. None where the moves do anything else.
+    """
+    collect, order = schedule.collect, schedule.proof.order
+    if schedule.slots(collect.buffer) > 1 or not (isinstance(order, SplitSum) or schedule.task.kind == "allreduce"):
         return None
+    if sum(len(step.compute) for step, _, _ in unrolled(schedule.program)) != 1:
+        return None
+    axis = order.axis if isinstance(order, SplitSum) else schedule.task.axis
+    size = schedule.mesh.length(axis)
     adds: list[tuple[int, int]] = []
-    root = -1
-    for step, t, s in unrolled(schedule.program):
+    lies = np.arange(size)  # where the value of each core of a line was computed, or added up
+    for step, t, s in _from_product(schedule):
         for move in step.moves:
-            if move.buffer != collect.buffer or move.target != move.buffer or len(step.moves) > 1:
-                return None
             route = move.route
-            if isinstance(route, Multicast):
-                source = np.unique(route.sources(schedule.mesh, t, s))
-                if len(source) > 1 or source[0] != root:
-                    return None
-            elif isinstance(route, Reduce):
-                phases = np.unique(route.phases(schedule.mesh, t, s))
-                size = schedule.mesh.length(route.axis)
-                if len(phases) > 1:
-                    return None
-                for place, dst, src in lockstep.additions(route, int(phases[0]), size):
-                    root = place
-                    adds += zip(dst, src)
-            else:
+            if not isinstance(route, Multicast | Reduce) or route.axis != axis or len(step.moves) > 1 or (
+                    move.buffer != collect.buffer or move.target != move.buffer):
                 return None
-    if root < 0:
+            phases = np.unique(route.phases(schedule.mesh, t, s))
+            if len(phases) > 1:
+                return None
+            named = route.along(int(phases[0]), size)
+            if isinstance(route, Multicast):
+                lies = np.where(named >= 0, lies[named], lies)
+                continue
+            new = [pair for _, dst, src in lockstep.additions(route, int(phases[0]), size) for pair in zip(dst, src)]
+            if new and not np.array_equal(lies, np.arange(size)):
+                return None  # sums of what has been broadcast
+            adds += new
+    down, across = collect.place.at(schedule.mesh, 1)
+    taken = np.broadcast_to((down >= 0) & (across >= 0), (*schedule.mesh.shape, 1))[:, :, 0]
+    taken = taken if axis == 0 else taken.T  # (size, lines)
+    root = lies[np.argmax(taken, axis=0)]
+    if (root != root[0]).any():
         return None
     target, source = np.array(adds, np.int64).reshape(-1, 2).T
-    return target, source, np.array([root])
+    return target, source, root[:1]

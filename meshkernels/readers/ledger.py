@@ -8,7 +8,7 @@ message-by-message count on small meshes.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import lcm
@@ -21,7 +21,7 @@ from meshkernels.mesh import Mesh
 from meshkernels.schedules.check import check, indices
 from meshkernels.schedules.routes import MULTICAST, Flows, Permute, Route
 from meshkernels.schedules.steps import Move, Multiply, Repeat, Schedule, Step
-from meshkernels.schedules.verify import Walk
+from meshkernels.schedules.walk import Walk
 
 EAST, WEST, SOUTH, NORTH = range(4)
 
@@ -88,7 +88,8 @@ class Ledger:
     @property
     def word_hops(self) -> int:
         """Words times links travelled: the load of all links together."""
-        return int(self.link_words.sum())
+        most = self.link_words.sum(dtype=float)
+        return int(self.link_words.sum(dtype=np.int64 if most < 2**62 else object))
 
     @cached_property
     def colours_per_core(self) -> np.ndarray:
@@ -200,13 +201,19 @@ def count(schedule: Schedule, dtype: np.typing.DTypeLike = np.float16,
         dtype: of the stored elements; float16 is the wafer's.
         accumulate: dtype of sums; None: the same.
 
+    Returns:
+        Exact counts.
+
     Raises:
         MeshTypeError: no schedule.
+        ScheduleError: one that does not compute its task, or one so large that its counts would not be exact: 2^53
+            bytes sent, or 2^63 multiply-adds.
     """
     if not isinstance(schedule, Schedule):
         raise MeshTypeError(f"count counts a Schedule, not {type(schedule).__name__}")
     check(schedule)
     stored, summed = np.dtype(dtype).itemsize, np.dtype(accumulate or dtype).itemsize
+    _require_countable(schedule)
     tally = _Tally(schedule, stored, summed)
     hops, stages = tally.program(schedule.program)
     factors = schedule.proof.macs
@@ -215,8 +222,25 @@ def count(schedule: Schedule, dtype: np.typing.DTypeLike = np.float16,
         macs = macs * factor
     return Ledger(
         schedule, stored, summed, hops, stages, *tally.links(),  # type: ignore[call-arg, arg-type]
-        *(int(n) for n in tally.sent), macs, tally.routes(), tally.bends(),
+        *tally.sent, macs, tally.routes(), tally.bends(),
     )  # fmt: skip
+
+
+def _require_countable(schedule: Schedule) -> None:
+    """Refuse 2^63 multiply-adds, padding and whatever is computed twice included."""
+    if schedule.task.kind not in ("product", "product_t"):
+        return
+    (M, N), K = schedule.result.shape, schedule.operands[schedule.task.operands[0]].shape[1]
+    (m, n), k = schedule.result.tile, schedule.operands[schedule.task.operands[0]].tile[1]
+    macs = schedule.mesh.cores * _products(schedule.program) * m * k * n
+    if macs >= 1 << 63:
+        raise ScheduleError(f"{schedule.name}: a product of {M} x {K} x {N} takes {macs} multiply-adds; fewer than 2^63 "
+                            "can be counted")  # fmt: skip
+
+
+def _products(program: Sequence[Step | Repeat]) -> int:
+    return sum(node.times * _products(node.body) if isinstance(node, Repeat) else
+               sum(isinstance(op, Multiply) for op in node.compute) for node in program)  # fmt: skip
 
 
 class _Tally:
@@ -228,7 +252,7 @@ class _Tally:
         self.axes = (_Axis(self.mesh, 0), _Axis(self.mesh, 1))
         self.bent = np.zeros((3, 4, *self.mesh.shape), np.int64)
         self.corners: set[tuple[int, ...]] = set()
-        self.sent = np.zeros(3, np.int64)  # words, bytes, messages
+        self.sent = [0, 0, 0]  # words, bytes, messages
 
     def program(self, program: tuple[Step | Repeat, ...], t: int = 0, s: int = 0,
                 times: int = 1) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
@@ -254,21 +278,27 @@ class _Tally:
     def record(self, move: Move, t: int, s: int, times: int) -> tuple[int, int]:
         """Count one move ``times`` over; returns ``(hops, stages)`` of its critical path."""
         words = self.schedule.words(move)
-        weights = np.array([words, words * self.width[move.buffer], 1], np.int64) * times
+        each = [words * times, words * self.width[move.buffer] * times, times]
+        self._add(each, 1)
+        weights = np.array(each, np.int64)
         if isinstance(move.route, Permute):
-            hops = self._bend(move.route, weights, t, s)
-            return hops, 1 if move.combine and hops else 0
-        axis = self.axes[move.route.axis]
-        hops, stages, messages = axis.record(move.route, weights, t, s)
-        self.sent += messages * weights
+            hops, stages, messages = self._bend(move.route, weights, t, s)
+        else:
+            hops, stages, messages = self.axes[move.route.axis].record(move.route, weights, t, s)
+        self._add(each, messages - 1)
         return hops, max(stages, 1 if move.combine and hops else 0)  # a shift that combines is one add
 
-    def _bend(self, route: Permute, weights: np.ndarray, t: int, s: int) -> int:
+    def _add(self, weights: list[int], messages: int) -> None:
+        """Sum up what is sent, in Python's integers; sums of links are exact as long as it is less than 2^53."""
+        self.sent = [sent + messages * weight for sent, weight in zip(self.sent, weights)]
+        if max(self.sent) >= 1 << 53:
+            raise ScheduleError(f"{self.schedule.name}: {max(self.sent)} bytes are sent; fewer than 2^53 can be counted")
+
+    def _bend(self, route: Permute, weights: np.ndarray, t: int, s: int) -> tuple[int, int, int]:
         source, to_y, to_x = route.targets(self.mesh, t, s)
         y, x = np.unravel_index(source, self.mesh.shape)
         going = (y != to_y) | (x != to_x)
         y, x, to_y, to_x = (part[going] for part in (y, x, to_y, to_x))
-        self.sent += len(y) * weights
         row, column = (y, to_x) if route.row_first else (to_y, x)  # where the two legs run
         load = np.zeros((4, *self.mesh.shape), np.int64)
         legs = (row, x, to_x, EAST, WEST, False), (column, y, to_y, SOUTH, NORTH, True)
@@ -285,7 +315,7 @@ class _Tally:
             load[down] += both[1].T if turn else both[1]
         self.bent += weights[:, None, None, None] * load
         self.corners |= set(zip(y.tolist(), x.tolist(), to_y.tolist(), to_x.tolist(), [route.row_first] * len(y)))
-        return int((abs(y - to_y) + abs(x - to_x)).max(initial=0))
+        return int((abs(y - to_y) + abs(x - to_x)).max(initial=0)), 0, len(y)
 
     def links(self) -> Iterator[np.ndarray]:
         """Words, bytes and messages that leave each core in each direction."""
@@ -339,7 +369,7 @@ class _Axis:
     def _pattern(self, route: Route, phase: int, known: dict[int, int]) -> int:
         if phase not in known:
             flows = route.flows(phase, self.size)  # type: ignore[union-attr]
-            key = flows.kind.encode() + flows.source.tobytes() + flows.low.tobytes() + flows.high.tobytes()
+            key = flows.kind.encode() + b"".join(part.tobytes() for part in (flows.source, flows.low, flows.high, flows.root))
             if key not in self._known:
                 number = self._known[key] = len(self.patterns)
                 if number == len(self.paths):
@@ -393,6 +423,8 @@ def first_fit(flows: np.ndarray) -> np.ndarray:
 class _Macs(Walk):
     """Walks every step, and adds up the useful multiply-adds of each core."""
 
+    inducts = False
+
     def __init__(self, schedule: Schedule):
         super().__init__(schedule)
         A, B = (schedule.operands[name] for name in self.task.operands)
@@ -405,10 +437,7 @@ class _Macs(Walk):
         super().multiply(op, t, s)
         (i, k), right = self.selected(op.left, op.left_slot, t, s), self.selected(op.right, op.right_slot, t, s)
         rows, terms, cols = self.useful
-        self.count += rows[i] * terms[k] * cols[right[0 if op.transposed else 1]]
-
-    def _leap(self, *_: Any) -> bool:
-        return False
+        self.count += (rows[i] * terms[k] * cols[right[0 if op.transposed else 1]])[:, :, 0]
 
 
 def walked_macs(schedule: Schedule) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,10 @@ from meshkernels.kernels.reduce import combine_in_order, combined
 from meshkernels.kernels.tiles import tile_products
 from meshkernels.mesh import Mesh, ceil_div
 from meshkernels.schedules.buffers import Tiles, Values
-from meshkernels.schedules.motion import Arrival, arrival, deliver, pick, slots_at
+from meshkernels.schedules.holdings import Holdings, Write, arriving
+from meshkernels.schedules.motion import Arrival, Arrivals, Delivery, deliver, pick, slots_at
 from meshkernels.schedules.routes import Reduce, groups, streams
 from meshkernels.schedules.steps import Copy, Move, Multiply, Schedule, Step, settled, unrolled
-from meshkernels.schedules.verify import Holdings
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,39 +47,32 @@ class Tracker:
     """Which tiles every core holds, step by step."""
 
     def __init__(self, schedule: Schedule):
-        self.schedule, self.mesh = schedule, schedule.mesh
+        self.schedule, self.mesh, self.arrivals = schedule, schedule.mesh, Arrivals(schedule.mesh)
         self.held = {name: Holdings.of_tiles(schedule.mesh, tiles) for name, tiles in schedule.buffers.items()
                      if isinstance(tiles, Tiles)}
 
     def ids(self, buffer: str, slot: Any = None, t: int = 0, s: int = 0) -> np.ndarray:
         """Block ids in a slot of each core, ``(rows, cols)``, or in all ``(rows, cols, depth)``; -1: none."""
         across = self.schedule.operands[self.schedule.buffers[buffer].operand].grid[1]  # type: ignore[union-attr]
-        down, right, held = self.held[buffer].settle().values()
+        chosen = slots_at(slot, t, s)
+        down, right, held = (self.held[buffer].peek(name, chosen) for name in ("down", "across", "held"))
         if slot is not None:
-            down, right, held = (pick(part, slots_at(slot, t, s))[:, :, 0] for part in (down, right, held))
+            down, right, held = (part[:, :, 0] for part in (down, right, held))
         ids = np.where(held, down.astype(np.int64) * across + right, -1)
-        return np.broadcast_to(ids, (*self.mesh.shape, *ids.shape[2:]))
-
-    def arrivals(self, step: Step, t: int, s: int) -> list[tuple[str, Arrival | Any, list[np.ndarray]]]:
-        """What the moves of tiles bring, fetched before anything arrives; whole shifts are done at once."""
-        found, written = [], {move.target for move in step.moves}
-        for move in step.moves:
-            if move.buffer in self.held and not move.whole_shift:
-                place = arrival(move, self.mesh, t, s)
-                fetched = [place.fetch(part) for part in self.held[move.buffer].settle().values()]
-                if move.buffer in written:  # these may be views of it
-                    fetched = [part.copy() for part in fetched]
-                found.append((move.target, place, fetched))
-        return found
+        return np.broadcast_to(ids, self.mesh.shape if slot is not None else (*self.mesh.shape, self.held[buffer].slots))
 
     def move(self, step: Step, t: int, s: int) -> None:
-        """Carry out the moves of tiles of a step."""
-        for name, place, fetched in self.arrivals(step, t, s):
-            held = self.held[name].settle()
-            held |= {key: deliver(place, held[key], new, self.mesh) for key, new in zip(held, fetched)}
-        for move in step.moves:
-            if move.buffer in self.held and move.whole_shift:
+        """Carry out the moves of tiles of a step: all are fetched before anything arrives."""
+        moves = [move for move in step.moves if move.buffer in self.held]
+        writes = [self._arriving(move, t, s) for move in moves if not move.whole_shift]
+        for write in writes:
+            self.held[write.buffer].write(write)
+        for move in moves:
+            if move.whole_shift:
                 self.held[move.buffer].shift(move.route, t, s)  # type: ignore[arg-type]
+
+    def _arriving(self, move: Move, t: int, s: int) -> Write:
+        return arriving(move, self.arrivals.of(move, t, s), self.held[move.buffer])
 
 
 def walk(schedule: Schedule) -> Iterator[tuple[int, Step, dict[str, np.ndarray]]]:
@@ -127,18 +121,18 @@ def run(schedule: Schedule, operands: dict[str, np.ndarray], accumulate: np.dtyp
         if observe:
             holds = {name: tracker.ids(name).copy() for name in tracker.held}
             observe(Snapshot(index, settled(step, t, s), _read_only(holds), _read_only(values)))
-        places = [arrival(move, schedule.mesh, t, s) for move in step.moves if move.buffer in copies]
+        places = [tracker.arrivals.of(move, t, s) for move in step.moves if move.buffer in copies]
         fetched = [place.fetch(copies[place.move.buffer]).copy() for place in places]
         for place, numbers in zip(places, fetched):
-            _deliver(place, copies[place.move.target], numbers, schedule.mesh)
-        move_values(schedule, step, values, half, t, s)
+            deliver(place, copies[place.move.target], numbers)
+        move_values(tracker.arrivals, step, values, half, t, s)
         tracker.move(step, t, s)
     return collect(schedule, values)
 
 
 def zeros(schedule: Schedule, dtype: np.dtype) -> dict[str, np.ndarray]:
     """The buffers of numbers ``(pieces, rows, cols, h, w)``, as they are before the first step."""
-    return {name: np.zeros((_useful_pieces(schedule, name, held), *schedule.mesh.shape, *held.shape), dtype)
+    return {name: np.zeros((held.pieces, *schedule.mesh.shape, *held.shape), dtype)
             for name, held in schedule.buffers.items() if isinstance(held, Values)}  # fmt: skip
 
 
@@ -163,16 +157,8 @@ def collect(schedule: Schedule, values: dict[str, np.ndarray]) -> np.ndarray:
     return schedule.result.join(blocks)
 
 
-def _useful_pieces(schedule: Schedule, name: str, held: Values) -> int:
-    """Pieces of a buffer that are not wholly padding: of a vector cut into more pieces than it has elements."""
-    if name != schedule.collect.buffer or not schedule.collect.whole:
-        return held.pieces
-    return max(1, min(held.pieces, ceil_div(schedule.result.tile[1], max(1, held.shape[1]))))
-
-
-def spread(tiles: np.ndarray, width: int) -> np.ndarray:
-    """Cut tiles ``(..., h, w)`` into pieces ``(pieces, ..., h, width)``, the last one padded with zeros."""
-    pieces = max(1, ceil_div(tiles.shape[-1], max(1, width)))
+def spread(tiles: np.ndarray, pieces: int, width: int) -> np.ndarray:
+    """Cut tiles ``(..., h, w)`` into pieces ``(pieces, ..., h, width)``, the last ones padded with zeros."""
     if pieces == 1 and tiles.shape[-1] == width:
         return tiles[None]
     padded = np.zeros((*tiles.shape[:-1], pieces * width), tiles.dtype)
@@ -205,7 +191,7 @@ def _compute(op: Multiply | Copy, piece: Any, tiles: list[tuple[np.ndarray, np.n
         (store, ids), = tiles
         blocks = (store.swapaxes(1, 2) if op.transposed else store)[ids].reshape(rows, cols, *(
             store.shape[:0:-1] if op.transposed else store.shape[1:]))
-        _put(into, piece, blocks.astype(into.dtype, copy=False))
+        put(into, piece, blocks.astype(into.dtype, copy=False))
         return
     (left, ha), (right, hb) = tiles
     width = right.shape[1 if op.transposed else 2]
@@ -222,7 +208,7 @@ def _compute(op: Multiply | Copy, piece: Any, tiles: list[tuple[np.ndarray, np.n
     tile_products(left, right, ha, hb, sums.reshape(rows * cols, *sums.shape[2:]), transposed=op.transposed,
                   accumulate="float16" if half else None)  # fmt: skip
     if not straight:
-        _put(into, piece, sums)
+        put(into, piece, sums)
 
 
 def _joined(into: np.ndarray, width: int) -> np.ndarray:
@@ -231,10 +217,10 @@ def _joined(into: np.ndarray, width: int) -> np.ndarray:
     return np.ascontiguousarray(into.transpose(1, 2, 3, 0, 4).reshape(rows, cols, h, pieces * w)[..., :width])
 
 
-def _put(into: np.ndarray, piece: Any, blocks: np.ndarray) -> None:
-    """``blocks (rows, cols, h, w)`` go to one piece of each core, or are cut over all."""
+def put(into: np.ndarray, piece: Any, blocks: np.ndarray) -> None:
+    """``blocks (rows, cols, h, w)`` go to one piece of each core, or are cut over all, in place."""
     if piece is None:
-        into[...] = spread(blocks, into.shape[4])
+        into[...] = spread(blocks, into.shape[0], into.shape[4])
     elif isinstance(piece, int):
         into[piece] = blocks
     else:
@@ -242,56 +228,43 @@ def _put(into: np.ndarray, piece: Any, blocks: np.ndarray) -> None:
         into[np.broadcast_to(piece, into.shape[1:3]), y, x] = blocks
 
 
-def move_values(schedule: Schedule, step: Step, values: dict[str, np.ndarray], half: bool = False,
+def move_values(arrivals: Arrivals, step: Step, values: dict[str, np.ndarray], half: bool = False,
                 t: int = 0, s: int = 0) -> None:  # fmt: skip
     """Carry out the moves of computed numbers of one step, in place.
 
     Args:
+        arrivals: who receives what, of the schedule.
+        step: its moves of other buffers are left out.
         values: buffers ``(pieces, rows, cols, h, w)``.
         half: round every sum to float16.
+        t, s: the iteration.
     """
-    views = {name: np.moveaxis(array, 0, 2) for name, array in values.items()}  # (rows, cols, pieces, h, w)
     moves = [move for move in step.moves if move.buffer in values]
-    writes = [(move, *_incoming(move, schedule.mesh, views, half, t, s)) for move in moves]
-    for move, place, fetched in writes:
-        if place is not None:
-            _deliver(place, views[move.target], fetched, schedule.mesh)
+    if not moves:
+        return
+    views = {name: array.transpose(1, 2, 0, 3, 4) for name, array in values.items()}  # (rows, cols, pieces, h, w)
+    puts: list[Callable[[], object]] = []
+    for move in moves:
+        if isinstance(move.route, Reduce):
+            puts += _reduced(move, move.route, arrivals.mesh, views, half, t, s)
         else:
-            for put in fetched:
-                put()
+            place = arrivals.of(move, t, s)
+            fetched = _incoming(move, place, views, half)
+            puts.append(partial(deliver, place, views[move.target], fetched))
+    for put in puts:
+        put()
 
 
-def _deliver(place: Any, array: np.ndarray, values: np.ndarray, mesh: Mesh) -> None:
-    """As `deliver`, always in place: one value for all cores goes to each of them."""
-    found = deliver(place, array, values, mesh)
-    if found is not array:
-        array[...] = found
-
-
-def _incoming(move: Move, mesh: Mesh, views: dict[str, np.ndarray], half: bool, t: int, s: int) -> tuple[Any, Any]:
+def _incoming(move: Move, place: Arrival | Delivery, views: dict[str, np.ndarray], half: bool) -> np.ndarray:
     """What one move brings: fetched, and combined with what is there."""
-    if isinstance(move.route, Reduce):
-        return None, list(_reduced(move, mesh, views, half, t, s))
-    place, sent, held = arrival(move, mesh, t, s), views[move.buffer], views[move.target]
-    place = _useful(place, sent.shape[2])
-    fetched = place.fetch(sent)
+    held, fetched = views[move.target], place.fetch(views[move.buffer])
     if not move.combine:
-        return place, fetched.copy()
+        return fetched.copy() if np.may_share_memory(fetched, views[move.buffer]) else fetched
     if isinstance(place, Arrival):
         mine = pick(held, place.slots)
     else:
         mine = held[place.to_y, place.to_x] if place.slots is None else held[place.to_y, place.to_x, place.slots]
-    return place, combined(mine, fetched, op=move.combine, half=half)
-
-
-def _useful(place: Any, pieces: int) -> Any:
-    """The same without the messages of pieces that are wholly padding, which are not kept."""
-    if not isinstance(place, Arrival) or not isinstance(place.sent, np.ndarray) or place.sent.max() < pieces:
-        return place
-    slots = np.asarray(place.slots)
-    keep = slots < pieces if place.mask is None else (slots < pieces) & place.mask
-    clip = pieces - 1
-    return Arrival(place.move, place.source, keep, np.minimum(place.sent, clip), np.minimum(slots, clip))
+    return combined(mine, fetched, op=move.combine, half=half)
 
 
 def additions(route: Reduce, phase: int, size: int) -> Iterator[tuple[int, list[int], list[int]]]:
@@ -301,10 +274,9 @@ def additions(route: Reduce, phase: int, size: int) -> Iterator[tuple[int, list[
         yield root, [dst for _, dst in pairs], [src for src, _ in pairs]
 
 
-def _reduced(move: Move, mesh: Mesh, views: dict[str, np.ndarray], half: bool, t: int, s: int) -> Iterator[Callable]:
+def _reduced(move: Move, route: Reduce, mesh: Mesh, views: dict[str, np.ndarray], half: bool, t: int,
+             s: int) -> Iterator[Callable[[], object]]:  # fmt: skip
     """The sums of a `Reduce`, each added up in the order of its streams; calls that put them where they belong."""
-    route = move.route
-    assert isinstance(route, Reduce)
     size = mesh.length(route.axis)
     along = {name: np.moveaxis(view, route.axis, 0) for name, view in views.items()}  # (P, lines, pieces, h, w)
     slot = slots_at(move.slot, t, s)
@@ -321,12 +293,11 @@ def _reduced(move: Move, mesh: Mesh, views: dict[str, np.ndarray], half: bool, t
             total = sums[root]
             if isinstance(into, np.ndarray):
                 place = np.broadcast_to(np.moveaxis(into, route.axis, 0), (size, len(phases)))[root, lines]
-
-                def put(root=root, lines=lines, place=place, total=total):
-                    target[root, lines, place] = total[:, 0]
+                yield partial(_set, target, (root, lines, place), total[:, 0])
             else:
                 chosen = slice(None) if into is None else slice(into, into + 1)
+                yield partial(_set, target, (root, lines_at, chosen), total)
 
-                def put(root=root, lines=lines_at, chosen=chosen, total=total):
-                    target[root, lines, chosen] = total
-            yield put
+
+def _set(array: np.ndarray, where: Any, new: np.ndarray) -> None:
+    array[where] = new

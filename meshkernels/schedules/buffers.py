@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from meshkernels.mesh import Mesh
-from meshkernels.schedules.index import Index, at
+from meshkernels.schedules.index import Index
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,10 @@ class Place:
     across: int | Index
 
     def at(self, mesh: Mesh, depth: int) -> tuple[np.ndarray, np.ndarray]:
-        """``(down, across)``, each ``(rows or 1, cols or 1, depth)``."""
-        stacks = []
-        for part in (self.down, self.across):
-            each = [at(part, d) for d in range(depth)]
-            stacks.append(np.stack(each, axis=-1))
-        return stacks[0], stacks[1]
+        """``(down, across)``, each ``(rows or 1, cols or 1, depth or 1)``."""
+        down, across = (part.slots(depth) if isinstance(part, Index) else np.full((1, 1, 1), part, np.int32)
+                        for part in (self.down, self.across))
+        return down, across
 
 
 @dataclass(frozen=True)

@@ -14,113 +14,31 @@ A combination is that of the task: products and sums are added, a max all-reduce
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
-from functools import cache
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from meshkernels.errors import ScheduleError
 from meshkernels.mesh import Mesh, Tiling, ceil_div
 from meshkernels.schedules.buffers import Place, Tiles, Values
-from meshkernels.schedules.index import Index
+from meshkernels.schedules.conform import MOST, conform, parts
+from meshkernels.schedules.index import Index, bounds
 from meshkernels.schedules.routes import Multicast, Permute, Reduce, Relay, Route, Shift
 from meshkernels.schedules.steps import Copy, Move, Multiply, Repeat, Schedule, Step, require
 
-#: Bounds on what is walked: numbers in a schedule, cores, slots of a buffer, steps, blocks of a result; and blocks of a
-#: contraction, each of which has a number in the proof.
-MOST, MOST_CORES, MOST_SLOTS, MOST_STEPS, MOST_BLOCKS = 1 << 31, 1 << 24, 1 << 16, 1 << 21, 1 << 28
-MOST_TERMS = 1 << 22
+#: Bounds on what is walked: cores, slots of a buffer, steps; and blocks of a contraction, each of which has a number in
+#: the proof.
+MOST_CORES, MOST_SLOTS, MOST_STEPS, MOST_TERMS = 1 << 24, 1 << 16, 1 << 21, 1 << 22
+#: Blocks of a result, and places (slots of cores that are told apart) in a table of what lies where: a proof holds some
+#: ten numbers for each, about 3 GiB.
+MOST_BLOCKS = 1 << 26
 
 #: The kinds of task: operands, and what combines.
 TASKS = {"product": 2, "product_t": 2, "allreduce": 1, "transpose": 1, "alltoall": 1}
 
 
-@cache
-def hints(cls: type) -> dict[str, Any]:
-    """The types of a dataclass's fields."""
-    import meshkernels.schedules.buffers as buffers
-    import meshkernels.schedules.steps as steps
-
-    found = get_type_hints(cls, {**vars(buffers), **vars(steps)})
-    return {f.name: found[f.name] for f in fields(cls)}
-
-
-def conform(value: Any, hint: Any, where: str) -> None:
-    """Refuse a value that is not what its field's type says, parts included."""
-    if hint is int:
-        if type(value) is not int or not -MOST < value < MOST:
-            raise ScheduleError(f"{where} is {_shown(value)}; it must be an integer below 2^31")
-        return
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        fitting = [a for a in args if (a is NoneType and value is None) or type(value) is (get_origin(a) or a)]
-        if not fitting:
-            raise _unlike(value, hint, where)
-        conform(value, fitting[0], where)
-    elif origin is tuple:
-        _conform_tuple(value, hint, args, where)
-    elif origin is not None:
-        require(isinstance(value, dict), f"{where} must be a mapping")
-        for key, each in value.items():
-            require(isinstance(key, str), f"{where} has a key that is no name")
-            conform(each, args[1], f"{where}[{key!r}]")
-    elif hint is NoneType:
-        if value is not None:
-            raise _unlike(value, hint, where)
-    else:
-        if type(value) is not hint:
-            raise _unlike(value, hint, where)
-        if isinstance(hint, type) and is_dataclass(hint):
-            for name, kind in hints(hint).items():
-                conform(getattr(value, name), kind, f"{where}.{name}" if where else name)
-
-
-def _conform_tuple(value: Any, hint: Any, args: tuple[Any, ...], where: str) -> None:
-    if type(value) is not tuple:
-        raise _unlike(value, hint, where)
-    if args[-1] is not Ellipsis:
-        require(len(value) == len(args), f"{where} has {len(value)} parts, not {len(args)}")
-    elif args[0] is int:
-        require(all(type(n) is int and -MOST < n < MOST for n in value), f"{where} must be integers below 2^31")
-        return
-    for i, each in enumerate(value):
-        conform(each, args[0] if args[-1] is Ellipsis else args[i], f"{where}[{i}]")
-
-
-def _unlike(value: Any, hint: Any, where: str) -> ScheduleError:
-    return ScheduleError(f"{where} is {_shown(value)}; it must be {_named(hint)}")
-
-
-def _named(hint: Any) -> str:
-    return " or ".join(_named(a) for a in get_args(hint)) if get_origin(hint) in (Union, UnionType) else getattr(
-        hint, "__name__", str(hint))
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 60 else text[:57] + "..."
-
-
-def parts(value: Any) -> Iterator[Any]:
-    """All dataclasses in a schedule or a part of one."""
-    if isinstance(value, tuple):
-        for each in value:
-            if not isinstance(each, int | str):
-                yield from parts(each)
-    elif isinstance(value, Mapping):
-        yield from parts(tuple(value.values()))
-    elif is_dataclass(value):
-        yield value
-        for f in fields(value):
-            inner = getattr(value, f.name)
-            if not isinstance(inner, int | str | NoneType):
-                yield from parts(inner)
-
-
 def indices(program: Sequence[Step | Repeat]) -> Iterator[Index]:
     """Every `Index` in a program."""
-    return (part for part in parts(tuple(program)) if isinstance(part, Index))
+    return (part for part in parts(*program) if isinstance(part, Index))
 
 
 def check(schedule: Schedule) -> None:
@@ -156,10 +74,10 @@ def _index(index: Index, mesh: Mesh) -> None:
 def _tiling(name: str, tiling: Tiling) -> None:
     for n, least, what in ((tiling.shape, 0, "shape"), (tiling.grid, 1, "grid")):
         require(min(n) >= least, f"{name}.{what} is {n}; its sides are at least {least}")
-    most = MOST_BLOCKS if name == "result" else MOST
-    few = tiling.grid[0] * tiling.grid[1] <= most
-    require(few, f"{name} has too many blocks, a grid of {tiling.grid}: choose sides of the "
-            "mesh that share a factor")  # fmt: skip
+    blocks, most = tiling.grid[0] * tiling.grid[1], MOST_BLOCKS if name == "result" else MOST
+    if blocks > most:
+        raise ScheduleError(f"{name} has {blocks} blocks in a grid of {tiling.grid}, each of which a proof looks at; "
+                            f"{most} at most: choose fewer cores, or sides of the mesh that share a factor")
 
 
 def _task(schedule: Schedule) -> None:
@@ -205,10 +123,14 @@ def _whole(tiling: Tiling) -> bool:
 
 
 def _blocks(place: Place, tiling: Tiling, depth: int, mesh: Mesh, what: str) -> None:
+    tables = [part for part in (place.down, place.across) if isinstance(part, Index)]
+    places = max((max(len(part.y), 1) * max(len(part.x), 1) * depth for part in tables), default=0)
+    require(places <= MOST_BLOCKS, f"{what}: {depth} slots on each of {mesh.rows} x {mesh.cols} cores are {places} "
+            f"places; {MOST_BLOCKS} at most can be told apart")  # fmt: skip
     for part, blocks, name in ((place.down, tiling.grid[0], "down"), (place.across, tiling.grid[1], "across")):
-        table = part.table if isinstance(part, Index) else (part,)
-        require(min(table) >= -1 and max(table) < blocks,
-                f"{what}: block {name} {min(table)} to {max(table)}; there are {blocks}, and -1 for none")
+        low, high = bounds(part)
+        require(low >= -1 and high < blocks,
+                f"{what}: block {name} {low} to {high}; there are {blocks}, and -1 for none")
 
 
 def _buffer(schedule: Schedule, name: str, held: Tiles | Values) -> None:
@@ -263,8 +185,9 @@ def _named_buffer(schedule: Schedule, name: str, kind: type, where: str) -> Any:
 
 def _slot(slot: int | Index | None, count: int, where: str) -> None:
     if slot is not None:
-        table = slot.table if isinstance(slot, Index) else (slot,)
-        require(min(table) >= 0 and max(table) < count, f"{where}: slot {min(table)} to {max(table)} of {count}")
+        low, high = bounds(slot)
+        if not 0 <= low <= high < count:
+            raise ScheduleError(f"{where}: slot {low} to {high} of {count}")
 
 
 def _compute(schedule: Schedule, op: Multiply | Copy, where: str) -> None:
@@ -342,7 +265,7 @@ def _route(route: Route, mesh: Mesh, where: str) -> None:
 
 
 def _places(named: int | Index, size: int, where: str) -> None:
-    table = named.table if isinstance(named, Index) else (named,)
-    require(min(table) >= -1 and max(table) < size,
-            f"{where}: cores {min(table)} to {max(table)} of a line are named; there are {size}, and -1 for none")
+    low, high = bounds(named)
+    require(low >= -1 and high < size,
+            f"{where}: cores {low} to {high} of a line are named; there are {size}, and -1 for none")
 

@@ -64,6 +64,13 @@ class Index:
         table, start = self._arrays
         return table[(start + (self.step * t + self.outer * s)) % len(table)]
 
+    def slots(self, depth: int) -> np.ndarray:
+        """Values ``(rows or 1, cols or 1, depth or 1)`` of a placement, whose iterations are slots."""
+        if not self.step:
+            return self.at()[:, :, None]
+        table, start = self._arrays
+        return table[(start[:, :, None] + self.step * np.arange(depth)) % len(table)]
+
     def phase(self, axis: int, t: int = 0, s: int = 0) -> np.ndarray:
         """Positions in the table ``(lines or 1,)`` of each line of ``axis``, without what its cores add."""
         start = np.array((self.x if axis == 0 else self.y) or (0,), np.int64)
@@ -77,6 +84,17 @@ class Index:
     def period(self) -> int:
         """Iterations of the innermost repeat after which the values repeat."""
         return len(self.table) // gcd(len(self.table), self.step)
+
+    @cached_property
+    def bounds(self) -> tuple[int, int]:
+        """The lowest and the highest value of the table."""
+        table = self._arrays[0]
+        return int(table.min()), int(table.max())
+
+    @property
+    def steady(self) -> bool:
+        """Whether the values are the same in every iteration."""
+        return self.step % len(self.table) == 0 == self.outer % len(self.table)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: self.__dict__[name] for name in self.__dataclass_fields__}  # without cached arrays
@@ -94,6 +112,16 @@ def plain(values: Iterable[Any]) -> Any:
 def at(value: int | Index, t: int = 0, s: int = 0) -> np.ndarray:
     """``value`` as an array ``(rows or 1, cols or 1)``."""
     return value.at(t, s) if isinstance(value, Index) else np.full((1, 1), value, np.int32)
+
+
+def bounds(value: int | Index) -> tuple[int, int]:
+    """The lowest and the highest value in a table, or the value itself twice."""
+    return value.bounds if isinstance(value, Index) else (value, value)
+
+
+def steady(*values: int | Index | None) -> bool:
+    """Whether all these are the same in every iteration."""
+    return all(not isinstance(value, Index) or value.steady for value in values)
 
 
 def number(value: int | Index, t: int = 0, s: int = 0) -> int | None:

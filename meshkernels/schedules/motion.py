@@ -8,19 +8,27 @@ there before the step, then everything arrives.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from meshkernels.mesh import Mesh
 from meshkernels.schedules.index import Index, at, number
-from meshkernels.schedules.routes import Permute
-from meshkernels.schedules.steps import Move, require
-
-#: Numbers of one kind that are kept for all slots of all cores: 2 GiB.
-MOST_CELLS = 1 << 28
+from meshkernels.schedules.routes import Permute, Route
+from meshkernels.schedules.steps import Move
 
 #: Which slots: all (None), one, or one for each core ``(rows or 1, cols or 1)``.
 Slots = int | np.ndarray | None
+#: The place on its line that each core receives from, and which cores do receive: ``(rows or 1, cols or 1)``; None: all.
+Sources = tuple[np.ndarray, np.ndarray | None]
+
+
+@lru_cache(maxsize=64)
+def places(n: int) -> np.ndarray:
+    """``0 .. n-1``, not to be changed."""
+    found = np.arange(n)
+    found.flags.writeable = False
+    return found
 
 
 def pull(array: np.ndarray, source: np.ndarray, axis: int) -> np.ndarray:
@@ -29,14 +37,9 @@ def pull(array: np.ndarray, source: np.ndarray, axis: int) -> np.ndarray:
         return array
     if source.shape[1 - axis] == 1:
         return array.take(source.reshape(-1), axis)
-    if array.ndim == 2:
-        array, source, flat = array[..., None], source, True
-    else:
-        flat = False
-    lines = np.arange(source.shape[1 - axis])
+    lines = places(source.shape[1 - axis])
     lines = np.zeros_like(lines) if array.shape[1 - axis] == 1 else lines
-    taken = array[source, lines] if axis == 0 else array[lines[:, None], source]
-    return taken[..., 0] if flat else taken
+    return array[source, lines] if axis == 0 else array[lines[:, None], source]
 
 
 def pick(array: np.ndarray, slots: Slots) -> np.ndarray:
@@ -45,28 +48,18 @@ def pick(array: np.ndarray, slots: Slots) -> np.ndarray:
         return array
     if isinstance(slots, int):
         return array[:, :, slots : slots + 1]
-    y, x = (np.zeros(1, np.intp) if n == 1 else np.arange(n) for n in array.shape[:2])
-    return array[y[:, None], x, slots][:, :, None]
+    rows, cols = array.shape[:2]
+    return array[0 if rows == 1 else places(rows)[:, None], 0 if cols == 1 else places(cols), slots][:, :, None]
 
 
-def put(array: np.ndarray, slots: Slots, arriving: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """``array`` with what arrives on the cores of ``mask`` (None: on all), in place where its shape allows it."""
-    if mask is None and (slots is None or array.shape[2] == 1):
-        if array.shape == arriving.shape:
-            array[...] = arriving
-            return array
-        return arriving.copy()
-    shape = np.broadcast_shapes(array.shape[:2], arriving.shape[:2], (1, 1) if mask is None else mask.shape,
-                                slots.shape if isinstance(slots, np.ndarray) else (1, 1))  # fmt: skip
-    if array.shape[:2] != shape:
-        require(shape[0] * shape[1] * array[0, 0].size <= MOST_CELLS, "this schedule is too large to be walked: "
-                f"{array.shape[2]} slots on each of {shape[0]} x {shape[1]} cores")  # fmt: skip
-        array = np.broadcast_to(array, (*shape, *array.shape[2:])).copy()
+def put(array: np.ndarray, slots: Slots, arriving: np.ndarray, mask: np.ndarray | None) -> None:
+    """What arrives on the cores of ``mask`` (None: on all), into ``array (rows, cols, slots, ...)`` in place."""
+    shape = array.shape[:2]
     if isinstance(slots, np.ndarray):
         y, x = np.nonzero(np.broadcast_to(True if mask is None else mask, shape))
         arriving = np.broadcast_to(arriving, (*shape, *arriving.shape[2:]))
         array[y, x, np.broadcast_to(slots, shape)[y, x]] = arriving[y, x, 0]
-        return array
+        return
     place = array if slots is None else array[:, :, slots : slots + 1]
     if mask is None or mask.size == 1:
         if mask is None or mask.all():
@@ -78,9 +71,7 @@ def put(array: np.ndarray, slots: Slots, arriving: np.ndarray, mask: np.ndarray 
         cores = np.flatnonzero(mask[:, 0])
         place[cores] = arriving[cores] if arriving.shape[0] > 1 else arriving
     else:
-        arriving = np.broadcast_to(arriving, (*shape, *arriving.shape[2:]))
-        place[mask] = arriving[mask]
-    return array
+        place[mask] = np.broadcast_to(arriving, (*shape, *arriving.shape[2:]))[mask]
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,32 +123,60 @@ def slots_at(value: int | Index | None, t: int, s: int) -> Slots:
     return at(value, t, s) if one is None else int(one)
 
 
-def arrival(move: Move, mesh: Mesh, t: int, s: int) -> Arrival | Delivery:
-    """Who receives what in one move, in iteration (t, s)."""
-    route, sent, slots = move.route, slots_at(move.slot, t, s), slots_at(move.into_slot, t, s)
-    if isinstance(route, Permute):
-        source, to_y, to_x = route.targets(mesh, t, s)
-        y, x = np.unravel_index(source, mesh.shape)
-        from_slots = None if sent is None else np.broadcast_to(sent, mesh.shape)[y, x]
-        into = from_slots if slots is None else np.broadcast_to(slots, mesh.shape)[y, x]
+class Arrivals:
+    """Who receives what in the moves of one schedule; what is the same in every iteration is worked out once."""
+
+    def __init__(self, mesh: Mesh):
+        self.mesh = mesh
+        # by their ids: each move and route itself, and what it does if that is always the same
+        self._moves: dict[int, tuple[Move, Arrival | Delivery | None]] = {}
+        self._sources: dict[int, tuple[Route, Sources | None]] = {}
+
+    def of(self, move: Move, t: int, s: int) -> Arrival | Delivery:
+        """Who receives what in one move, in iteration (t, s). Not for a `Reduce`."""
+        seen = self._moves.get(id(move))
+        if seen is not None and seen[1] is not None:
+            return seen[1]
+        found = self._permuted(move, t, s) if isinstance(move.route, Permute) else self._along(move, t, s)
+        if seen is None:
+            self._moves[id(move)] = move, found if move.steady else None
+        return found
+
+    def _permuted(self, move: Move, t: int, s: int) -> Delivery:
+        assert isinstance(move.route, Permute)
+        shape, sent, slots = self.mesh.shape, slots_at(move.slot, t, s), slots_at(move.into_slot, t, s)
+        source, to_y, to_x = move.route.targets(self.mesh, t, s)
+        y, x = np.unravel_index(source, shape)
+        from_slots = None if sent is None else np.broadcast_to(sent, shape)[y, x]
+        into = from_slots if slots is None else np.broadcast_to(slots, shape)[y, x]
         return Delivery(move, y, x, to_y, to_x, from_slots, into)
-    source = route.sources(mesh, t, s)
-    mask = source >= 0
-    if slots is None:
-        slots = sent if sent is None or isinstance(sent, int) else pull(sent, np.maximum(source, 0), route.axis)
-    if mask.all():
-        return Arrival(move, source, None, sent, slots)
-    return Arrival(move, np.maximum(source, 0), mask, sent, slots)
+
+    def _along(self, move: Move, t: int, s: int) -> Arrival:
+        sent, slots = slots_at(move.slot, t, s), slots_at(move.into_slot, t, s)
+        source, mask = self._source(move.route, t, s)
+        if slots is None:
+            slots = sent
+            if isinstance(sent, np.ndarray):
+                slots = pull(sent[:, :, None], source, move.route.axis)[:, :, 0]  # type: ignore[union-attr]
+        return Arrival(move, source, mask, sent, slots)
+
+    def _source(self, route: Route, t: int, s: int) -> Sources:
+        seen = self._sources.get(id(route))
+        if seen is not None and seen[1] is not None:
+            return seen[1]
+        source = route.sources(self.mesh, t, s)  # type: ignore[union-attr]
+        mask = source >= 0
+        found = (source, None) if mask.all() else (np.maximum(source, 0), mask)
+        if seen is None:
+            self._sources[id(route)] = route, found if route.steady else None
+        return found
 
 
-def deliver(arrived: Arrival | Delivery, array: np.ndarray, values: np.ndarray, mesh: Mesh) -> np.ndarray:
-    """``array``, of the receiving buffer, with the ``values`` that were fetched; in place where its shape allows it."""
+def deliver(arrived: Arrival | Delivery, array: np.ndarray, values: np.ndarray) -> None:
+    """The ``values`` that were fetched, into ``array (rows, cols, slots, ...)`` of the receiving buffer, in place."""
     if isinstance(arrived, Arrival):
-        return put(array, arrived.slots, values, arrived.mask)
-    if array.shape[:2] != mesh.shape:
-        array = np.broadcast_to(array, (*mesh.shape, *array.shape[2:])).copy()
-    if arrived.slots is None:
+        put(array, arrived.slots, values, arrived.mask)
+    elif arrived.slots is None:
         array[arrived.to_y, arrived.to_x] = values
     else:
         array[arrived.to_y, arrived.to_x, arrived.slots] = values
-    return array

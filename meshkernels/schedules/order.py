@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from meshkernels.schedules.verify import Walk
+    from meshkernels.schedules.walk import Walk
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ def derive(walk: Walk) -> Order | None:
 
 def _ring(walk: Walk) -> RingOrder | None:
     schedule, collect = walk.schedule, walk.schedule.collect
-    state, successor = walk.state(collect.buffer), walk.successor
+    state, successor = walk.state(collect.buffer), walk.sums.successor
     if successor is None or collect.whole or (schedule.slots(collect.buffer) > 1 and (state["part"] != 0).any()):
         return None
     shape = (*walk.mesh.shape, schedule.slots(collect.buffer))
@@ -103,7 +103,7 @@ def _ring(walk: Walk) -> RingOrder | None:
     if first.min() < 0:
         return None
     blocks, place = cycle(successor, int(first[0, 0]))
-    if len(blocks) < walk.terms:
+    if len(blocks) < walk.sums.terms:
         return None
     start, L = place[first], len(blocks)
     if successor[blocks[-1]] < 0 and start.any():
@@ -116,24 +116,24 @@ def _ring(walk: Walk) -> RingOrder | None:
 
 
 def _split(walk: Walk) -> SplitSum | None:
-    if walk.multiplied != 1 or walk.task.kind != "product" or walk.schedule.result.shape[0] != 1:
+    if walk.sums.multiplied != 1 or walk.task.kind != "product" or walk.schedule.result.shape[0] != 1:
         return None
-    assert walk.product is not None
-    _, k, j = walk.product
+    assert walk.sums.product is not None
+    _, k, j = (part[:, :, 0] for part in walk.sums.product)
     for axis in (0, 1):
         here, line = (np.arange(n).reshape((-1, 1) if a == 0 else (1, -1))
                       for a, n in ((axis, walk.mesh.length(axis)), (1 - axis, walk.mesh.lines(axis))))
-        fits = walk.terms == here.size and walk.schedule.result.grid[1] == line.size
+        fits = walk.sums.terms == here.size and walk.schedule.result.grid[1] == line.size
         if fits and (k == here).all() and (j == line).all():
             return SplitSum(axis)
     return None
 
 
 def _chain(walk: Walk) -> ChainSum | None:
-    if walk.product is None or not walk.only_chains or (walk.roots < 0).any():
+    if walk.sums.product is None or not walk.sums.two_sided or (walk.sums.roots < 0).any():
         return None
-    _, k, _ = walk.product
-    if walk.terms != walk.mesh.cols or not (k == np.arange(walk.mesh.cols)).all() or not walk.same[1]:
+    k = walk.sums.product[1][:, :, 0]
+    if walk.sums.terms != walk.mesh.cols or not (k == np.arange(walk.mesh.cols)).all() or not walk.sums.same[1]:
         return None
     A = walk.schedule.operands[walk.task.operands[0]]
-    return ChainSum(A.tile[1], walk.roots, walk.schedule.result.tile[1])
+    return ChainSum(A.tile[1], walk.sums.roots, walk.schedule.result.tile[1])

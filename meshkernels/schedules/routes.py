@@ -20,7 +20,7 @@ forwarding it by a preset rule (alpha). A route says either whom each core recei
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -29,7 +29,7 @@ import numpy as np
 
 from meshkernels.mesh import Mesh
 from meshkernels.rings import Ring
-from meshkernels.schedules.index import Index, at, plain
+from meshkernels.schedules.index import Index, at, plain, steady
 
 SHIFT, MULTICAST, RELAY, REDUCE = "shift", "multicast", "relay", "reduce"
 
@@ -43,6 +43,8 @@ class Flows:
         size: cores on the line.
         source: ``(n,)`` sending core of each flow, in the order in which they depend on each other.
         low, high: ``(n,)`` first and last core that the flow's path touches.
+        root: ``(n,)`` of a relay: the core that each flow's message comes from; flows of different roots do not depend
+            on each other. Empty for the other kinds.
     """
 
     kind: str
@@ -50,6 +52,7 @@ class Flows:
     source: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    root: np.ndarray = field(default_factory=lambda: np.zeros(0, np.intp))
 
     @property
     def target(self) -> np.ndarray:
@@ -72,22 +75,18 @@ class Flows:
             return 0, 0
         if self.kind in (SHIFT, MULTICAST):
             return int(reach.max()), 0
-        hops, stages = [0] * self.size, [0] * self.size  # of the longest chain that ends at each core
-        for s, d, r in zip(self.source.tolist(), self.target.tolist(), reach.tolist()):
-            hops[d] = max(hops[d], hops[s] + r)
-            stages[d] = max(stages[d], stages[s] + 1)
-        return max(hops), max(stages)
+        source, target = self.source, self.target
+        if self.kind == RELAY:  # one line of cores for each root
+            source, target = source + self.size * self.root, target + self.size * self.root
+        hops, stages = dict[int, int](), dict[int, int]()  # of the longest chain that ends at each core
+        for s, d, r in zip(source.tolist(), target.tolist(), reach.tolist()):
+            hops[d] = max(hops.get(d, 0), hops.get(s, 0) + r)
+            stages[d] = max(stages.get(d, 0), stages.get(s, 0) + 1)
+        return max(hops.values()), max(stages.values())
 
 
 def _unicasts(kind: str, size: int, source: np.ndarray, target: np.ndarray) -> Flows:
     return Flows(kind, size, source, np.minimum(source, target), np.maximum(source, target))
-
-
-def _paths(kind: str, size: int, paths: Sequence[np.ndarray]) -> Flows:
-    """Flows from each core of a path to the next."""
-    source, target = (np.concatenate([[], *(path[cut] for path in paths)]).astype(np.intp)
-                      for cut in (slice(None, -1), slice(1, None)))
-    return _unicasts(kind, size, source, target)
 
 
 @dataclass(frozen=True)
@@ -116,6 +115,11 @@ class Shift:
         length = np.array([len(cycle) for cycle in self.cycles], np.intp)
         begin = np.cumsum(length) - length
         return cores, np.arange(len(cores)), np.repeat(begin, length), np.repeat(length, length)
+
+    @property
+    def steady(self) -> bool:
+        """Whether it is the same in every iteration."""
+        return steady(self.by)
 
     def turned(self, by: np.ndarray, size: int) -> np.ndarray:
         """The core that each core receives from after shifts of ``by (n,)`` places in all: ``(n, size)``."""
@@ -156,6 +160,11 @@ class _ByIndex:
     @property
     def _named(self) -> Any:
         return getattr(self, self._field)
+
+    @property
+    def steady(self) -> bool:
+        """Whether it is the same in every iteration."""
+        return steady(self._named)
 
     def sources(self, mesh: Mesh, t: int = 0, s: int = 0) -> np.ndarray:
         """The place on its line that each core names, ``(rows or 1, cols or 1)``; -1: none."""
@@ -201,11 +210,16 @@ class Relay(Multicast):
 
     def flows(self, phase: int, size: int) -> Flows:
         """The messages of a line whose phase is given."""
-        source, paths = self.along(phase, size), list[np.ndarray]()
-        for r in np.unique(source[source >= 0]):
-            cores = np.union1d(np.flatnonzero(source == r), [r])
-            paths += [cores[cores >= r], cores[cores <= r][::-1]]
-        return _paths(RELAY, size, paths)
+        named = self.along(phase, size)
+        root, source, target = [], [], []
+        for r in np.unique(named[named >= 0]).tolist():
+            cores = np.union1d(np.flatnonzero(named == r), [r])
+            for path in (cores[cores >= r].tolist(), cores[cores <= r][::-1].tolist()):
+                root += [r] * (len(path) - 1)
+                source += path[:-1]
+                target += path[1:]
+        flows = _unicasts(RELAY, size, np.array(source, np.intp), np.array(target, np.intp))
+        return replace(flows, root=np.array(root, np.intp))
 
 
 @dataclass(frozen=True)
@@ -245,6 +259,11 @@ class Permute:
     y: int | Index
     x: int | Index
     row_first: bool = True
+
+    @property
+    def steady(self) -> bool:
+        """Whether it is the same in every iteration."""
+        return steady(self.y, self.x)
 
     def targets(self, mesh: Mesh, t: int = 0, s: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """``(source, row, column)``: flat numbers of the sending cores and whom each sends to, ``(n,)`` each."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from meshkernels.errors import ScheduleError
 from meshkernels.mesh import Mesh, Tiling
 from meshkernels.schedules.buffers import Collect, Tiles, Values
-from meshkernels.schedules.index import Index
+from meshkernels.schedules.index import Index, steady
 from meshkernels.schedules.routes import Route, Shift
 
 if TYPE_CHECKING:
@@ -86,6 +86,11 @@ class Move:
         return isinstance(self.route, Shift) and self.target == self.buffer and self.slot is None and not self.combine
 
     @property
+    def steady(self) -> bool:
+        """Whether it does the same in every iteration."""
+        return self.route.steady and steady(self.slot, self.into_slot)
+
+    @property
     def target(self) -> str:
         """The buffer in which it arrives."""
         return self.buffer if self.into is None else self.into
@@ -151,7 +156,7 @@ class Frozen(dict[str, Any]):
     """A mapping that does not change, and is hashed by value."""
 
     def __hash__(self) -> int:  # type: ignore[override]
-        return hash(tuple(self.items()))
+        return hash(frozenset(self.items()))  # equal mappings may be in another order
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError("a schedule does not change; dataclasses.replace makes another one")

@@ -19,8 +19,8 @@ import numpy as np
 from meshkernels.mesh import Mesh
 from meshkernels.schedules.check import indices
 from meshkernels.schedules.index import Index
-from meshkernels.schedules.routes import Shift
-from meshkernels.schedules.steps import Multiply, Repeat, Step
+from meshkernels.schedules.routes import Permute, Shift
+from meshkernels.schedules.steps import Step
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,28 +44,39 @@ class Turn:
                 array = array.take(turned, axis)
         return array
 
+    def place(self, axis: int, places: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """Where the cores at these ``places`` of a line of ``axis`` are turned to by so many turns."""
+        ring, by = self.rings[axis], self.by[axis]
+        if ring is None or by % len(ring) == 0:
+            return places
+        position = np.empty_like(ring)
+        position[ring] = np.arange(len(ring))
+        return ring[(position[places] + by * times) % len(ring)]
+
     def power(self, times: int) -> Turn:
         """The same turn so many times over; negative: backwards."""
         return Turn(self.rings, (self.by[0] * times, self.by[1] * times))
 
 
-def find(body: Sequence[Step | Repeat], mesh: Mesh) -> Turn | None:
+def find(body: Sequence[Step], mesh: Mesh) -> Turn | None:
     """A turn under which the body's next iteration is this one, or None."""
     rings: list[np.ndarray | None] = [None, None]
-    for step in body:
-        if isinstance(step, Repeat) or not all(isinstance(op, Multiply) for op in step.compute):
+    moves = [move for step in body for move in step.moves]
+    for route in (move.route for move in moves):
+        if not isinstance(route, Shift):
+            continue
+        axis, ring = route.axis, np.array(route.cycles[0] if len(route.cycles) == 1 else ())
+        known = rings[axis]
+        if len(ring) != mesh.length(axis) or (known is not None and not np.array_equal(known, ring)):
             return None
-        for move in step.moves:
-            if not move.whole_shift or not isinstance(move.route, Shift) or len(move.route.cycles) != 1:
-                return None
-            axis, ring = move.route.axis, np.array(move.route.cycles[0])
-            known = rings[axis]
-            if len(ring) != mesh.length(axis) or (known is not None and not np.array_equal(known, ring)):
-                return None
-            rings[axis] = ring
+        rings[axis] = ring
+    for route in (move.route for move in moves):  # these name cores: along a line that is not turned
+        turned = [ring is not None for ring in rings]
+        if not isinstance(route, Shift) and (any(turned) if isinstance(route, Permute) else turned[route.axis]):
+            return None
     tables = list(indices(body))
     ways = [_ways(tables, axis, ring) for axis, ring in enumerate(rings)]
-    wanted = np.array([-index.step % len(index.table) for index in tables])
+    wanted = np.array([-index.step % len(index.table) for index in tables], np.int64)
     length = np.array([len(index.table) for index in tables])
     other = {tuple(adds.tolist()): by for by, adds in reversed(ways[1])}
     for by, adds in ways[0]:

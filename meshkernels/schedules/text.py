@@ -13,7 +13,8 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 from meshkernels.errors import MeshError, MeshTypeError, ScheduleError
-from meshkernels.schedules.check import check, conform, hints
+from meshkernels.schedules.check import check
+from meshkernels.schedules.conform import conform, hints
 from meshkernels.schedules.index import Index
 from meshkernels.schedules.routes import Permute, Reduce, Shift
 from meshkernels.schedules.steps import Frozen, Move, Multiply, Repeat, Schedule, Step, require
@@ -53,19 +54,29 @@ def read(text: str) -> Schedule:
     require(isinstance(text, str), f"a schedule is read from text, not from {type(text).__name__}")
     require(len(text) <= MOST_TEXT, f"{len(text)} characters: a schedule has at most {MOST_TEXT}")
     try:
-        data = json.loads(text, parse_constant=_no_number)
+        data = json.loads(text, parse_constant=_no_number, object_pairs_hook=_each_key_once)
     except (ValueError, RecursionError) as error:
         raise ScheduleError(f"this is not JSON: {error}") from None
     require(isinstance(data, dict), "this JSON is no schedule: it is not an object")
     version = data.pop("version", None)
     require(type(version) is int and version == VERSION, f"version is {version!r}; {VERSION} can be read")
-    schedule = _build(data, Schedule, "schedule")
+    try:
+        schedule = _build(data, Schedule, "schedule")
+    except RecursionError:
+        raise ScheduleError("this JSON is nested too deeply: repeats are two deep at most") from None
     check(schedule)
     return schedule
 
 
 def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is no number of a schedule")
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("an object has a key twice")
+    return found
 
 
 def _build(data: Any, hint: Any, where: str) -> Any:

@@ -1,10 +1,13 @@
 """PLMR verdicts and enforced limits."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import meshkernels as mk
 import perfmodel
+from meshkernels import schedules as S
 
 
 def _fails(name, n=4096, P=64, **options):
@@ -80,3 +83,37 @@ def test_a_reduction_buys_its_latency_once():
 def test_off_the_fabric_says_so():
     table = mk.compliance(mk.schedule("ktree", mk.Mesh(2000, 1), 4000, 4), "wse2")
     assert "P" in table.fails and "2000 x 1 on a fabric of" in table["P"].what
+
+
+def test_a_combination_that_moves_nothing_buys_no_latency():
+    P = 64
+    cannon = mk.schedule("cannon", mk.Mesh(P), P, P, P)
+    own = S.Move("C", S.Reduce(1, S.line(1, range(P))), combine="add")
+
+    def padded(node):
+        if isinstance(node, S.Repeat):
+            return replace(node, body=tuple(map(padded, node.body)))
+        return replace(node, moves=(*node.moves, own)) if node.compute else node
+
+    padded_cannon = replace(cannon, buffers=cannon.buffers | {"C": replace(cannon.buffers["C"], copies=2)},
+                            program=tuple(map(padded, cannon.program)))  # fmt: skip
+    assert mk.compliance(padded_cannon, "wse2").verdicts[1] == mk.compliance(cannon, "wse2").verdicts[1]
+
+
+def test_a_computation_of_nothing_buys_no_latency():
+    """A vector is added up one core after the other, with a copy to nowhere in each step: still one reduction."""
+    P, line = 64, S.line(0, range(64))
+
+    def one_after_the_other(compute):
+        steps = [S.Step("load", S.Copy("x", "y"))]
+        for k in range(1, P):
+            send = S.Permute(S.line(0, [0 if core == k else -1 for core in range(P)]), 0)
+            steps.append(S.Step("add", compute, S.Move("y", send, combine="add")))
+        buffers = {"x": S.Tiles("x", home=S.Place(line, 0)), "y": S.Values((1, 1), copies=2), "z": S.Values((1, 1))}
+        return S.Schedule("naive", S.Task("allreduce", ("x",)), mk.Mesh(P, 1), {"x": mk.Tiling((P, 1), (P, 1))},
+                          mk.Tiling((1, 1), (1, 1)), buffers, tuple(steps),
+                          S.Collect("y", S.Place(S.line(0, [0] + [-1] * (P - 1)), 0)))  # fmt: skip
+
+    for compute in ((), (S.Copy("x", "z"),)):
+        latency = mk.compliance(one_after_the_other(compute), "wse2").verdicts[1]
+        assert not latency.ok and latency.limit < 300

@@ -12,7 +12,8 @@ import meshkernels as mk
 from meshkernels.algorithms import known
 from meshkernels.readers.ledger import EAST, NORTH, SOUTH, WEST, walked_macs
 from meshkernels.readers.lockstep import walk
-from meshkernels.schedules import Multicast, Permute, Reduce, Relay, Shift, Tiles
+from meshkernels import schedules as S
+from meshkernels.schedules import Multicast, Permute, Reduce, Relay, Shift, Tiles, line
 from tests import oracle
 from tests.handmade import bent_allreduce
 
@@ -330,3 +331,47 @@ def test_wafer_sized_ledgers():
     assert ledger.words == 2 * n * n * P * (turns + P * (P - 1))
     assert (ledger.critical_hops, ledger.colours, ledger.steps) == (2 * (360 + 719), 12, 1080)
     assert mk.count(mk.schedule("summa", mk.Mesh(P), n * P, n * P, n * P)).colours == 1440
+
+
+def test_relays_of_several_roots_are_independent():
+    """0 <- 1, 1 <- 0, 2 <- 1, 3 <- 2 read before anything arrives: four messages, each of one hop and one stage."""
+    flows = Relay(1, line(1, [1, 0, 1, 2])).flows(0, 4)
+    assert flows.critical_path() == (1, 1) and len(flows.source) == 4
+    # from 0 to 3 by way of 1, and from 4 down to 1 by way of 3: two links and two stages, three links and two stages
+    assert Relay(1, line(1, [-1, 0, 0, -1, -1])).flows(0, 5).critical_path() == (2, 2)
+    assert Relay(1, line(1, [-1, 4, 0, 4, -1])).flows(0, 5).critical_path() == (3, 2)
+
+
+@pytest.mark.parametrize(("P", "n"), [(1, 1 << 21), (8, 1 << 22), (2, (1 << 31) - 1)])
+def test_what_cannot_be_counted_exactly_is_refused(P, n):
+    for name in ("meshgemm", "summa", "gemm_t"):
+        with pytest.raises(mk.ScheduleError, match="can be counted"):
+            mk.count(mk.schedule(name, mk.Mesh(P), n, n, n))
+
+
+def test_the_largest_counts_are_exact():
+    n = 2_000_000
+    assert sum(mk.count(mk.schedule("meshgemm", mk.Mesh(4), n, n, n)).macs.ravel().tolist()) == n**3
+    with pytest.raises(mk.ScheduleError, match="bytes are sent"):
+        mk.count(mk.schedule("transpose", mk.Mesh(2), (1 << 31) - 1, (1 << 31) - 1))
+
+
+def _wasteful():
+    """Two cores that make each product twice; one core of two whose products nobody collects."""
+    mesh, x, k = mk.Mesh(1, 2), S.line(1, range(2)), S.Index(range(3), step=1)
+    A, B, C = mk.Tiling((1, 1), (1, 1)), mk.Tiling((1, 3), (1, 2)), mk.Tiling((1, 3), (1, 2))
+    buffers = {"A": S.Tiles("A", home=S.Place(0, 0)), "B": S.Tiles("B", home=S.Place(0, x)), "C": S.Values(C.tile),
+               "D": S.Values(C.tile)}  # fmt: skip
+    step = S.Step("go", [S.Multiply("A", "B", into) for into in "CD"])
+    task = S.Task("product", ("A", "B"))
+    yield S.Schedule("twice", task, mesh, {"A": A, "B": B}, C, buffers, (step,), S.Collect("C", S.Place(0, x))), [4, 2]
+    A, B, C = mk.Tiling((1, 5), (1, 3)), mk.Tiling((5, 1), (3, 1)), mk.Tiling((1, 1), (1, 1))
+    buffers = {"A": S.Tiles("A", 3, S.Place(0, k)), "B": S.Tiles("B", 3, S.Place(k, 0)), "C": S.Values(C.tile)}
+    step = S.Step("go", [S.Multiply("A", "B", "C", *[S.Index([n, 2], x=[0, 1])] * 2) for n in range(3)])
+    yield S.Schedule("idle", task, mesh, {"A": A, "B": B}, C, buffers, (step,),
+                     S.Collect("C", S.Place(0, S.line(1, [0, -1])))), [5, 3]  # fmt: skip
+
+
+def test_multiply_adds_that_nobody_needs_are_counted_where_they_are_made():
+    for schedule, macs in _wasteful():
+        assert mk.count(schedule).macs.tolist() == [macs], schedule.name

@@ -146,6 +146,75 @@ def test_hostile_text_is_refused_at_once(text, says):
     assert time.process_time() - begin < 5, "a hang limit"
 
 
+def test_equal_in_another_order_and_hashed_alike():
+    one = mk.schedule("cannon", mk.Mesh(3), 6, 6, 6)
+    other = replace(one, buffers=dict(reversed(one.buffers.items())), operands=dict(reversed(one.operands.items())))
+    assert one == other and hash(one) == hash(other) and other in {one}
+
+
+def _deep(levels):
+    program = json.loads(GOOD)["program"]
+    for _ in range(levels):
+        program = [{"is": "Repeat", "times": 1, "body": program}]
+    return _with(program=program)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (_deep(3), "two deep at most"),
+        (_deep(200), "two deep at most"),
+        (_with(name="@").replace('"@"', '{"is":' * 900 + "1" + "}" * 900), "nested too deeply|not JSON|must be str"),
+        (GOOD[:-1] + ',"name":"again"}', "a key twice"),
+        (_with(name="\ud800"), "no text"),
+    ],
+)
+def test_text_that_looks_good_and_is_not(text, says):
+    with pytest.raises(mk.ScheduleError, match=says):
+        mk.Schedule.from_json(text)
+
+
+def test_repeats_built_too_deep_in_python():
+    good = mk.schedule("cannon", mk.Mesh(3), 6, 6, 6)
+    program = good.program
+    for _ in range(400):
+        program = (S.Repeat(1, program),)
+    with pytest.raises(mk.ScheduleError, match="two deep at most"):
+        mk.verify(replace(good, program=program))
+
+
+def _loaded(rows, cols, step=None, times=1, depth=1):
+    """One step on a large mesh, of tiles in ``depth`` slots that differ from core to core."""
+    y, x = S.Index(range(rows), y=range(rows), x=[0] * cols), S.Index(range(cols), y=[0] * rows, x=range(cols))
+    buffers = {"x": S.Tiles("x", depth, S.Place(y, x), copies=2), "y": S.Values((1, 1), copies=2)}
+    program = S.Repeat(times, S.Step("step", [S.Copy("x", "y")] * (200 if times == 2000 else 1), step or ()))
+    return S.Schedule("large", S.Task("allreduce", ("x",)), mk.Mesh(rows, cols),
+                      {"x": mk.Tiling((rows, cols), (rows, cols))}, mk.Tiling((1, cols), (1, cols)), buffers, (program,),
+                      S.Collect("y", S.Place(0, S.line(1, range(cols)))))  # fmt: skip
+
+
+LARGE = {
+    "slots of all cores": (_loaded(64, 64, depth=65536), "268435456 places; 67108864 at most"),
+    "slots of very many": (_loaded(1024, 1024, depth=4096), "places; 67108864 at most"),
+    "two arrivals": (_loaded(256, 256, [S.Move("x", S.Multicast(0, 0), S.Index([0], y=[0] * 256, x=[0] * 256))] * 2),
+                     "two messages in one slot"),
+    "for hours": (_loaded(1024, 1024, S.Move("x", S.Permute(
+        S.Index(range(1024), y=range(1024), step=1), S.line(1, range(1024)))), 100_000), "would take too long"),
+    "copies without end": (_loaded(2, 2, times=2000), "would take too long"),
+    "steps without end": (_loaded(2, 2, times=1 << 21), "would take too long"),
+    "blocks": (replace(_loaded(2, 2), operands={"x": mk.Tiling((2, 1 << 28), (2, 1 << 28))},
+                       result=mk.Tiling((1, 1 << 28), (1, 1 << 28))), "268435456 blocks .* 67108864 at most"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("schedule", "says"), LARGE.values(), ids=LARGE)
+def test_what_would_take_gigabytes_or_hours_is_refused_before(schedule, says):
+    begin = time.process_time()
+    with pytest.raises(mk.ScheduleError, match=says):
+        mk.verify(schedule)
+    assert time.process_time() - begin < 10, "a hang limit"
+
+
 @pytest.mark.parametrize("text", [None, 3, b"{}", ["{}"]])
 def test_only_text_is_read(text):
     with pytest.raises(mk.ScheduleError, match="read from text"):

@@ -8,7 +8,8 @@ import pytest
 import meshkernels as mk
 from meshkernels import schedules as S
 from meshkernels.schedules.order import derive
-from meshkernels.schedules.verify import Walk
+from meshkernels.schedules.verify import finish
+from meshkernels.schedules.walk import Walk
 from tests import mutants, oracle
 from tests.handmade import any_order, bent_allreduce
 
@@ -247,17 +248,77 @@ def test_round_a_bend(row_first):
 
 
 # ------------------------------------------------------------------------------------------------------- induction
+def test_a_pipeline_that_skips_blocks_is_not_leapt_over():
+    """Panels are filled before: chains k, k + 1, then k + 3, k + 5 ...; one block twice and another never."""
+    P = 7
+    r, T, C = range(P), mk.Tiling((P, P), (P, P)), S.Values((1, 1))
+    y, x = S.line(0, r), S.line(1, r)
+
+    def block(ahead):
+        return S.Index([(k + ahead) % P for k in r], y=r, x=r)
+
+    ring = tuple(-np.arange(P) % P)
+    buffers = {"A": S.Tiles("A", home=S.Place(y, block(1)), copies=2), "C": C,
+               "B": S.Tiles("B", home=S.Place(block(1), x), copies=2),
+               "a": S.Tiles("A", home=S.Place(y, block(0)), copies=2),
+               "b": S.Tiles("B", home=S.Place(block(0), x), copies=2)}  # fmt: skip
+    step = S.Step("go", S.Multiply("a", "b", "C"), [
+        S.Move("A", S.Multicast(1, x), into="a"), S.Move("B", S.Multicast(0, y), into="b"),
+        S.Move("A", S.Shift(1, (ring,), 2)), S.Move("B", S.Shift(0, (ring,), 2))])  # fmt: skip
+    wrong = S.Schedule("skips", S.Task("product", ("A", "B")), mk.Mesh(P), {"A": T, "B": T}, T, buffers,
+                       (S.Repeat(P, step),), S.Collect("C", S.Place(y, x)))  # fmt: skip
+    with pytest.raises(mk.ScheduleError, match="contributions"):
+        mk.verify(wrong)
+
+
+def test_a_sum_that_grows_once_does_not_grow_for_ever():
+    """F goes to E, and E to G one iteration later: G holds one product, then two, and two for ever."""
+    T = 8
+    k = S.Index(range(T), step=1)
+    buffers = {"A": S.Tiles("A", T, S.Place(0, k)), "B": S.Tiles("B", T, S.Place(k, 0)),
+               **{n: S.Values((1, 1), copies=2) for n in "DEFG"}}  # fmt: skip
+
+    def multiply(k, into, accumulate=True):
+        return S.Multiply("A", "B", into, k, k, accumulate=accumulate)
+
+    own = S.Multicast(1, 0)
+    program = (S.Step("know the ring", [multiply(k, "D") for k in range(T)]),
+               S.Step("close the ring", [multiply(T - 1, "D", False), multiply(0, "D")]),
+               S.Step("before", [multiply(0, "E", False), multiply(0, "G", False)]),
+               S.Repeat(T, S.Step("delay", [multiply(0, "F", False), multiply(1, "F")],
+                                  [S.Move("E", own, into="G"), S.Move("F", own, into="E")])))  # fmt: skip
+    A, B, C = mk.Tiling((1, T), (1, T)), mk.Tiling((T, 1), (T, 1)), mk.Tiling((1, 1), (1, 1))
+    wrong = S.Schedule("delay", S.Task("product", ("A", "B")), mk.Mesh(1), {"A": A, "B": B}, C, buffers, program,
+                       S.Collect("G", S.Place(0, 0)))  # fmt: skip
+    with pytest.raises(mk.ScheduleError, match="does not hold all contributions"):
+        mk.verify(wrong)
+
+
+@pytest.mark.parametrize("change", [
+    lambda step: replace(step, moves=(step.moves[0], replace(step.moves[1], into_slot=0))),
+    lambda step: replace(step, moves=step.moves[1:]),
+    lambda step: replace(step, moves=(replace(step.moves[0], route=replace(step.moves[0].route, by=2)), step.moves[1])),
+    lambda step: replace(step, moves=(step.moves[0], replace(step.moves[1], route=S.Reduce(1, 2, low_first=True)))),
+], ids=["one slot for two blocks", "B stays", "B skips", "one root for all"])  # fmt: skip
+def test_what_is_only_written_is_still_looked_at(change):
+    """gemm_t leaps over iterations that leave the result apart; a slot written twice, or another block, is found."""
+    good = mk.schedule("gemm_t", mk.Mesh(18, 9), 18, 9, 18)
+    assert isinstance(mk.verify(good).order, S.ChainSum)
+    repeat, last = good.program
+    with pytest.raises(mk.ScheduleError):
+        mk.verify(replace(good, program=(replace(repeat, body=(change(repeat.body[0]),)), last)))
+
+
 class EveryStep(Walk):
     """Walks all iterations of all repeats."""
 
-    def _leap(self, *_):
-        return False
+    inducts = False
 
 
 def _finished(kind, schedule):
     walk = kind(schedule)
     walk.run(schedule.program)
-    walk.finish()
+    finish(walk)
     return walk
 
 
@@ -276,7 +337,8 @@ def test_induction_agrees_with_walking_everything(mesh):
         assert quick.index == slow.index == len(schedule.steps)
         for name in schedule.buffers:
             shape, one, other = (*mesh, schedule.slots(name)), quick.state(name), slow.state(name)
-            for key in ("down", "across", "held") if name in quick.tiles else ("down", "across", "part", "n", "weight"):
+            assert set(one) == set(other), "both know as much"
+            for key in ("down", "across", "held") if name in quick.tiles else ("down", "across", "part", "weight"):
                 assert _same(one[key], other[key], shape), (schedule.name, name, key)
         one, other = (derive(walk) for walk in (quick, slow))
         assert type(one) is type(other), schedule.name
@@ -338,6 +400,64 @@ def test_other_orders():
         assert mk.verify(schedule).order is None
 
 
+def test_roots_that_differ_from_row_to_row_are_no_two_sided_chain():
+    R, P = 2, 4
+    A, B, C = mk.Tiling((R * 3, P * 5), (R, P)), mk.Tiling((P * 2, P * 5), (P, P)), mk.Tiling((R * 3, P * 2), (R, P))
+    y, x = S.line(0, range(R)), S.line(1, range(P))
+    buffers = {"A": S.Tiles("A", home=S.Place(y, x)), "C": S.Values(C.tile, 1), "p": S.Values(C.tile, P),
+               "B": S.Tiles("B", P, S.Place(S.Index(range(P), step=1), x))}  # fmt: skip
+    moves = [S.Move("p", S.Reduce(1, S.Index(range(P), y=[j, j + 1]), True), j, "C", 0, "add") for j in range(P)]
+    step = S.Step("all", [S.Multiply("A", "B", "p", 0, j, j, True, False) for j in range(P)], moves)
+    schedule = S.Schedule("roots", S.Task("product_t", ("A", "B")), mk.Mesh(R, P), {"A": A, "B": B}, C, buffers,
+                          (step,), S.Collect("C", S.Place(y, S.Index(range(P), y=[0, -1], x=range(P)))))  # fmt: skip
+    a, b = (np.random.default_rng(0).standard_normal(t.shape).astype(np.float32) for t in (A, B))
+    fused, lockstep = (mk.run(schedule, {"A": a, "B": b}, method=how) for how in ("fused", "lockstep"))
+    assert mk.verify(schedule).order is None and fused.tobytes() == lockstep.tobytes()
+    np.testing.assert_allclose(fused, a @ b.T, rtol=1e-4, atol=1e-4)
+
+
+def test_what_the_first_products_were_is_not_forgotten():
+    """Between the steps of gemm_t blocks of A and B move on along x, alike: each element's chain begins elsewhere."""
+    P = 4
+    good = mk.schedule("gemm_t", mk.Mesh(P), 3 * P, 5 * P, 2 * P)
+    repeat, last = good.program
+    turn = S.Step("turn", moves=[S.Move(n, S.Multicast(1, S.line(1, [3, 0, 1, 2])), 0) for n in "AB"])
+    turned = replace(good, buffers=good.buffers | {"A": replace(good.buffers["A"], copies=2)},
+                     program=(replace(repeat, body=(*repeat.body, turn)), last, turn))  # fmt: skip
+    rng = np.random.default_rng(0)
+    A, B = (rng.standard_normal(shape).astype(np.float32) for shape in ((3 * P, 5 * P), (2 * P, 5 * P)))
+    fused, lockstep = (mk.run(turned, {"A": A, "B": B}, method=how) for how in ("fused", "lockstep"))
+    assert fused.tobytes() == lockstep.tobytes()
+    np.testing.assert_allclose(fused, A @ B.T, rtol=1e-4, atol=1e-4)
+
+
+def test_a_vector_that_is_put_right_after_the_product_is_no_split_sum():
+    P = 5
+    good = mk.schedule("pipeline", mk.Mesh(P, 2), 4 * P, 6)
+    turned, x = S.line(0, [1, 2, 3, 4, 0]), S.line(1, range(2))
+    buffers = good.buffers | {"x": S.Tiles("x", home=S.Place(0, turned), copies=2),
+                              "W": S.Tiles("W", home=S.Place(turned, x), copies=2)}  # fmt: skip
+    back = S.Step("back", moves=[S.Move(n, S.Multicast(0, S.line(0, [4, 0, 1, 2, 3]))) for n in "xW"])
+    schedule = replace(good, buffers=buffers, program=(*good.program, back))
+    assert mk.verify(schedule).order is None
+    rng = np.random.default_rng(0)
+    x, W = (rng.standard_normal(shape).astype(np.float32) for shape in ((1, 4 * P), (4 * P, 6)))
+    fused, lockstep = (mk.run(schedule, {"x": x, "W": W}, method=how) for how in ("fused", "lockstep"))
+    assert fused.tobytes() == lockstep.tobytes()
+    np.testing.assert_allclose(fused, x @ W, rtol=1e-4, atol=1e-4)
+
+
+def test_no_schedule_can_be_made_to_fit_the_weights():
+    """They are drawn anew in every process: here, in two."""
+    import subprocess
+    import sys
+
+    code = "from meshkernels.schedules.contributions import _weights; print(_weights(9).tolist())"
+    one, other = (subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+                  for _ in range(2))  # fmt: skip
+    assert one != other and len(one.split()) == len(other.split()) == 9
+
+
 def test_a_long_line_can_be_counted():
     ledger = mk.count(mk.schedule("summa", mk.Mesh(4200, 1), 4200, 8, 8))
     assert ledger.macs.sum() == 4200 * 8 * 8 and ledger.steps == 4201
@@ -358,7 +478,7 @@ def test_numbers_that_every_iteration_starts_anew_are_not_leapt_over():
             A, B = np.arange(200.0).reshape(2, 10, 10)
             assert np.array_equal(mk.run(wrong, {"A": A, "B": B}), A @ B)
         else:
-            with pytest.raises(mk.ScheduleError, match=r"other contributions|more contributions"):
+            with pytest.raises(mk.ScheduleError, match=r"all contributions, each of them once|more contributions"):
                 mk.verify(wrong)
 
 
