@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -114,6 +115,22 @@ def stored(prefixes: list[str]) -> str:
     return "\n".join([heading(kept["machine"]), *(table(name, infos) for name, infos in chosen.items())])
 
 
+def headline() -> str:
+    """A line for each group of the stored tables: our time against the peers', and how many targets are met."""
+    kept = json.loads((RESULTS / "tables.json").read_text())
+    machine = f"{kept['machine']['cpu']}, {kept['machine']['cores']} cores"
+    lines = [f"{machine}; peer / ours, medians of interleaved rounds.", "", "| group | figures | middle ratio | lowest | targets met |",
+             "|---|---|---|---|---|"]
+    for group, infos in kept["groups"].items():
+        ratios = sorted(info["ratio"] for info in infos if "ratio" in info)
+        aimed = [info for info in infos if info["target"] is not None]
+        if ratios and aimed:
+            met = sum(verdict(info) == "yes" for info in aimed)
+            lines.append(f"| {group} | {len(ratios)} | {statistics.median(ratios):.2f} | {ratios[0]:.2f} "
+                         f"| {met} of {len(aimed)} |")
+    return "\n".join(lines)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run; what it returns and prints on bad input, see `perfmodel.console`."""
     return console.run("bench", lambda: _run(argv))
@@ -126,12 +143,16 @@ def _run(argv: list[str] | None) -> int:
     parser.add_argument("--store", action="store_true", help="keep a complete run's tables, and add it to the history")
     parser.add_argument("--stored", nargs="*", metavar="GROUP",
                         help="measure nothing: print the tables that were stored last (of the groups that begin so)")
+    parser.add_argument("--headline", action="store_true", help="measure nothing: print a line for each stored group")
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="print ratios beside those of an earlier run")
     parser.add_argument("--check", action="store_true",
                         help="exit code 1 where a figure misses its target by more than its spread")
     parser.add_argument("--rejected", action="store_true", help="also print what was tried and rejected")
     parser.add_argument("-k", default="", metavar="EXPR", help="which benchmarks, as in pytest")
     options = parser.parse_args(argv)
+    if options.headline:
+        print(headline())
+        return 0
     if options.stored is not None:
         print(stored(options.stored))
         return 0
