@@ -119,8 +119,8 @@ def headline() -> str:
     """A line for each group of the stored tables: our time against the peers', and how many targets are met."""
     kept = json.loads((RESULTS / "tables.json").read_text())
     machine = f"{kept['machine']['cpu']}, {kept['machine']['cores']} cores"
-    lines = [f"{machine}; peer / ours, medians of interleaved rounds.", "", "| group | figures | middle ratio | lowest | targets met |",
-             "|---|---|---|---|---|"]
+    lines = [f"{machine}; peer / ours, medians of interleaved rounds.", "",
+             "| group | figures | middle ratio | lowest | targets met |", "|---|---|---|---|---|"]
     for group, infos in kept["groups"].items():
         ratios = sorted(info["ratio"] for info in infos if "ratio" in info)
         aimed = [info for info in infos if info["target"] is not None]

@@ -117,9 +117,9 @@ def stream_read(x: np.ndarray, threads: int) -> Call:
     step = -(-len(words) // (16 * threads))
     _sum(words[:16])
 
-    def work(tickets):
-        for ticket in tickets:
-            _sum(words[ticket * step : (ticket + 1) * step])
+    def work(items):
+        for item in items:
+            _sum(words[item * step : (item + 1) * step])
 
     return lambda: pool.parallel(work, 16 * threads, threads)
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from meshkernels.kernels.compiled import compiled
-from meshkernels.kernels.intrinsics import fma, round_half
-from meshkernels.kernels.reduce import combine
+from meshkernels.kernels.intrinsics import fma
+from meshkernels.kernels.reduce import combine, rounded
 
 #: Tokens that the partial scores of one head are computed for at a time: they stay in the first-level cache.
 _RUN = 512
@@ -26,11 +26,19 @@ def square_sums(X, tile, parts, half):
         for part in range(parts):
             total = X.dtype.type(0)
             for e in range(part * tile, min(part * tile + tile, E)):
-                total = fma(X[i, e], X[i, e], total)
-                if half:
-                    total = round_half(total)
+                total = rounded(fma(X[i, e], X[i, e], total), half)
             out[part, i] = total
     return out
+
+
+@compiled
+def _add_multiple(acc, a, x, half):
+    """``acc += a * x``, each element rounded once."""
+    for j in range(len(acc)):
+        acc[j] = fma(a, x[j], acc[j])
+    if half:
+        for j in range(len(acc)):
+            acc[j] = rounded(acc[j], True)
 
 
 @compiled
@@ -51,12 +59,7 @@ def scores(q, keys, tokens, width, dst, src, root, scale, half, out):
                 acc = partials[c, :n]
                 acc[:] = 0
                 for d in range(c * width, c * width + width):
-                    a, k = q[h, d], keys[h // group, d, t0 : t0 + n]
-                    for t in range(n):
-                        acc[t] = fma(a, k[t], acc[t])
-                    if half:
-                        for t in range(n):
-                            acc[t] = round_half(acc[t])
+                    _add_multiple(acc, q[h, d], keys[h // group, d, t0 : t0 + n], half)
             combine(partials, 0, n, dst, src, False, half)
             for t in range(n):
                 out[h, t0 + t] = partials[root, t] * scale
@@ -78,28 +81,17 @@ def mix(p, values, ends, dst, src, root, half, out):
         for y in range(rows):
             total = p.dtype.type(0)
             for t in range(begin, ends[y]):
-                total += p[h, t]
-                if half:
-                    total = round_half(total)
+                total = rounded(total + p[h, t], half)
             sums[y, 0] = total
             begin = ends[y]
         combine(sums, 0, 1, dst, src, False, half)
-        inverse = p.dtype.type(1) / sums[root, 0]
-        if half:
-            inverse = round_half(inverse)
+        inverse = rounded(p.dtype.type(1) / sums[root, 0], half)
         begin = 0
         for y in range(rows):
             acc = partials[y]
             acc[:] = 0
             for t in range(begin, ends[y]):
-                a, v = p[h, t] * inverse, values[h // group, t]
-                if half:
-                    a = round_half(a)
-                for d in range(head):
-                    acc[d] = fma(a, v[d], acc[d])
-                if half:
-                    for d in range(head):
-                        acc[d] = round_half(acc[d])
+                _add_multiple(acc, rounded(p[h, t] * inverse, half), values[h // group, t], half)
             begin = ends[y]
         combine(partials, 0, head, dst, src, False, half)
         out[h] = partials[root]
@@ -114,14 +106,10 @@ def mask_scores(S, scale, half):
             row = S[h, i]
             largest = S.dtype.type(-np.inf)
             for j in range(i + 1):
-                row[j] *= scale
-                if half:
-                    row[j] = round_half(row[j])
+                row[j] = rounded(row[j] * scale, half)
                 largest = max(largest, row[j])
             for j in range(i + 1):
-                row[j] -= largest
-                if half:
-                    row[j] = round_half(row[j])
+                row[j] = rounded(row[j] - largest, half)
             row[i + 1 :] = -np.inf
 
 
@@ -138,14 +126,8 @@ def normalise_rows(P, tile, dst, src, root, half):
                 for c in range(-(-(i + 1) // tile)):
                     j = c * tile + w
                     if j <= i:
-                        sums[c, 0] += row[j]
-                        if half:
-                            sums[c, 0] = round_half(sums[c, 0])
+                        sums[c, 0] = rounded(sums[c, 0] + row[j], half)
             combine(sums, 0, 1, dst, src, False, half)
-            inverse = P.dtype.type(1) / sums[root, 0]
-            if half:
-                inverse = round_half(inverse)
+            inverse = rounded(P.dtype.type(1) / sums[root, 0], half)
             for j in range(i + 1):
-                row[j] *= inverse
-                if half:
-                    row[j] = round_half(row[j])
+                row[j] = rounded(row[j] * inverse, half)

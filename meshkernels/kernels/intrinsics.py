@@ -7,7 +7,6 @@ that compiled code calls. Their Python signatures begin with a typing context th
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from llvmlite import ir
 from numba import types
@@ -104,13 +103,13 @@ def prefetched(builder, address):
 
 
 @intrinsic
-def _fma(typingctx, a, b, c):
+def fma(typingctx, a, b, c):
     """``a * b + c``, rounded once."""
     return c(c, c, c), lambda context, builder, signature, args: fused(builder, *args)
 
 
 @intrinsic
-def _round_half(typingctx, x):
+def round_half(typingctx, x):
     """float32 -> the nearest float16 (ties to even), returned as float32: the wafer's register width."""
     return x(x), lambda context, builder, signature, args: half_rounded(builder, args[0])
 
@@ -135,19 +134,19 @@ def _mover(non_temporal):
 
 
 @intrinsic
-def _move(typingctx, lanes, address, like, out, offset):
+def move(typingctx, lanes, address, like, out, offset):
     """Copy len(lanes) numbers, of the dtype of ``like``, from an address to out[offset:], converted to its dtype."""
     return types.void(lanes, types.intp, like, out, types.intp), _mover(non_temporal=False)
 
 
 @intrinsic
-def _stream(typingctx, lanes, address, like, out, offset):
+def stream(typingctx, lanes, address, like, out, offset):
     """Like `move`, with non-temporal stores if it fills whole cache lines; out[offset:] must begin on one."""
     return types.void(lanes, types.intp, like, out, types.intp), _mover(non_temporal=True)
 
 
 @intrinsic
-def _prefetch(typingctx, address):
+def prefetch(typingctx, address):
     """Prefetch the cache line at an address; harmless where there is none."""
     def codegen(context, builder, sig, args):
         prefetched(builder, args[0])
@@ -157,7 +156,7 @@ def _prefetch(typingctx, address):
 
 
 @intrinsic
-def _transpose4(typingctx, addresses, k_step, like, out, offset, width):
+def transpose4(typingctx, addresses, k_step, like, out, offset, width):
     """Copy four lanes x four steps of k from four addresses to out[offset + k width + lane], converted."""
     def codegen(context, builder, sig, args):
         storage, target = sig.args[2].dtype, sig.args[3].dtype
@@ -184,7 +183,7 @@ def _transpose4(typingctx, addresses, k_step, like, out, offset, width):
 
 
 @intrinsic
-def _pointer(typingctx, address, like):
+def pointer(typingctx, address, like):
     """An address as a pointer to numbers of the type of ``like``, for ``numba.carray``."""
     kind = types.CPointer(like)
     return kind(types.int64, like), lambda context, builder, signature, args: builder.inttoptr(
@@ -199,7 +198,7 @@ def _address(context, builder, signature, args):
 
 
 @intrinsic
-def _load(typingctx, board, place):
+def load(typingctx, board, place):
     """``board[place]`` (int64), as other threads see it."""
     def codegen(context, builder, signature, args):
         return builder.load_atomic(_address(context, builder, signature, args), "seq_cst", 8)
@@ -208,7 +207,7 @@ def _load(typingctx, board, place):
 
 
 @intrinsic
-def _store(typingctx, board, place, value):
+def store(typingctx, board, place, value):
     """``board[place] = value``, after everything before it."""
     def codegen(context, builder, signature, args):
         builder.store_atomic(args[2], _address(context, builder, signature, args), "seq_cst", 8)
@@ -218,7 +217,7 @@ def _store(typingctx, board, place, value):
 
 
 @intrinsic
-def _add(typingctx, board, place, value):
+def add(typingctx, board, place, value):
     """``board[place] += value``; returns what was there."""
     def codegen(context, builder, signature, args):
         return builder.atomic_rmw("add", _address(context, builder, signature, args), args[2], "seq_cst")
@@ -227,7 +226,7 @@ def _add(typingctx, board, place, value):
 
 
 @intrinsic
-def _swap_if(typingctx, board, place, expected, value):
+def swap_if(typingctx, board, place, expected, value):
     """``board[place] = value`` if it is ``expected``; returns whether it was."""
     def codegen(context, builder, signature, args):
         place = _address(context, builder, signature, args)
@@ -238,16 +237,3 @@ def _swap_if(typingctx, board, place, expected, value):
 
 #: Yield the core to a thread that waits for one.
 yield_core = types.ExternalFunction("sched_yield" if os.name == "posix" else "SwitchToThread", types.int32())
-
-# For type checkers, which would take the typing context for an argument.
-fma: Any = _fma
-round_half: Any = _round_half
-move: Any = _move
-stream: Any = _stream
-prefetch: Any = _prefetch
-transpose4: Any = _transpose4
-pointer: Any = _pointer
-load: Any = _load
-store: Any = _store
-add: Any = _add
-swap_if: Any = _swap_if

@@ -23,6 +23,12 @@ def within(places, n):
 
 
 @compiled
+def rounded(x, half):
+    """float32 x, rounded to float16 if ``half``."""
+    return round_half(x) if half else x
+
+
+@compiled
 def combine(values, begin, end, dst, src, largest, half):
     """Combine columns begin .. end - 1 of ``values (P, n)`` in place: see `combine_in_order`."""
     for step in range(len(dst)):

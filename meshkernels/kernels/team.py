@@ -168,7 +168,7 @@ class Team:
         if threads == 1:
             yield
             return
-        token, tiles = next(self._tokens), _tiles()
+        token, tiles = next(self._tokens), _tiles(host.simd())
         self._board[TOKEN] = token
         with pool.Workers(lambda: self._stay(tiles, token), threads - 1, stop=lambda: self._done(token)):
             yield
@@ -235,18 +235,14 @@ class Team:
         if x.size != job.K or x.shape[-1] != job.K or out.size != job.N or not out.flags.writeable:
             raise MeshError(f"x {x.shape} times W ({job.K}, {job.N}) into out {out.shape}: x must have {job.K} "
                             f"elements, and out {job.N} that can be written to")
-        failure = _lead(_tiles(), self._board, job.row, x, out)
+        failure = _lead(_tiles(host.simd()), self._board, job.row, x, out)
         if failure == _BUSY:
             raise MeshError("this team is at work on a product in another thread: it leads one at a time")
         if failure == _NO_MEMORY:
             raise MemoryError(f"no memory for the partial sums of a product with W ({job.K}, {job.N})")
 
 
-def _tiles() -> tuple[host.MicroTile, host.MicroTile]:
-    """Register tiles at the width in use, for sums in float32 and in float16."""
-    return _tiles_at(host.simd())
-
-
 @cache
-def _tiles_at(simd: str) -> tuple[host.MicroTile, host.MicroTile]:
+def _tiles(simd: str) -> tuple[host.MicroTile, host.MicroTile]:
+    """Register tiles at the width in use, for sums in float32 and in float16."""
     return gemv_tile(_FLOAT), gemv_tile(_FLOAT, half=True)

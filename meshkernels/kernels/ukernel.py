@@ -269,24 +269,18 @@ def _live_chain(code: _Code, ahead: Any, used: Any, spans: Any, row: Any, r0: An
 
 
 @intrinsic
-def _chain_call(typingctx, tile, A, B, C, depth, ahead):
+def chain(typingctx, tile, A, B, C, depth, ahead):
     """Continue the chains in C by ``depth`` multiply-adds."""
     return types.void(tile, A, B, C, types.intp, ahead), _lowering(_chain)
 
 
 @intrinsic
-def _add_chains_call(typingctx, tile, A, B, C, depth, ahead, repeat):
+def add_chains(typingctx, tile, A, B, C, depth, ahead, repeat):
     """Add to C the results of ``repeat.chains`` chains of ``depth`` multiply-adds, each from zero."""
     return types.void(tile, A, B, C, types.intp, types.intp, repeat), _lowering(_add_chains)
 
 
 @intrinsic
-def _live_chain_call(typingctx, tile, A, B, C, ahead, life):
+def live_chain(typingctx, tile, A, B, C, ahead, life):
     """Continue the chains in C in spans, between which some begin and some end."""
     return types.void(tile, A, B, C, types.intp, life), _lowering(_live_chain)
-
-
-# For type checkers, which would take the typing context for an argument.
-chain: Any = _chain_call
-add_chains: Any = _add_chains_call
-live_chain: Any = _live_chain_call
