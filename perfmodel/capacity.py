@@ -18,8 +18,7 @@ from perfmodel.checks import choice, size
 from perfmodel.counts import ELEMENT_BYTES, cdiv
 from perfmodel.device import Device
 from perfmodel.errors import DoesNotFit
-from perfmodel.model import Model
-from perfmodel.model import check as check_model
+from perfmodel.model import Model, as_model
 from perfmodel.operators import mesh
 from perfmodel.prediction import check_grid
 
@@ -53,13 +52,18 @@ class Capacity:
         return found
 
 
-def capacity(chip: Device, model: Model, *, grid: int, cache: str = "shift", regions: int | None = None) -> Capacity:
+def capacity(chip: Device | str, model: Model | str, *, grid: int, cache: str = "shift", regions: int | None = None) -> Capacity:
     """The longest context that the wafer holds.
 
     Args:
+        chip: a mesh device, or its name.
+        model: from `perfmodel.model`, or its name.
         grid: cores a side of one region.
         cache: "shift" (rows balanced) or "concat" (all new tokens on one row).
         regions: regions of the wafer; default: as many as its cores allow.
+
+    Returns:
+        The longest context and its byte budget.
 
     Raises:
         DoesNotFit: the weights alone exceed a core's memory; says what grid, or how many regions, would do.
@@ -69,15 +73,15 @@ def capacity(chip: Device, model: Model, *, grid: int, cache: str = "shift", reg
     382
     """
     choice("cache", cache, CACHES)
-    check_model(model)
+    chip, model = mesh(chip), as_model(model)
     grid = size("grid", grid)
-    check_grid(mesh(chip), grid, grid)
+    check_grid(chip, grid, grid)
     regions = int(_regions(chip, grid)) if regions is None else size("regions", regions)
     if regions * grid**2 > chip.cores:
         raise DoesNotFit(f"{regions} regions of {grid}^2 have {regions * grid**2} cores; {chip.name} has {chip.cores}, "
                          f"enough for {chip.cores // grid**2}")
     resident = cdiv(model.layers, regions)
-    weights = resident * layer_bytes(model, grid)
+    weights = resident * weight_bytes(model, grid)
     if weights >= chip.memory_per_core:
         raise DoesNotFit(_refusal(chip, model, grid, regions, weights))
     token = resident * ELEMENT_BYTES * 2 * cdiv(model.kv_dim, grid)
@@ -86,11 +90,11 @@ def capacity(chip: Device, model: Model, *, grid: int, cache: str = "shift", reg
     return Capacity(tokens, per_row, regions, resident, weights, token, chip.memory_per_core)
 
 
-def layer_bytes(model: Model, grid: Any) -> Any:
+def weight_bytes(model: Model, grid: Any) -> Any:
     """Bytes of the weight tiles of one layer on one core: 2 (2 d q + 2 d kv + 3 d f), each side padded.
 
     >>> from perfmodel.model import model
-    >>> layer_bytes(model("llama3-8b"), 360)
+    >>> weight_bytes(model("llama3-8b"), 360)
     3600
     """
     d, f, q, kv = (-(-n // grid) for n in (model.dim, model.ffn, model.heads * model.head_dim, model.kv_dim))
@@ -116,7 +120,7 @@ def resident_bytes(chip: Device, model: Model, tokens: Any, grid: Any) -> Any:
     layers = -(-float(model.layers) // _regions(chip, grid))
     tokens = np.asarray(tokens, float)
     token = 2 * ELEMENT_BYTES * -(-model.kv_dim // grid)
-    return layers * (layer_bytes(model, grid) + token * -(-tokens // grid))
+    return layers * (weight_bytes(model, grid) + token * -(-tokens // grid))
 
 
 def residency(chip: Device, model: Model, tokens: Any, grid: Any) -> tuple[str, ...]:
@@ -143,19 +147,19 @@ def residency(chip: Device, model: Model, tokens: Any, grid: Any) -> tuple[str, 
 def _contexts(chip: Device, model: Model, sides: Any) -> Any:
     """The longest context of every grid, in whole rows; below 1 where the weights alone are too much."""
     layers = -(-model.layers // _regions(chip, sides))
-    free = chip.memory_per_core // layers - layer_bytes(model, sides)
+    free = chip.memory_per_core // layers - weight_bytes(model, sides)
     return sides * (free // (2 * ELEMENT_BYTES * -(-model.kv_dim // sides)))
 
 
 def _refusal(chip: Device, model: Model, grid: int, regions: int, weights: int) -> str:
     """What does not fit, and what would."""
-    per_layer = layer_bytes(model, grid)
+    per_layer = weight_bytes(model, grid)
     fitting = (chip.memory_per_core - 1) // per_layer
     message = (f"{cdiv(model.layers, regions)} layers of {model.name} on {grid}^2 cores need {weights} bytes per core; "
                f"{chip.name} has {chip.memory_per_core}, with {regions} regions of that size")
     if fitting:
         message += f"; {cdiv(model.layers, fitting)} regions (of more than one wafer) would do"
     sides = (g for g in range(grid + 1, min(chip.rows, chip.cols, math.isqrt(chip.cores)) + 1)
-             if cdiv(model.layers, chip.cores // g**2) * layer_bytes(model, g) < chip.memory_per_core)
+             if cdiv(model.layers, chip.cores // g**2) * weight_bytes(model, g) < chip.memory_per_core)
     better = next(sides, None)
     return message + (f"; or a grid of {better}^2" if better else "; no larger grid on one wafer does")

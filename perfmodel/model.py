@@ -89,11 +89,13 @@ def model(name: str | Path) -> Model:
     return _build(path, files.json_value(path, known) if path.suffix == ".json" else files.toml(path, known))
 
 
-def check(model: object) -> Model:
-    """The model itself, if it is one."""
-    if not isinstance(model, Model):
-        raise ModelError(f"{shown(model)} is no Model; load one by perfmodel.model, of: {', '.join(models())}")
-    return model
+def as_model(given: object) -> Model:
+    """The model itself, or the one of a name or file."""
+    if isinstance(given, str | Path):
+        return model(given)
+    if not isinstance(given, Model):
+        raise ModelError(f"{shown(given)} is no Model; load one by perfmodel.model, of: {', '.join(models())}")
+    return given
 
 
 def _build(path: Path, found: object) -> Model:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from perfmodel import llm, operators, parameters, systems, tune
-from perfmodel.calibrate import FITTED
+from perfmodel.calibrate import FITTED, refit
 from perfmodel.capacity import capacity
 from perfmodel.device import device
 from perfmodel.energy import energy_ratio
-from perfmodel.fitting import Fit, fit
+from perfmodel.fitting import Fit
 from perfmodel.measurements import measurements, tables
 from perfmodel.model import model
 
@@ -148,7 +148,7 @@ def summarise(experiment: str, regime: str, errors: Iterable[float]) -> Summary:
 @functools.cache
 def fits() -> dict[str, Fit]:
     """Every packaged experiment fitted anew, by name."""
-    return {name: fit(measurements(name)) for name in FITTED.values()}
+    return {name: refit(key) for key, name in FITTED.items()}
 
 
 @functools.cache
