@@ -10,11 +10,12 @@ from perfmodel.measurements import Measurements, measurements
 from perfmodel.model import Model, model, models
 from perfmodel.operators import allreduce, gemm, gemv, matmul, reduce, shift
 from perfmodel.prediction import Prediction
+from perfmodel.timing import time
 from perfmodel.tune import Choice, best_gemv, best_grid, best_groups
 
 __all__ = [
     "Capacity", "Choice", "DataError", "Device", "DoesNotFit", "Fit", "Gpu", "Host", "Measurements", "Model",
     "ModelError", "Prediction", "Quantity", "UnknownName", "allreduce", "best_gemv", "best_grid", "best_groups",
     "capacity", "decode", "device", "devices", "energy", "energy_ratio", "fit", "gemm", "gemv", "generate", "matmul",
-    "measurements", "model", "models", "prefill", "reduce", "shift",
+    "measurements", "model", "models", "prefill", "reduce", "shift", "time",
 ]

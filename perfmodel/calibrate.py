@@ -63,8 +63,8 @@ SOURCES: dict[Key, Source] = {
     # Six published rows cannot tell all constants of a step apart.
     ("wse2", "gemm"): Source("wse2_prefill", "model", {
         "startup": From(("wse3", "gemm"), remark="a free fit gives the same"),
-        "beat": Value(2.0, f"two accesses to one bank, one after the other ({_FABRICA}: a conflict slows down by 1.94); "
-                           f"a free fit gives 2.0"),
+        "beat": Value(2.0, f"two accesses to one bank, one after the other ({_FABRICA}: a conflict slows down "
+                           f"by 1.94); a free fit gives 2.0"),
         "vector": Value(0.0, "inside beat: six rows do not tell them apart", "carried"),
         "remainder": Value(0.0, "inside k_loop: six rows do not tell them apart", "carried"),
         "launch": Value(0.0, "below 0.1 % of a layer, not identified", "carried")}),
@@ -93,7 +93,7 @@ SOURCES: dict[Key, Source] = {
     ("p150", "matmul"): Source(others={name: From(("n150", "matmul"))
                                        for name in ("launch", "issue", "multicast", "exposed")}),
     ("t10", "prefill"): Source("t10_prefill", "model", {
-        "word": Value(2.0, "an element is received and sent on, one after the other; a free fit gives 1.93", "carried")}),
+        "word": Value(2.0, "an element is received, then sent on; a free fit gives 1.93", "carried")}),
     ("t10", "decode"): Source("t10_decode", "model"),
     ("ladder", "prefill"): Source("ladder_prefill", "model"),
     ("ladder", "decode"): Source("ladder_decode", "model", {

@@ -52,7 +52,8 @@ class Capacity:
         return found
 
 
-def capacity(chip: Device | str, model: Model | str, *, grid: int, cache: str = "shift", regions: int | None = None) -> Capacity:
+def capacity(chip: Device | str, model: Model | str, *, grid: int, cache: str = "shift",
+             regions: int | None = None) -> Capacity:
     """The longest context that the wafer holds.
 
     Args:

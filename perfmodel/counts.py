@@ -149,7 +149,8 @@ class Path(NamedTuple):
     """The critical path of a GEMM; every field broadcasts.
 
     Attributes:
-        rounds: alignment rounds, which no product overlaps; ``round_hops`` is the longest message of all, added up.
+        rounds: steps that no product overlaps: alignments, a first broadcast, a gathering.
+        round_hops, round_stages: of their longest messages, added up.
         steps: main steps, each a local product and the messages beside it.
         hops, stages: of one main step, in the mean over all.
         turns: how many main steps send (a last shift is not needed).
@@ -157,6 +158,7 @@ class Path(NamedTuple):
 
     rounds: Any
     round_hops: Any
+    round_stages: Any
     steps: Any
     hops: Any
     stages: Any
@@ -174,7 +176,7 @@ def path(algorithm: str, rows: Any, cols: Any) -> Path:
         Steps, hops and stages; `gemm` has the same.
 
     >>> [int(v) for v in path("meshgemm", 720, 720)], [int(v) for v in path("cannon", 4, 6)]
-    ([360, 720, 720, 2, 0, 719], [3, 15, 12, 5, 0, 11])
+    ([360, 720, 0, 720, 2, 0, 719], [3, 15, 0, 12, 5, 0, 11])
     """
     rows, cols = np.broadcast_arrays(np.asarray(rows), np.asarray(cols))
     square = np.array_equal(rows, cols)
@@ -185,19 +187,20 @@ def path(algorithm: str, rows: Any, cols: Any) -> Path:
         hops = np.minimum(longest - 1, most)
         if square:
             rounds = rows // 2
-            return Path(rounds, rounds * hops, steps, hops, 0, steps - 1)
+            return Path(rounds, rounds * hops, 0, steps, hops, 0, steps - 1)
         along_x, along_y = _rounds(rows, cols), _rounds(cols, rows)
         both = np.minimum(along_x, along_y)
         rest = (along_x - both) * np.minimum(cols - 1, most) + (along_y - both) * np.minimum(rows - 1, most)
-        return Path(np.maximum(along_x, along_y), both * hops + rest, steps, hops, 0, steps - 1)
+        return Path(np.maximum(along_x, along_y), both * hops + rest, 0, steps, hops, 0, steps - 1)
     if base == "allgather":
-        return Path(0, 0, steps, longest - 1, longest - 1 if relay else 0, 1)
+        return Path(1, longest - 1, longest - 1 if relay else 0, steps, 0, 0, 0)
     if square:  # the farthest core of a broadcast from root r is max(r, P-1-r) away: (3P-2)/4 in the mean over r
         reach = (3 * rows - 2 - rows % 2 / rows) / 4
     else:
         grids, back = np.unique(np.stack([rows.ravel(), cols.ravel()]), axis=1, return_inverse=True)
         reach = np.array([_summa_reach(int(r), int(c)) for r, c in grids.T])[back].reshape(rows.shape)
-    return Path(0, 0, steps, reach, reach if relay else 0, steps)
+    stages = reach if relay else 0
+    return Path(1, reach, stages, steps, reach, stages, steps - 1)
 
 
 #: no line of cores is as long

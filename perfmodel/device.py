@@ -153,7 +153,8 @@ class Device(Described):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.rows * self.cols > self.cores:
-            raise DataError(f"{self.name}: rows x cols = {self.rows} x {self.cols} are more than its {self.cores} cores")
+            raise DataError(f"{self.name}: rows x cols = {self.rows} x {self.cols} are more than its {self.cores} "
+                            f"cores")
 
     @property
     def vector_rate(self) -> float:
@@ -337,7 +338,8 @@ def _changed(path: Path, tables: dict[str, Any]) -> Device | Gpu | Host:
     name, title = (checks.text(f"{path.name}: {key}", tables.get(key, default))
                    for key, default in (("name", path.stem), ("title", f"{base.title}, changed")))
     values = {field: quantities[field].value for field in given}
-    built = dataclasses.replace(base, name=name, title=title, quantities=MappingProxyType(quantities), **values)
+    built = dataclasses.replace(base, name=name, title=title, quantities=MappingProxyType(quantities),
+                                **values)  # type: ignore[arg-type]
     constants = checks.table(f"{path.name}: constants", tables.get("constants", {}))
     if not constants:
         return built  # type: ignore[return-value]

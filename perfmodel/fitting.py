@@ -16,7 +16,7 @@ import numpy as np
 
 from perfmodel import checks, counts_reduce, files, forms, parameters, systems
 from perfmodel.device import Device
-from perfmodel.errors import ModelError, shown, unknown
+from perfmodel.errors import ModelError, unknown
 from perfmodel.measurements import SWEEPS, Measurements, measurements
 from perfmodel.parameters import Kernel
 

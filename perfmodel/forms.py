@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from perfmodel import counts_reduce
-from perfmodel.counts import ELEMENT_BYTES, MATRIX_TILE, cdiv, matmul_tiles, path
+from perfmodel.counts import ELEMENT_BYTES, MATRIX_TILE, RINGS, cdiv, matmul_tiles, path
 from perfmodel.device import Device
 
 Constants = Mapping[str, float]
@@ -79,36 +79,33 @@ def local_product(c: Constants, m: Any, k: Any, n: Any) -> Any:
 def gemm(c: Constants, device: Device, algorithm: str, M: Any, K: Any, N: Any, rows: Any, cols: Any) -> Terms:
     """C[M,N] = A[M,K] B[K,N] on rows x cols cores.
 
-    Each main step costs ``startup`` plus the longer of the local product and its messages; an alignment round
-    ``startup`` plus the way of an A tile (weights are aligned when they are loaded).
+    Each main step costs ``startup`` plus the longer of the local product and its messages; a step before them
+    ``startup`` plus the way of its message (weights are aligned when they are loaded). An all-gather has one message
+    for each block.
     """
     if algorithm == "gemm_t":
         return _gemm_t(c, device, M, K, N, rows, cols)
-    rounds, round_hops, steps, hops, stages, _ = path(algorithm, rows, cols)
+    rounds, round_hops, round_stages, steps, hops, stages, _ = path(algorithm, rows, cols)
     m, k, n = cdiv(M, rows), cdiv(K, steps), cdiv(N, cols)
     a_block, b_block = m * k, k * n
-    if algorithm.startswith("summa") or np.array_equal(rows, cols):  # one block is what travels
+    rings = algorithm in RINGS
+    if not rings or np.array_equal(rows, cols):  # one block is what travels
         a_words, b_words = _words(device, a_block), _words(device, b_block)
     else:
         a_words, b_words = _words(device, a_block * (steps // cols)), _words(device, b_block * (steps // rows))
-    far = hops * device.alpha
-    relays = stages * device.beta
-    if algorithm.startswith("allgather"):  # every pair of blocks that arrives costs its core a step's start-up
-        transfer = np.maximum(a_words * (cols - 1), b_words * (rows - 1))
-        work = local_product(c, m, steps * k, n)
-        return {"compute": work, "transfer": transfer, "alpha": far, "beta": relays,
-                "overhead": c["launch"] + c["startup"] * steps}
-    work = local_product(c, m, k, n)
-    words = np.maximum(a_words, b_words)
+    work, words = local_product(c, m, k, n), np.maximum(a_words, b_words)
+    far, relays = hops * device.alpha, stages * device.beta
     message = words + (far + relays)
+    gathers = algorithm.startswith("allgather")  # all messages in one step, all products in the next
+    messages, started = (steps, steps + 1) if gathers else (rounds, rounds + steps)
     # the share of a message that the product does not hide, in all steps
-    exposed = np.maximum(message - work, 0) / message * steps if np.any(message > work) else 0.0
+    exposed = np.maximum(message - work, 0) / message * steps if not gathers and np.any(message > work) else 0.0
     return {
         "compute": steps * work,
-        "transfer": exposed * words + rounds * a_words,
+        "transfer": exposed * words + messages * (a_words if rings else words),
         "alpha": exposed * far + round_hops * device.alpha,
-        "beta": exposed * relays,
-        "overhead": c["launch"] + c["startup"] * (rounds + steps),
+        "beta": exposed * relays + round_stages * device.beta,
+        "overhead": c["launch"] + c["startup"] * started,
     }
 
 

@@ -104,7 +104,8 @@ def decode(chip: Device | str, model: Model | str, *, context: Any, grid: Any = 
     kernel = parameters.on(chip, "decode", constants)
 
     def form(c: Mapping[str, float]) -> forms.Terms:
-        return _layers(model, lambda s, p, k: forms.decode(c, chip, model.dim, model.ffn, s, p, k), context, grid, groups)
+        return _layers(model, lambda s, p, k: forms.decode(c, chip, model.dim, model.ffn, s, p, k),
+                       context, grid, groups)
 
     def by_phase() -> dict[str, dict[str, Any]]:
         found = forms.decode_by_phase(kernel.values, chip, model.dim, model.ffn, context, grid, groups)

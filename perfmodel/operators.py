@@ -256,9 +256,11 @@ def allreduce(chip: Device | str, words: Any, *, cores: Any, algorithm: str = "k
     groups = check_groups(algorithm, cores, groups)
     kernel = parameters.on(chip, "gemv", constants)
     limits = {"compute": 0.0 * words, **bounds.allreduce(chip, words, cores)}
-    return _make(chip, kernel, lambda c: forms.gemv({**c, "row": 0.0, "beat": 0.0}, chip, algorithm, cores, words, cores,
-                                                    1, groups),
-                 limits, _line_notes(kernel, algorithm, groups, grid=cores, words=words),
+
+    def form(c: Any) -> forms.Terms:
+        return forms.gemv({**c, "row": 0.0, "beat": 0.0}, chip, algorithm, cores, words, cores, 1, groups)
+
+    return _make(chip, kernel, form, limits, _line_notes(kernel, algorithm, groups, grid=cores, words=words),
                  f"{algorithm} all-reduce of {words} elements over {cores} cores of {chip.name}")
 
 
@@ -328,7 +330,8 @@ def reduce(chip: Device | str, words: int, *, cores: int, algorithm: str = "two_
     else:
         terms = _reduction(algorithm, words, cores, chip.ramp)
     terms = {**terms, "transfer": terms["transfer"] / chip.link_words_per_cycle, "alpha": terms["alpha"] * chip.alpha}
-    limits = {"compute": 0.0, "link": words * (cores > 1) / chip.link_words_per_cycle, "distance": (cores - 1) * chip.alpha}
+    limits = {"compute": 0.0, "link": words * (cores > 1) / chip.link_words_per_cycle,
+              "distance": (cores - 1) * chip.alpha}
     return _make(chip, None, lambda c: terms, limits, (),
                  f"{algorithm} reduction of {words} words over {cores} cores of {chip.name}")
 

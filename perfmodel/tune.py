@@ -38,7 +38,8 @@ def _choose(candidates: np.ndarray, predict: Callable[[Any], Prediction]) -> Cho
     return Choice(value, float(cycles[at]), candidates, cycles, predict(value).notes)
 
 
-def best_grid(chip: Device | str, model: Model | str, *, phase: str, tokens: int, grids: Iterable[int] | None = None) -> Choice:
+def best_grid(chip: Device | str, model: Model | str, *, phase: str, tokens: int,
+              grids: Iterable[int] | None = None) -> Choice:
     """The fastest square grid for a phase of inference.
 
     Args:
