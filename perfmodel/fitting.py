@@ -261,12 +261,12 @@ class Fit:
         labels = data.labels[by]
         if (groups := len(np.unique(labels))) > MOST_GROUPS:
             raise ModelError(f"{data.name}: {groups} groups of one {by}; at most {MOST_GROUPS} are left out in turn")
-        errors = np.empty(len(data))
+        missed = np.empty(len(data))
         for label in np.unique(labels):
             out = labels == label
             params = _solve(data, ~out, self.fixed, list(self.params)).x
-            errors[out] = _residuals(data, out, dict(zip(self.params, params)) | self.fixed)
-        return CrossValidation(by, errors)
+            missed[out] = _residuals(data, out, dict(zip(self.params, params)) | self.fixed)
+        return CrossValidation(by, missed)
 
 
 def fit(data: Any, *, fix: Mapping[str, float] | None = None, drop: tuple[str, ...] = ()) -> Fit:
@@ -337,6 +337,11 @@ def _absurd(residuals: np.ndarray) -> tuple[str, ...]:
     if mean <= ABSURD:
         return ()
     return (f"mean error {mean:.0%}: the form does not describe these rows; check their unit and kernel",)
+
+
+def errors(data: Measurements, constants: Mapping[str, float]) -> np.ndarray:
+    """Predicted / measured - 1 of every row with the given constants."""
+    return _residuals(data, np.ones(len(data), bool), constants)
 
 
 def _residuals(data: Measurements, rows: np.ndarray, constants: Mapping[str, float]) -> np.ndarray:

@@ -90,9 +90,9 @@ def gemm(c: Constants, device: Device, algorithm: str, M: Any, K: Any, N: Any, r
     a_block, b_block = m * k, k * n
     rings = algorithm in RINGS
     if not rings or np.array_equal(rows, cols):  # one block is what travels
-        a_words, b_words = _words(device, a_block), _words(device, b_block)
+        a_words, b_words = words_cycles(device, a_block), words_cycles(device, b_block)
     else:
-        a_words, b_words = _words(device, a_block * (steps // cols)), _words(device, b_block * (steps // rows))
+        a_words, b_words = words_cycles(device, a_block * (steps // cols)), words_cycles(device, b_block * (steps // rows))
     work, words = local_product(c, m, k, n), np.maximum(a_words, b_words)
     far, relays = hops * device.alpha, stages * device.beta
     message = words + (far + relays)
@@ -109,7 +109,7 @@ def gemm(c: Constants, device: Device, algorithm: str, M: Any, K: Any, N: Any, r
     }
 
 
-def _words(device: Device, elements: Any) -> Any:
+def words_cycles(device: Device, elements: Any) -> Any:
     """Cycles that fp16 elements occupy a link for, packed into whole fabric words."""
     words = cdiv(elements, device.word_bytes // ELEMENT_BYTES)
     return words if device.link_words_per_cycle == 1 else words / device.link_words_per_cycle
@@ -128,7 +128,7 @@ def _gemm_t(c: Constants, device: Device, M: Any, K: Any, N: Any, rows: Any, col
     on P^2 cores, an upper bound without overlap of successive steps. The measured prefill agrees with the pipeline.
     """
     m, k, n = cdiv(M, rows), cdiv(K, cols), cdiv(N, rows)
-    words = _words(device, m * n)
+    words = words_cycles(device, m * n)
     return {
         "compute": rows * local_product(c, m, k, n),
         "transfer": rows * words,
@@ -202,7 +202,7 @@ def prefill(c: Constants, device: Device, dim: Any, ffn: Any, tokens: Any, grid:
     for algorithm, M, K, N, times, aligned in prefill_products(dim, ffn, tokens):
         part = {kind: times * value for kind, value in gemm(c, device, algorithm, M, K, N, grid, grid).items()}
         if aligned:
-            words = _words(device, cdiv(M, grid) * cdiv(K, grid))
+            words = words_cycles(device, cdiv(M, grid) * cdiv(K, grid))
             part["transfer"] = part["transfer"] - aligned * (grid // 2) * words
             part["overhead"] = part["overhead"] - aligned * (grid // 2) * c["startup"]
         parts.append(part)

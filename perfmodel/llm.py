@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel import bounds, forms, parameters, systems
-from perfmodel.capacity import residency
+from perfmodel import bounds, counts_reduce, forms, parameters, systems
+from perfmodel.capacity import layers_served, residency
 from perfmodel.checks import size, sizes, together
-from perfmodel.counts import ELEMENT_BYTES
+from perfmodel.counts import ELEMENT_BYTES, cdiv
 from perfmodel.device import Device
 from perfmodel.errors import ModelError, shown
 from perfmodel.model import Model, as_model
@@ -177,15 +177,45 @@ def generate(chip: Device | str, model: Model | str, *, prompt: int, new: int, p
     if systems.gpus(system):
         slower = parameters.kernel("a100", "generate").values["served"]
         notes += (f"decode is served {slower:.2f} times slower than steadily, as in table 2",)
+    around = _around(chip, model, prompt, new, decode_grid) if system == "waferllm" else {}
     terms = {kind: _sum(first.terms.get(kind, 0.0)) + slower * _sum(rest.terms.get(kind, 0.0), new)
              for kind in {**first.terms, **rest.terms}}
+    terms |= {"around": sum(around.values())} if around else {}
     limits = {kind: _sum(first.bounds[kind]) + _sum(rest.bounds[kind], new) for kind in first.bounds}
     cycles = sum(terms.values())
     seconds = cycles / chip.clock_hz
     uses = (*first.uses, *(Use(use.kernel, lambda c, use=use: slower * _sum(use.cycles(c), new))  # type: ignore[misc]
                            for use in rest.uses))
     return Prediction(cycles, seconds, terms, limits, tuple(dict.fromkeys(first.notes + rest.notes + notes)),
-                      new / seconds, f"{new} tokens after a prompt of {prompt} by {model.name}, {system}", uses, chip=chip)
+                      new / seconds, f"{new} tokens after a prompt of {prompt} by {model.name}, {system}", uses,
+                      {"around": around} if around else {}, chip=chip)
+
+
+def _around(chip: Device, model: Model, prompt: int, new: int, grid: Any) -> dict[str, float]:
+    """Cycles of a request outside its layers, from the constants of the layers' kernels; nothing of it is fitted.
+
+    * shift: in every layer the balanced cache passes one row of keys and values on.
+    * head: final norm, logits and the largest of them; three all-reduces and the rows of the head's tile.
+    * hand_over: the activation goes on to the cores of the next layers, a region's side away.
+    * replace: between the phases all weights, keys and values (of full width, as in the kernels) are placed anew, first
+      along x, then along y; each time half of them cross the middle of the wafer.
+    """
+    side = size("decode_grid", grid)
+    decode_constants, shift_constants = (parameters.on(chip, name).values for name in ("decode", "shift"))
+    hops, stages, _ = counts_reduce.path("ktree", side, counts_reduce.default_groups(side))
+    d, v = cdiv(model.dim, side), cdiv(model.vocab, side)
+    tree = decode_constants["alpha"] * hops + decode_constants["beta"] * stages
+    row = np.maximum(decode_constants["row"], cdiv(v, forms.BEAT) * decode_constants["beat"])
+    one = forms.total(forms.shift(shift_constants, chip, 2, d, 1))
+    places = cdiv(model.layers, layers_served(chip, model, side))
+    hand = shift_constants["latency"] + chip.alpha * side + forms.words_cycles(chip, d)
+    moved = ELEMENT_BYTES * model.layers * (4.0 * model.dim**2 + 3.0 * model.dim * model.ffn + 2.0 * model.dim * prompt)
+    middle = chip.word_bytes * chip.link_words_per_cycle  # bytes per cycle over one of its links
+    return {
+        "shift": float(new * model.layers * one), "head": float(new * (3 * tree + d * row)),
+        "hand_over": float(new * (places - 1) * hand),
+        "replace": moved / 2 / middle * (1 / chip.rows + 1 / chip.cols),
+    }
 
 
 def _sum(value: Any, times: int = 1) -> float:

@@ -58,7 +58,7 @@ def _table_row(row: dict[str, Any]) -> Row:
     label = " ".join(text for text in (row["model"], grids and f"grid {grids}", tokens and f"{tokens} tokens",
                                        row["metric"] if row["table"] == 6 else "") if text)
     gpu = row["system"].startswith("a100")
-    fitted = row["table"] in (3, 4) or (gpu and row["metric"] in ("gemv_latency", "throughput_per_request"))
+    fitted = row["table"] in (3, 4, 5) or (gpu and row["metric"] in ("gemv_latency", "throughput_per_request"))
     return Row(str(row["table"]), label, row["system"], row["value"], float(predict(row)), row["unit"], fitted)
 
 

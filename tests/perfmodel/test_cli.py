@@ -104,7 +104,7 @@ def test_report_has_every_part(capsys):
         assert f"## {part}" in text
     assert main(["report", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert len(found["rows"]) == 94 + 9
+    assert len(found["rows"]) == 96 + 9
     assert found["parameters"]["wse3.gemm"]["startup"]["stderr"] > 0
 
 
