@@ -18,5 +18,6 @@ __all__ = [
     "Capacity", "Choice", "DataError", "Device", "DoesNotFit", "Elasticity", "Fit", "Gpu", "Host", "Measurements",
     "Model", "ModelError", "Need", "Prediction", "Quantity", "Sweep", "UnknownName", "allreduce", "best_gemv",
     "best_grid", "best_groups", "capacity", "decode", "device", "devices", "energy", "energy_ratio", "fit", "gemm",
-    "gemv", "generate", "matmul", "measurements", "model", "models", "prefill", "reduce", "shift", "time",
+    "gemv", "generate", "matmul", "measurements", "model", "models", "need", "prefill", "reduce", "sensitivity",
+    "shift", "sweep", "time",
 ]
