@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import perfmodel as pm
-from perfmodel import parameters
+from perfmodel import parameters, report
 from perfmodel.__main__ import main
 
 
@@ -80,6 +80,13 @@ def test_decode_of_wse3_on_another_grid(tmp_path, capsys):
     found = predict(f"decode --device wse3 --model {path} --grid 360 --groups 15 --context 3240", capsys)
     assert abs(found["cycles"] / 22029 - 1) <= 0.15
     assert abs(found["terms"]["communication"] / 14459 - 1) <= 0.15
+
+
+def test_the_report_has_blind_rows_of_their_own():
+    found = {(s.experiment, s.regime): s for s in report.blind_summaries()}
+    assert found["WSE-3 shift, L <= P", "blind"].mean == pytest.approx(np.abs(shift_errors("wse3_shift")).mean())
+    assert found["WSE-3 decode, total", "blind"].rows == 2 and found["WSE-3 decode, total", "blind"].worst <= 0.15
+    assert found["WSE-3 decode, communication", "blind"].worst <= 0.15
 
 
 def test_matmul_of_n150():
