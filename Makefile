@@ -26,7 +26,7 @@ mutants: $(VENV)/installed-test
 bench: $(VENV)/installed-test
 	$(PY) -m bench
 
-# this machine's cost of a multiply-add, a byte, a message, a step: measured, fitted, drawn
+# this machine's cost of a multiply-add, a byte, a local product, a step: measured, fitted, drawn
 HOST := bench/results/host.json
 host-scaling: $(VENV)/installed-test
 	$(PY) -m pytest bench/bench_host.py -p no:cacheprovider --benchmark-json=$(HOST) --benchmark-columns=median,iqr

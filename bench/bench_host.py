@@ -1,7 +1,7 @@
 """Host time of schedules executed step by step, with what each call does: ``make host-scaling`` fits and draws it.
 
 The benchmark fixture times the call. ``extra_info`` holds what the ledger counts of it: multiply-adds twice (flops),
-bytes and messages moved, steps, hops; `python -m perfmodel fit FILE` finds this machine's cost of each.
+bytes moved, local products of all cores, steps, hops; `python -m perfmodel fit FILE` finds this machine's cost of each.
 """
 
 from __future__ import annotations
@@ -26,6 +26,6 @@ def test_host_scaling(benchmark, algorithm, n, side):
     ledger = mk.count(mk.schedule(algorithm, mesh, n, n, n), np.float32)
     benchmark.extra_info.update(
         what=f"{algorithm} {n}^3 on {side}x{side}, step by step", algorithm=algorithm, n=n, side=side,
-        flops=2 * n**3, bytes=ledger.bytes, messages=ledger.messages, steps=ledger.steps, hops=ledger.critical_hops)
+        flops=2 * n**3, bytes=ledger.bytes, products=side**3, steps=ledger.steps, hops=ledger.critical_hops)
     with pinned(1):
         benchmark(mk.gemm, A, B, mesh, algorithm=algorithm, method="lockstep")

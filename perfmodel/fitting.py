@@ -52,7 +52,7 @@ def _matmul(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
 
 def _host(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
     return {"overhead": c["overhead"] + x["steps"] * c["per_step"], "compute": x["flops"] * c["per_flop"],
-            "transfer": x["bytes"] * c["per_byte"] + x["messages"] * c["per_message"]}
+            "transfer": x["bytes"] * c["per_byte"] + x["products"] * c["per_product"]}
 
 
 def _system(name: str) -> Form:
@@ -94,7 +94,7 @@ KINDS: dict[str, Kind] = {
     "a100_decode": Kind(_system("a100_decode"), {"memory_efficiency": 0.8, "layer": 1e-4, "network": 1e-4}),
     "a100_gemv": Kind(_system("a100_gemv"), {"phase": 1e-4, "memory_efficiency": 0.8}),
     "host": Kind(_host, {"overhead": 1e-5, "per_flop": 1e-11, "per_byte": 1e-10, "per_step": 1e-6,
-                         "per_message": 1e-7}, soft=0.1),
+                         "per_product": 1e-7}, soft=0.1),
 }
 
 
@@ -299,7 +299,7 @@ def fit(data: Any, *, fix: Mapping[str, float] | None = None, drop: tuple[str, .
         packaged = parameters.on(data.chip, kind.kernel or "").values
         held |= {name: packaged[name] for name in lent}
     if data.kind == "host":
-        held |= {name: 0.0 for name, column in (("per_byte", "bytes"), ("per_step", "steps"), ("per_message", "messages"))
+        held |= {name: 0.0 for name, column in (("per_byte", "bytes"), ("per_step", "steps"), ("per_product", "products"))
                  if not data.columns[column].any()}
     free = [name for name in kind.free if name not in held]
     if len(data) < len(free) + 1:

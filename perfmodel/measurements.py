@@ -15,7 +15,7 @@ reduce   ``P, B_words, group_size``                             two-phase reduce
 
 and one column ``cycles`` or ``seconds``, of one run. Sizes are whole numbers; further columns are ignored.
 Benchmarks of this machine are a JSON file of pytest-benchmark whose ``extra_info`` holds ``flops`` and, if known,
-``bytes`` (moved), ``messages`` and ``steps`` of one call.
+``bytes`` (moved), ``products`` (local ones, of all cores) and ``steps`` of one call.
 """
 
 from __future__ import annotations
@@ -322,12 +322,12 @@ def _benchmarks(path: Path) -> Measurements:
         return np.array(values, float)
 
     flops = column("flops", [entry["extra_info"]["flops"] for entry in usable], 1e-9, 1e30)
-    moved, messages, steps = (column(name, [entry["extra_info"].get(name, 0.0) for entry in usable], 0.0, 1e30)
-                    for name in ("bytes", "messages", "steps"))
+    moved, products, steps = (column(name, [entry["extra_info"].get(name, 0.0) for entry in usable], 0.0, 1e30)
+                    for name in ("bytes", "products", "steps"))
     stats = [checks.table(f"{path.name}: stats of {shown(entry['name'])}", entry.get("stats")) for entry in usable]
     seconds = column("median", [entry.get("median") for entry in stats], 1e-15, 1e9)
     labels = {"grid": np.array([entry["name"] for entry in usable])}
     if all("algorithm" in entry["extra_info"] for entry in usable):
         labels["algorithm"] = np.array([str(entry["extra_info"]["algorithm"]) for entry in usable])
-    columns = {"flops": flops, "bytes": moved, "messages": messages, "steps": steps}
+    columns = {"flops": flops, "bytes": moved, "products": products, "steps": steps}
     return Measurements(path.stem, "host", "host", columns, seconds, labels)
