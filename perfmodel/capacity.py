@@ -57,7 +57,11 @@ class Capacity:
     memory_bytes: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON; the byte budget is its terms."""
+        """The capacity in plain numbers, for JSON.
+
+        Returns:
+            All fields; the byte budget is its ``terms``.
+        """
         found = asdict(self)
         found["terms"] = {key: found[key] for key in ("weight_bytes", "token_bytes", "memory_bytes")}
         return found
@@ -137,7 +141,8 @@ def resident_bytes(chip: Device, model: Model, tokens: Any, grid: Any) -> Any:
     """
     served = np.maximum(layers_served(chip, model, grid), 1)
     token = 2 * ELEMENT_BYTES * cdiv(model.kv_dim, grid)
-    return served * (weight_bytes(model, grid) + token * cdiv(np.asarray(tokens, float), grid)) + work_bytes(model, grid)
+    rows = cdiv(np.asarray(tokens, float), grid)
+    return served * (weight_bytes(model, grid) + token * rows) + work_bytes(model, grid)
 
 
 def residency(chip: Device, model: Model, tokens: Any, grid: Any) -> tuple[str, ...]:
@@ -163,7 +168,8 @@ def residency(chip: Device, model: Model, tokens: Any, grid: Any) -> tuple[str, 
 
 def _contexts(chip: Device, model: Model, sides: Any) -> Any:
     """The longest context of every grid, in whole rows; below 1 where the weights alone are too much."""
-    free = (chip.memory_per_core - work_bytes(model, sides)) // layers_served(chip, model, sides) - weight_bytes(model, sides)
+    each = (chip.memory_per_core - work_bytes(model, sides)) // layers_served(chip, model, sides)
+    free = each - weight_bytes(model, sides)
     return (sides * (free // (2 * ELEMENT_BYTES * cdiv(model.kv_dim, sides)))).astype(np.int64)
 
 

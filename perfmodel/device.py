@@ -250,6 +250,9 @@ _INTEGERS = {"cores", "rows", "cols", "memory_per_core", "colours", "word_bytes"
 def devices() -> list[str]:
     """Names of the devices that come with the package.
 
+    Returns:
+        Names, sorted.
+
     >>> "wse3" in devices()
     True
     """
@@ -269,6 +272,9 @@ def device(name: str | Path) -> Device | Gpu | Host:
 
     Args:
         name: one of :func:`devices`, or the path of a ``.toml`` file.
+
+    Returns:
+        The device, with the provenance of all of its numbers.
 
     Raises:
         UnknownName: no such device; the message lists the known ones and the nearest.

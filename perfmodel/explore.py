@@ -67,7 +67,8 @@ def sweep(chip: Device | str, predict: Callable[[Device], Prediction], **fields:
     shape = tuple(len(values) for values in axes.values())
     if not shape or not 0 < np.prod(shape, dtype=float) <= MOST_DEVICES:
         raise ModelError(f"a sweep has 1 to {MOST_DEVICES} devices, not {' x '.join(map(str, shape)) or 'none'}")
-    times, bound = np.full((3, *shape), np.nan), np.full(shape, "", dtype=object)
+    cycles, seconds, rate = (np.full(shape, np.nan) for _ in range(3))
+    bound = np.full(shape, "", dtype=object)
     for at in itertools.product(*map(range, shape)):
         changed = chip.replace(**{name: axes[name][i].item() for name, i in zip(axes, at)})
         try:
@@ -76,9 +77,10 @@ def sweep(chip: Device | str, predict: Callable[[Device], Prediction], **fields:
             continue
         if not isinstance(found, Prediction) or np.ndim(found.cycles):
             raise ModelError(f"predict must return the prediction of one point, not {shown(found)}")
-        times[(slice(None), *at)] = found.cycles, found.seconds, found.tokens_per_s or np.nan
+        for array, value in ((cycles, found.cycles), (seconds, found.seconds), (rate, found.tokens_per_s)):
+            array[at] = np.nan if value is None else value
         bound[at] = found.bound
-    return Sweep(axes, *times, bound)
+    return Sweep(axes, cycles, seconds, rate, bound)
 
 
 class Elasticity(NamedTuple):
@@ -103,8 +105,8 @@ def sensitivity(prediction: Prediction) -> list[Elasticity]:
         ModelError: no prediction, or one of several points.
 
     >>> import perfmodel as pm
-    >>> sensitivity(pm.decode("wse2", "llama3-8b", context=4096, grid=660))[0].constant
-    'beta'
+    >>> sensitivity(pm.decode("wse2", "llama3-8b", context=4096, grid=360))[0].constant
+    'row'
     """
     if not isinstance(prediction, Prediction) or np.ndim(prediction.cycles):
         raise ModelError(f"{shown(prediction)} is no prediction of one point")
@@ -145,7 +147,8 @@ class Need:
     def __str__(self) -> str:
         ways = [f"{name} {value:.3g} {RULES[name][0]}" for name, value in self.alone.items() if value is not None]
         text = (f"{self.reached:.0f} of {self.target:.0f} token/s on {self.grid}^2 cores; {self.binding} binds "
-                f"({self.shares[self.binding]:.0%} of the time); alone would do: {', '.join(ways) or 'no single field'}")
+                f"({self.shares[self.binding]:.0%} of the time); alone would do: "
+                f"{', '.join(ways) or 'no single field'}")
         return text if self.memory_per_core is None else f"{text}; a core needs {self.memory_per_core} bytes"
 
 

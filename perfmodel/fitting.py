@@ -181,7 +181,11 @@ class Fit:
         return forms.total(form(self.values, {name: np.asarray(v) for name, v in sizes.items()}, chip))[()]
 
     def range(self) -> dict[str, tuple[int, int]]:
-        """Smallest and largest of every size that was varied: grid, tile side, groups, payload, tokens, dimensions."""
+        """Smallest and largest of every size that was varied: grid, tile side, groups, payload, tokens, dimensions.
+
+        Returns:
+            Size -> (smallest, largest).
+        """
         columns, kind = self.measurements.columns, self.measurements.kind
         found = {"grid": columns["P"]} if "P" in columns else {}
         found |= {name: columns[name] for name in ("tokens", "dim", "ffn", "groups") if name in columns}
@@ -202,6 +206,9 @@ class Fit:
         Args:
             chip: the device to predict for.
             calibrated: the kernel as it would be without the fit.
+
+        Returns:
+            The kernel with these constants.
         """
         reference = self.measurements.chip
         values = {name: value * parameters.ratio(name, chip, reference) for name, value in self.values.items()}
@@ -299,8 +306,8 @@ def fit(data: Any, *, fix: Mapping[str, float] | None = None, drop: tuple[str, .
         packaged = parameters.on(data.chip, kind.kernel or "").values
         held |= {name: packaged[name] for name in lent}
     if data.kind == "host":
-        held |= {name: 0.0 for name, column in (("per_byte", "bytes"), ("per_step", "steps"), ("per_product", "products"))
-                 if not data.columns[column].any()}
+        costs = {"per_byte": "bytes", "per_step": "steps", "per_product": "products"}
+        held |= {name: 0.0 for name, column in costs.items() if not data.columns[column].any()}
     free = [name for name in kind.free if name not in held]
     if len(data) < len(free) + 1:
         raise ModelError(f"{data.name} has {len(data)} rows; {len(free)} constants ({', '.join(free)}) need at least "

@@ -92,7 +92,8 @@ def gemm(c: Constants, device: Device, algorithm: str, M: Any, K: Any, N: Any, r
     if not rings or np.array_equal(rows, cols):  # one block is what travels
         a_words, b_words = words_cycles(device, a_block), words_cycles(device, b_block)
     else:
-        a_words, b_words = words_cycles(device, a_block * (steps // cols)), words_cycles(device, b_block * (steps // rows))
+        a_words = words_cycles(device, a_block * (steps // cols))
+        b_words = words_cycles(device, b_block * (steps // rows))
     work, words = local_product(c, m, k, n), np.maximum(a_words, b_words)
     far, relays = hops * device.alpha, stages * device.beta
     message = words + (far + relays)

@@ -115,13 +115,14 @@ def decode(chip: Device | str, model: Model | str, *, context: Any, grid: Any = 
 
     notes = _notes(kernel, model, context, grid, groups) + held
     if kernel.values["unprofiled"]:
-        notes += (f"cycles include {kernel.values['unprofiled']:.0f} a layer that the instrumented kernel of {chip.name} "
-                  f"spends outside its profiled phases (overhead)",)
+        notes += (f"cycles include {kernel.values['unprofiled']:.0f} a layer that the instrumented kernel of "
+                  f"{chip.name} spends outside its profiled phases (overhead)",)
     limits = _layers(model, lambda s, p: _decode_bounds(chip, model, s, p), context, grid)
     whole = _whole(chip, kernel, form, limits, 1, notes,
                    f"decode at {np.max(context)} tokens by {model.name} on {np.max(grid)}^2 cores of {chip.name}")
     part = {kind: whole.terms[kind] for kind in COMMUNICATION}
-    terms = {"compute": whole.terms["compute"], "communication": sum(part.values()), "overhead": whole.terms["overhead"]}
+    terms = {"compute": whole.terms["compute"], "communication": sum(part.values()),
+             "overhead": whole.terms["overhead"]}
     return dataclasses.replace(whole, terms=terms, parts={"communication": part}, by_phase=by_phase)
 
 

@@ -94,8 +94,16 @@ class Measurements:
         return self.device if isinstance(self.device, Described) else load_device(self.device)
 
     def part(self, rows: np.ndarray) -> Measurements:
-        """Some of the rows, by a mask."""
-        columns, labels = ({key: values[rows] for key, values in table.items()} for table in (self.columns, self.labels))
+        """Some of the rows.
+
+        Args:
+            rows: a mask.
+
+        Returns:
+            The same experiment with these rows.
+        """
+        columns, labels = ({key: values[rows] for key, values in table.items()}
+                           for table in (self.columns, self.labels))
         return Measurements(self.name, self.kind, self.device, columns, self.measured[rows], labels)
 
 

@@ -67,6 +67,9 @@ class Model:
 def models() -> list[str]:
     """Names of the models that come with the package.
 
+    Returns:
+        Names, sorted.
+
     >>> "llama3-8b" in models()
     True
     """
@@ -75,6 +78,12 @@ def models() -> list[str]:
 
 def model(name: str | Path) -> Model:
     """Load a model by name, or its dimensions from a ``.json`` or ``.toml`` file.
+
+    Args:
+        name: one of `models`, or the path of a file; a published ``config.json`` is read by its own names.
+
+    Returns:
+        The checked dimensions.
 
     Raises:
         UnknownName: no such model; the message lists the known ones and the nearest.

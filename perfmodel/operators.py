@@ -124,7 +124,8 @@ def matmul(chip: Device | str, M: Any, K: Any, N: Any, *, grid: Any = None, fide
                  f"matmul {_shape(M, K, N)} at {fidelity} in {storage} on {rows} x {cols} cores of {chip.name}")
 
 
-def shift(chip: Device | str, tile: tuple[Any, Any], *, steps: Any, grid: Any, constants: Constants = None) -> Prediction:
+def shift(chip: Device | str, tile: tuple[Any, Any], *, steps: Any, grid: Any,
+          constants: Constants = None) -> Prediction:
     """Predict the shift of every core's tile by some hops along its row, store and forward.
 
     Args:
@@ -199,7 +200,8 @@ def gemv(chip: Device | str, M: Any, N: Any, *, grid: Any, reduce: str = "ktree"
     kernel = parameters.on(chip, "gemv", constants)
     notes = _line_notes(kernel, reduce, groups, grid=(rows, cols), tile=(-(-M // rows), -(-N // cols)))
     notes += _square_notes(kernel, rows, cols)
-    return _make(chip, kernel, lambda c: forms.gemv(c, chip, reduce, M, N, rows, cols, groups), bounds.gemv(chip, M, N, rows, cols), notes,
+    return _make(chip, kernel, lambda c: forms.gemv(c, chip, reduce, M, N, rows, cols, groups),
+                 bounds.gemv(chip, M, N, rows, cols), notes,
                  f"gemv {_shape(M, N)} with {reduce} on {rows} x {cols} cores of {chip.name}")
 
 

@@ -110,7 +110,11 @@ class Prediction:
         return self.by_phase() if self.by_phase is not None else {}
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings, for JSON."""
+        """The prediction in plain numbers and strings, for JSON.
+
+        Returns:
+            Time, interval, terms, bounds, notes; parts and phases where there are some.
+        """
         found: dict[str, Any] = {"what": self.label, "cycles": self.cycles, "seconds": self.seconds}
         if self.tokens_per_s is not None:
             found["tokens_per_s"] = self.tokens_per_s

@@ -83,7 +83,7 @@ def rows_part() -> str:
 
 
 def parameters_part() -> str:
-    """Every constant: whose it is, whether measured, fitted or carried, its uncertainty, what it scales with, origin."""
+    """Every constant: whose it is, whether measured, fitted or carried, its uncertainty, what it scales with."""
     rows, fitted = [], 0
     for (owner, name), kernel in parameters.kernels().items():
         for key, p in kernel.parameters.items():
@@ -152,8 +152,8 @@ NOTES = [
     "beta.",
     "Table 2 serves three of four A100 requests at half the rate of table 4, without a reason given: one factor, "
     "`served`, is fitted; the fourth request (4096 + 4096) is missed by half.",
-    "Table 2, WaferLLM: prefill on 660^2 is too slow by some percent (4096 tokens are padded to 7 a core), which what a "
-    "request has around its layers does not make better.",
+    "Table 2, WaferLLM: prefill on 660^2 is too slow by some percent (4096 tokens are padded to 7 a core), which what "
+    "a request has around its layers does not make better.",
     "Table 5: two rows, one constant (`capacity.CODE`): the arithmetic stands at the head of `perfmodel/capacity.py`.",
     "Tenstorrent: operands of DRAM rows are cut into blocks by the library; the form reads them once and is up to 13 % "
     "off there.",
@@ -194,7 +194,8 @@ def report_json() -> dict[str, Any]:
     found = results.rows()
     return {
         "rows": [{**asdict(row), "error": row.error} for row in found],
-        "summary": [asdict(s) for s in [*results.table_summaries(found), *results.blind_summaries(), *results.fit_summaries()]],
+        "summary": [asdict(s) for s in (*results.table_summaries(found), *results.blind_summaries(),
+                                        *results.fit_summaries())],
         "parameters": {f"{owner}.{name}": {key: asdict(p) for key, p in kernel.parameters.items()}
                        for (owner, name), kernel in parameters.kernels().items()},
         "warnings": {name: list(fitted.warnings) for name, fitted in results.fits().items()},

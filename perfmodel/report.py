@@ -57,8 +57,8 @@ def _decode_rows() -> list[Row]:
         side, d, s, f = (int(row[name]) for name in ("P", "dim_per_pe", "seq_per_pe", "ffn_per_pe"))
         layer = Model("layer", side * d, side * f, 1, 1, 1, side * d, 2)
         p = llm.decode("wse3", layer, context=side * s, grid=side, groups=int(row["K_tree_branches"]))
-        found += [Row("decode", f"one layer on {side}^2 cores, {what}", "wse3", float(row[column]), float(value), "cycle",
-                      False) for what, column, value in (
+        found += [Row("decode", f"one layer on {side}^2 cores, {what}", "wse3", float(row[column]), float(value),
+                      "cycle", False) for what, column, value in (
                           ("all", "mean_total_cycles", p.cycles),
                           ("communication", "communication_cycles", p.terms["communication"]))]
     return found

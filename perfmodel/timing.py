@@ -116,15 +116,17 @@ def _stepwise(c: Mapping[str, float], chip: Device, steps: Steps) -> forms.Terms
     with np.errstate(divide="ignore", invalid="ignore"):
         exposed = np.where(message > work, (message - work) / message, 0.0)
     return {"compute": float(work.sum()), "transfer": float(exposed @ words), "alpha": float(exposed @ hops),
-            "beta": float(exposed @ relays), "overhead": c["launch"] + c["startup"] * float(np.maximum(steps.messages, 1).sum())}
+            "beta": float(exposed @ relays),
+            "overhead": c["launch"] + c["startup"] * float(np.maximum(steps.messages, 1).sum())}
 
 
 def _vectors(c: Mapping[str, float], chip: Device, steps: Steps) -> forms.Terms:
     """A GEMV: a vector instruction per row of a tile, then the reduction."""
     _, _, k, n = steps.products.T
     words = np.maximum(steps.bytes // chip.word_bytes, steps.bytes > 0)
+    rows = (k * np.maximum(c["row"], cdiv(n, forms.BEAT) * c["beat"])).sum()
     return {
-        "compute": float((k * np.maximum(c["row"], cdiv(n, forms.BEAT) * c["beat"])).sum() + steps.macs.sum() * c["beat"]),
+        "compute": float(rows + steps.macs.sum() * c["beat"] / forms.BEAT),
         "transfer": float(np.maximum(words - 1, 0).sum() / PASSES * c["stream"]),
         "alpha": float(steps.hops.sum() * c["alpha"]), "beta": float(steps.stages.sum() * c["beta"]),
         "overhead": c["launch"],

@@ -17,7 +17,8 @@ from perfmodel.errors import DataError
 from plots.style import COLOURS
 
 DATA = Path(__file__).parents[1] / "bench" / "results" / "host.json"
-LOOKS = {"meshgemm": ("MeshGEMM", "blue", "o"), "summa": ("SUMMA", "orange", "s"), "cannon": ("Cannon", "vermilion", "^")}
+LOOKS = {"meshgemm": ("MeshGEMM", "blue", "o"), "summa": ("SUMMA", "orange", "s"),
+         "cannon": ("Cannon", "vermilion", "^")}  # fmt: skip
 
 
 def draw() -> Figure:

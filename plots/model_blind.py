@@ -1,4 +1,4 @@
-"""Silicon that the model has not seen: shift and decode on the WSE-3 from other kernels' constants, matmul on a card."""
+"""Silicon that the model has not seen: shift and decode on the WSE-3, matmul on a card of matrix engines."""
 
 from __future__ import annotations
 

@@ -102,7 +102,8 @@ def test_changes_are_stated():
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"alpha": -1}, "alpha = -1 cycle/hop is outside"), ({"alpha": 0}, "alpha"), ({"clock_hz": float("nan")}, "clock_hz"),
+    ({"alpha": -1}, "alpha = -1 cycle/hop is outside"), ({"alpha": 0}, "alpha"),
+    ({"clock_hz": float("nan")}, "clock_hz"),
     ({"macs_per_cycle": float("inf")}, "macs_per_cycle"), ({"rows": 2000}, "more than its 850000 cores"),
     ({"memory_per_core": 1000.5}, "not a whole number"), ({"alhpa": 2}, "did you mean 'alpha'"),
     ({"beta": "5"}, "beta = '5' is not a finite number"), ({"name": 3}, "name = 3 must be a string"),
@@ -145,8 +146,8 @@ def test_a_changed_file_of_a_packaged_device_keeps_its_constants(tmp_path):
 
 
 def test_set_on_the_command_line(capsys):
-    command = "predict decode --device wse2 --set alpha=2 --set beta=30 --model llama3-8b --grid 360 --context 4096 --json"
-    assert main(command.split()) == 0
+    command = "predict decode --device wse2 --set alpha=2 --set beta=30 --model llama3-8b --grid 360 --context 4096"
+    assert main([*command.split(), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     expected = pm.decode(WSE2.replace(alpha=2, beta=30), "llama3-8b", context=4096, grid=360)
     assert found["cycles"] == pytest.approx(float(expected.cycles))

@@ -84,7 +84,7 @@ def test_every_prediction_has_an_interval():
         low, high = p.interval
         assert 0 < low < p.cycles < high
         assert json.loads(json.dumps(p.as_dict()))["interval"]["low"] == pytest.approx(float(low))
-    wide, narrow = pm.decode("wse3", "llama3-8b", context=64, grid=360), pm.decode("wse2", "llama3-8b", context=64, grid=360)
+    wide, narrow = (pm.decode(chip, "llama3-8b", context=64, grid=360) for chip in ("wse3", "wse2"))
     assert wide.uncertainty > narrow.uncertainty
 
 

@@ -48,7 +48,8 @@ def test_a_fit_becomes_a_device(slow, tmp_path):
     path = slow.save(tmp_path / "mine.toml")
     chip = pm.device(path)
     assert (chip.name, chip.base) == ("mine", "wse3")
-    by_file, by_fit = pm.gemm(chip, 3200, 3200, 3200, grid=400), pm.gemm("wse3", 3200, 3200, 3200, grid=400, constants=slow)
+    by_file = pm.gemm(chip, 3200, 3200, 3200, grid=400)
+    by_fit = pm.gemm("wse3", 3200, 3200, 3200, grid=400, constants=slow)
     assert by_file.cycles == pytest.approx(float(by_fit.cycles))
     assert pm.gemv(chip, 800, 800, grid=400).cycles == pm.gemv("wse3", 800, 800, grid=400).cycles
     # a change of the loaded device scales its own constants too
@@ -65,7 +66,8 @@ def test_constants_may_be_fixed(capsys, tmp_path):
     fitted = pm.fit(GEMM, fix={"beat": 1.0})
     assert "beat" not in fitted.params and fitted.fixed["beat"] == 1.0
     target = tmp_path / "mine.toml"
-    assert main(["fit", "wse3_meshgemm", "--fix", "beat=1.0", "--fix", "launch=80", "--save", str(target), "--json"]) == 0
+    fixed = ["--fix", "beat=1.0", "--fix", "launch=80"]
+    assert main(["fit", "wse3_meshgemm", *fixed, "--save", str(target), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found["params"]) == {"startup", "k_loop", "remainder", "vector"} and found["written"] == str(target)
     assert pm.device(target).base == "wse3"
