@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from perfmodel import checks, counts_reduce, files, forms, parameters, systems
+from perfmodel.counts import cdiv
 from perfmodel.device import Device
 from perfmodel.errors import ModelError, unknown
 from perfmodel.measurements import SWEEPS, Measurements, measurements
@@ -193,11 +194,11 @@ class Fit:
             found["groups"] = counts_reduce.default_groups(columns["P"])
         if kind in ("gemm", "gemv", "prefill"):
             lengths = [columns[name] for name in ("M", "K", "N", "tokens", "dim", "ffn") if name in columns]
-            found["tile"] = np.concatenate([-(-length // columns["P"]) for length in lengths])
+            found["tile"] = np.concatenate([cdiv(length, columns["P"]) for length in lengths])
         if kind == "matmul":
             found |= {name: columns[name] for name in ("M", "K", "N")}
         if kind == "gemv":
-            found["words"] = -(-columns["N"] // columns["P"])
+            found["words"] = cdiv(columns["N"], columns["P"])
         return {name: (int(values.min()), int(values.max())) for name, values in found.items()}
 
     def on(self, chip: Device, calibrated: Kernel) -> Kernel:
@@ -237,6 +238,9 @@ class Fit:
         path = Path(path)
         if self.kernel is None:
             raise ModelError(f"{self.measurements.name}: its constants are of no kernel on a mesh; nothing to save")
+        if not self.measurements.chip.base:
+            raise ModelError(f"{self.measurements.chip.name} is not made from a packaged device: its file can have "
+                             f"a table [constants.{self.kernel}] only with base = ...")
         if path.suffix != ".toml":
             raise ModelError(f"{str(path)!r} must end in .toml, the form of a device file")
         chip = self.measurements.chip

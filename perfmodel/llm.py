@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from perfmodel import bounds, counts_reduce, forms, parameters, systems
-from perfmodel.capacity import layers_served, residency
+from perfmodel.capacity import residency
 from perfmodel.checks import size, sizes, together
 from perfmodel.counts import ELEMENT_BYTES, cdiv
 from perfmodel.device import Device
@@ -197,7 +197,6 @@ def _around(chip: Device, model: Model, prompt: int, new: int, grid: Any) -> dic
 
     * shift: in every layer the balanced cache passes one row of keys and values on.
     * head: final norm, logits and the largest of them; three all-reduces and the rows of the head's tile.
-    * hand_over: the activation goes on to the cores of the next layers, a region's side away.
     * replace: between the phases all weights, keys and values (of full width, as in the kernels) are placed anew, first
       along x, then along y; each time half of them cross the middle of the wafer.
     """
@@ -208,13 +207,10 @@ def _around(chip: Device, model: Model, prompt: int, new: int, grid: Any) -> dic
     tree = decode_constants["alpha"] * hops + decode_constants["beta"] * stages
     row = np.maximum(decode_constants["row"], cdiv(v, forms.BEAT) * decode_constants["beat"])
     one = forms.total(forms.shift(shift_constants, chip, 2, d, 1))
-    places = cdiv(model.layers, layers_served(chip, model, side))
-    hand = shift_constants["latency"] + chip.alpha * side + forms.words_cycles(chip, d)
     moved = ELEMENT_BYTES * model.layers * (4.0 * model.dim**2 + 3.0 * model.dim * model.ffn + 2.0 * model.dim * prompt)
     middle = chip.word_bytes * chip.link_words_per_cycle  # bytes per cycle over one of its links
     return {
         "shift": float(new * model.layers * one), "head": float(new * (3 * tree + d * row)),
-        "hand_over": float(new * (places - 1) * hand),
         "replace": moved / 2 / middle * (1 / chip.rows + 1 / chip.cols),
     }
 
@@ -240,7 +236,7 @@ def working_bytes(model: Model, phase: str, tokens: Any, grid: Any) -> Any:
     >>> int(working_bytes(pm.model("llama3-8b"), "decode", 4096, 420))  # d = 10, f = 35, s = 10
     3300
     """
-    d, f, s = (-(-np.asarray(length, float) // grid) for length in (model.dim, model.ffn, tokens))
+    d, f, s = (cdiv(np.asarray(length, float), grid) for length in (model.dim, model.ffn, tokens))
     extra = 4 * s * d + 2 * s * f + s * s if phase == "prefill" else 2 * s * d
     return ELEMENT_BYTES * (4 * d * d + 3 * d * f + extra)
 
@@ -289,7 +285,7 @@ def _layers(model: Model, layer: Callable[..., Any], *sizes: Any) -> dict[str, A
 def _notes(constants: Kernel, model: Model, tokens: Any, grid: Any, groups: Any = None) -> tuple[str, ...]:
     """Which sizes leave the range fitted; the widest and narrowest tiles of a width lie on the outermost grids."""
     ends = np.array([np.min(grid), np.max(grid)])
-    tile = (-(-tokens // grid), -(-model.dim // ends), -(-model.ffn // ends))
+    tile = (cdiv(tokens, grid), cdiv(model.dim, ends), cdiv(model.ffn, ends))
     tree = {} if groups is None else {"groups": groups}
     return range_notes(constants, grid=grid, tokens=tokens, dim=model.dim, ffn=model.ffn, tile=tile, **tree)
 

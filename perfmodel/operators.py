@@ -10,6 +10,7 @@ import numpy as np
 
 from perfmodel import bounds, counts, counts_reduce, forms, parameters
 from perfmodel.checks import choice, size, sizes, together
+from perfmodel.counts import cdiv
 from perfmodel.counts_reduce import REDUCES
 from perfmodel.device import Device, as_device
 from perfmodel.errors import DoesNotFit, ModelError, shown
@@ -67,7 +68,7 @@ def gemm(chip: Device | str, M: Any, K: Any, N: Any, *, grid: Any = None, algori
     _check_tiles(chip, lambda r, c: counts.gemm_bytes(algorithm, M, K, N, r, c), grid,
                  f"{algorithm} of {_shape(M, K, N)} on {_shape(rows, cols)} cores")
     kernel = parameters.on(chip, "gemm", constants)
-    tile = tuple(-(-v // p) for v, p in ((M, rows), (K, cols), (N, cols)))
+    tile = tuple(cdiv(v, p) for v, p in ((M, rows), (K, cols), (N, cols)))
     notes = range_notes(kernel, grid=(rows, cols), tile=tile) + _square_notes(kernel, rows, cols)
     broadcast = algorithm.partition("_")[0] in ("summa", "allgather") and not algorithm.endswith("_relay")
     if broadcast and (routes := int(np.max(rows) + np.max(cols))) > chip.colours:
@@ -198,7 +199,7 @@ def gemv(chip: Device | str, M: Any, N: Any, *, grid: Any, reduce: str = "ktree"
     _check_tiles(chip, lambda r, c: gemv_bytes(M, N, r, c), grid,
                  f"gemv of {_shape(M, N)} on {_shape(rows, cols)} cores")
     kernel = parameters.on(chip, "gemv", constants)
-    notes = _line_notes(kernel, reduce, groups, grid=(rows, cols), tile=(-(-M // rows), -(-N // cols)))
+    notes = _line_notes(kernel, reduce, groups, grid=(rows, cols), tile=(cdiv(M, rows), cdiv(N, cols)))
     notes += _square_notes(kernel, rows, cols)
     return _make(chip, kernel, lambda c: forms.gemv(c, chip, reduce, M, N, rows, cols, groups),
                  bounds.gemv(chip, M, N, rows, cols), notes,
@@ -212,7 +213,7 @@ def gemv_bytes(M: Any, N: Any, rows: Any, cols: Any) -> Any:
     20
     """
     M, N = np.asarray(M, float), np.asarray(N, float)
-    m, n = -(-M // rows), -(-N // cols)
+    m, n = cdiv(M, rows), cdiv(N, cols)
     return counts.ELEMENT_BYTES * (m + m * n + 2 * n)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from perfmodel import parameters
 from perfmodel.checks import choice
+from perfmodel.counts import cdiv
 from perfmodel.device import Device, Gpu, device
 from perfmodel.forms import ALLREDUCES, Terms, prefill_products
 from perfmodel.model import Model
@@ -84,7 +85,7 @@ def _nodes(count: Any) -> Any:
     >>> int(_nodes(8)), int(_nodes(16))
     (1, 2)
     """
-    return -(-np.asarray(count) // 8)
+    return cdiv(np.asarray(count), 8)
 
 
 def _phases(count: Any) -> Any:

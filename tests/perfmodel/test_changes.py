@@ -65,6 +65,14 @@ def test_a_slower_part_never_makes_anything_faster(field, factor):
             assert after.seconds >= before.seconds * (1 - 1e-12), (chip.name, name)
 
 
+@pytest.mark.parametrize("field", ["rows", "cols", "cores"])
+def test_a_smaller_device_makes_nothing_faster(field):
+    for chip in (WSE2, WSE3):
+        changed = chip.replace(**{field: int(0.985 * getattr(chip, field))})
+        for name, predict in WAFER.items():
+            assert predict(changed).seconds >= predict(chip).seconds, (chip.name, name)
+
+
 @pytest.mark.parametrize("field", sorted(NO_TIME - {"rows", "cols", "cores"}))
 def test_power_and_memory_change_no_time(field):
     for chip, cases in ((WSE2, WAFER), (WSE3, WAFER), (N150, CARD)):

@@ -108,9 +108,9 @@ def test_one_budget_serves_both_published_capacities(model, grid, shift, concat)
 
 
 def test_a_request_has_more_than_its_layers():
-    """KV shift, head, hand-over and re-placement: some percent of a request, none of them fitted."""
+    """KV shift, head and re-placement: some percent of a request, none of them fitted."""
     p = pm.generate(WSE2, LLAMA, prompt=2048, new=128, prefill_grid=660, decode_grid=360)
-    assert set(p.parts["around"]) == {"shift", "head", "hand_over", "replace"}
+    assert set(p.parts["around"]) == {"shift", "head", "replace"}
     assert sum(p.parts["around"].values()) == pytest.approx(float(p.terms["around"]))
     assert 0.01 < p.terms["around"] / p.cycles < 0.05
     # 32 layers, keys and values of 12 elements: 12 words, twice 1 cycle, a start-up, one-way latency of 41 cycles
