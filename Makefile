@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 
-.PHONY: demo test fuzz mutants bench readme figures docs oldest lint clean
+.PHONY: demo test fuzz mutants bench host-scaling readme figures docs oldest lint clean
 
 demo: $(VENV)/installed
 	$(PY) -m meshkernels demo
@@ -25,6 +25,13 @@ mutants: $(VENV)/installed-test
 
 bench: $(VENV)/installed-test
 	$(PY) -m bench
+
+# this machine's cost of a multiply-add, a byte, a local product, a step: measured, fitted, drawn
+HOST := bench/results/host.json
+host-scaling: $(VENV)/installed-test
+	$(PY) -m pytest bench/bench_host.py -p no:cacheprovider --benchmark-json=$(HOST) --benchmark-columns=median,iqr
+	$(PY) -m perfmodel fit $(HOST)
+	$(PY) -m plots host_scaling
 
 # renew the README's generated tables
 readme: $(VENV)/installed

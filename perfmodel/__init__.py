@@ -4,17 +4,20 @@ from perfmodel.capacity import Capacity, capacity
 from perfmodel.device import Device, Gpu, Host, Quantity, device, devices
 from perfmodel.energy import energy, energy_ratio
 from perfmodel.errors import DataError, DoesNotFit, ModelError, UnknownName
+from perfmodel.explore import Elasticity, Need, Sweep, need, sensitivity, sweep
 from perfmodel.fitting import Fit, fit
 from perfmodel.llm import decode, generate, prefill
 from perfmodel.measurements import Measurements, measurements
 from perfmodel.model import Model, model, models
-from perfmodel.operators import allreduce, gemm, gemv, reduce
+from perfmodel.operators import allreduce, gemm, gemv, matmul, reduce, shift
 from perfmodel.prediction import Prediction
+from perfmodel.timing import time
 from perfmodel.tune import Choice, best_gemv, best_grid, best_groups
 
 __all__ = [
-    "Capacity", "Choice", "DataError", "Device", "DoesNotFit", "Fit", "Gpu", "Host", "Measurements", "Model",
-    "ModelError", "Prediction", "Quantity", "UnknownName", "allreduce", "best_gemv", "best_grid", "best_groups",
-    "capacity", "decode", "device", "devices", "energy", "energy_ratio", "fit", "gemm", "gemv", "generate",
-    "measurements", "model", "models", "prefill", "reduce",
+    "Capacity", "Choice", "DataError", "Device", "DoesNotFit", "Elasticity", "Fit", "Gpu", "Host", "Measurements",
+    "Model", "ModelError", "Need", "Prediction", "Quantity", "Sweep", "UnknownName", "allreduce", "best_gemv",
+    "best_grid", "best_groups", "capacity", "decode", "device", "devices", "energy", "energy_ratio", "fit", "gemm",
+    "gemv", "generate", "matmul", "measurements", "model", "models", "need", "prefill", "reduce", "sensitivity",
+    "shift", "sweep", "time",
 ]

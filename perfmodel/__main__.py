@@ -17,6 +17,7 @@ from perfmodel.counts_reduce import REDUCES
 from perfmodel.device import device, devices
 from perfmodel.errors import ModelError
 from perfmodel.fitting import fit
+from perfmodel.forms import PASSES
 from perfmodel.measurements import measurements, names
 from perfmodel.model import model, models
 
@@ -47,6 +48,9 @@ def parser() -> argparse.ArgumentParser:
     adjust = commands.add_parser("fit", help="fit the constants to a sweep (CSV) or this machine's benchmarks (JSON)")
     adjust.add_argument("file", help=f"a .csv or .json file, or one of: {', '.join(names())}")
     adjust.add_argument("--device", help="device of a CSV sweep")
+    adjust.add_argument("--fix", type=assignment, action="append", default=[], metavar="NAME=VALUE",
+                        help="hold a constant at a value")
+    adjust.add_argument("--save", type=Path, metavar="FILE.toml", help="write the device with these constants")
     adjust.add_argument("--device-out", type=Path, help="of benchmarks: write the fitted machine as a device file")
     adjust.add_argument("--json", action="store_true", help="one JSON object")
     commands.add_parser("calibrate", help="fit every kernel to the packaged measurements again, write the constants")
@@ -56,6 +60,19 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def assignment(text: str) -> tuple[str, float]:
+    """``alpha=2`` as a name and a number.
+
+    >>> assignment("alpha=2")
+    ('alpha', 2.0)
+    """
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER, as alpha=2") from None
+
+
 def _predict(command: argparse.ArgumentParser) -> None:
     """The sub-commands of ``predict``."""
     kinds = command.add_subparsers(dest="what", required=True)
@@ -63,6 +80,8 @@ def _predict(command: argparse.ArgumentParser) -> None:
     def add(name: str, what: str, **options: Any) -> None:
         kind = kinds.add_parser(name, help=what)
         kind.add_argument("--device", default="wse2", help=f"one of {', '.join(devices())}, or a TOML file")
+        kind.add_argument("--set", type=assignment, action="append", default=[], metavar="NAME=VALUE", dest="changes",
+                          help="change a quantity of the device; its calibration is kept")
         kind.add_argument("--json", action="store_true", help="one JSON object")
         for option, settings in options.items():
             kind.add_argument(f"--{option.replace('_', '-')}", **settings)
@@ -72,13 +91,19 @@ def _predict(command: argparse.ArgumentParser) -> None:
         "model": {"required": True, "help": f"one of {', '.join(models())}, or a JSON file of dimensions"},
         "system": {"default": "waferllm", "help": f"one of {', '.join(systems.SYSTEMS)}"},
     }
-    add("gemm", "C = A B", algorithm={"default": "meshgemm", "help": f"one of {', '.join(GEMMS)}"},
-        grid={"type": side, "required": True, "help": "cores a side, or ROWSxCOLS"},
-        shape={"type": int, "nargs": 3, "required": True, "metavar": ("M", "K", "N")})
+    add("gemm", "C = A B", algorithm={"help": f"one of {', '.join(GEMMS)}, matmul; default: as measured on the device"},
+        grid={"type": side, "help": "cores a side, or ROWSxCOLS; default: the whole device"},
+        shape={"type": int, "nargs": 3, "required": True, "metavar": ("M", "K", "N")},
+        dtype={"choices": ("bf16", "fp16"), "help": "16 bits each; the time is the same"},
+        fidelity={"default": "HiFi2", "choices": tuple(PASSES), "help": "of a matrix engine"},
+        storage={"default": "L1", "choices": ("L1", "DRAM"), "help": "where operands of a matrix engine lie"})
     add("gemv", "y = x W", reduce={"default": "ktree", "help": f"one of {', '.join(REDUCES)}"},
         groups={"type": int, "help": "groups of the two-phase tree"},
         grid={"type": side, "required": True, "help": "cores a side, or ROWSxCOLS"},
         shape={"type": int, "nargs": 2, "required": True, "metavar": ("M", "N")})
+    add("shift", "tiles handed on along rows", grid={"type": side, "required": True, "help": "cores a side"},
+        steps={**whole, "help": "hops that each tile is handed on by"},
+        tile={"type": int, "nargs": 2, "required": True, "metavar": ("H", "W"), "help": "fp16 elements on a core"})
     add("prefill", "a prompt", **llm_options, grid={"type": int}, tokens=whole)
     add("decode", "one token", **llm_options, grid={"type": int}, groups={"type": int}, context=whole)
     add("generate", "a whole request", **llm_options, prefill_grid={"type": int}, decode_grid={"type": int},
@@ -91,9 +116,14 @@ def _predict(command: argparse.ArgumentParser) -> None:
 
 def predict(options: argparse.Namespace) -> dict[str, Any]:
     """The prediction that the options ask for, as plain numbers."""
-    chip = device(options.device)
+    chip: Any = device(options.device)
+    if options.changes:
+        chip = chip.replace(**dict(options.changes))
     if options.what == "gemm":
-        return operators.gemm(chip, *options.shape, grid=options.grid, algorithm=options.algorithm).as_dict()
+        return operators.gemm(chip, *options.shape, grid=options.grid, algorithm=options.algorithm,
+                              fidelity=options.fidelity, storage=options.storage).as_dict()
+    if options.what == "shift":
+        return operators.shift(chip, tuple(options.tile), steps=options.steps, grid=options.grid).as_dict()
     if options.what == "gemv":
         return operators.gemv(chip, *options.shape, grid=options.grid, reduce=options.reduce,
                               groups=options.groups).as_dict()
@@ -105,7 +135,8 @@ def predict(options: argparse.Namespace) -> dict[str, Any]:
         return {"grid": choice.value, "cycles": choice.cycles, "seconds": choice.cycles / chip.clock_hz,
                 "notes": list(choice.notes)}
     if not systems.gpus(systems.check(options.system)):
-        needed = ("prefill_grid", "decode_grid") if options.what == "generate" else ("grid",)
+        needed = ("grid",) if options.what != "generate" else (
+            ("prefill_grid", "decode_grid") if options.system == "waferllm" else ("prefill_grid",))
         if missing := [name for name in needed if getattr(options, name) is None]:
             raise ModelError(f"{options.system} needs --{missing[0].replace('_', '-')}, the cores a side")
     if options.what == "prefill":
@@ -120,7 +151,7 @@ def predict(options: argparse.Namespace) -> dict[str, Any]:
 def fitted(options: argparse.Namespace) -> dict[str, Any]:
     """A fit of a file: constants, uncertainties, correlations, errors in and out of sample."""
     data = measurements(options.file, options.device)
-    result = fit(data)
+    result = fit(data, fix=dict(options.fix))
     found: dict[str, Any] = {
         "measurements": data.name, "kind": data.kind, "rows": len(data), "params": result.params,
         "stderr": result.stderr, "fixed": result.fixed, "correlation": result.correlation.round(3).tolist(),
@@ -135,6 +166,8 @@ def fitted(options: argparse.Namespace) -> dict[str, Any]:
                 found["warnings"].append(f"leave one {by} out: {error}")
             else:
                 found[f"leave_one_{by}_out"] = {"mean_error": cv.mean, "worst_error": cv.worst}
+    if options.save is not None:
+        found["written"] = str(result.save(options.save))
     if options.device_out is not None:
         if data.kind != "host":
             raise ModelError(f"--device-out is for benchmarks of this machine; {data.name} is a {data.kind} sweep")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel.counts import ELEMENT_BYTES
+from perfmodel.counts import ELEMENT_BYTES, cdiv
 from perfmodel.device import Device
 
 Bounds = dict[str, Any]
@@ -47,7 +47,7 @@ def gemv(chip: Device, M: Any, N: Any, rows: Any, cols: Any) -> Bounds:
     volume = np.asarray(M, float) * N
     return {
         "compute": volume / (rows * cols * chip.macs_per_cycle),
-        **allreduce(chip, -(-np.asarray(N) // cols), rows),
+        **allreduce(chip, cdiv(np.asarray(N), cols), rows),
     }
 
 

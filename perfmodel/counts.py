@@ -11,8 +11,10 @@ nothing is executed. Conventions (``word`` = one matrix element):
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,11 +47,11 @@ class Counts:
     macs_per_core: int = 0
 
 
-def cdiv(a: int, b: int) -> int:
-    """ceil(a / b).
+def cdiv(a: Any, b: Any) -> Any:
+    """ceil(a / b), elementwise.
 
-    >>> cdiv(7, 3)
-    3
+    >>> cdiv(7, 3), cdiv(np.array([6, 7]), 3).tolist()
+    (3, [2, 3])
     """
     return -(-a // b)
 
@@ -143,6 +145,131 @@ def tiles(M: int, K: int, N: int, rows: int, cols: int) -> tuple[int, int, int, 
     return cdiv(M, rows), cdiv(K, L), cdiv(N, cols), L, L // rows, L // cols
 
 
+class Path(NamedTuple):
+    """The critical path of a GEMM; every field broadcasts.
+
+    Attributes:
+        rounds: steps that no product overlaps: alignments, a first broadcast, a gathering.
+        round_hops, round_stages: of their longest messages, added up.
+        steps: main steps, each a local product and the messages beside it.
+        hops, stages: of one main step, in the mean over all.
+        turns: how many main steps send (a last shift is not needed).
+    """
+
+    rounds: Any
+    round_hops: Any
+    round_stages: Any
+    steps: Any
+    hops: Any
+    stages: Any
+    turns: Any
+
+
+def path(algorithm: str, rows: Any, cols: Any) -> Path:
+    """The critical path of a GEMM algorithm on rows x cols cores, for arrays of grids.
+
+    Args:
+        algorithm: one of `GEMMS` but ``gemm_t``.
+        rows, cols: cores of a column and of a row.
+
+    Returns:
+        Steps, hops and stages; `gemm` has the same.
+
+    >>> [int(v) for v in path("meshgemm", 720, 720)], [int(v) for v in path("cannon", 4, 6)]
+    ([360, 720, 0, 720, 2, 0, 719], [3, 15, 0, 12, 5, 0, 11])
+    """
+    rows, cols = np.broadcast_arrays(np.asarray(rows), np.asarray(cols))
+    square = np.array_equal(rows, cols)
+    steps, longest = (rows, rows) if square else (np.lcm(rows, cols), np.maximum(rows, cols))
+    base, _, relay = algorithm.partition("_")
+    if base in RINGS:
+        most = 2 if base == "meshgemm" else LONGEST_HOP
+        hops = np.minimum(longest - 1, most)
+        if square:
+            rounds = rows // 2
+            return Path(rounds, rounds * hops, 0, steps, hops, 0, steps - 1)
+        along_x, along_y = _rounds(rows, cols), _rounds(cols, rows)
+        both = np.minimum(along_x, along_y)
+        rest = (along_x - both) * np.minimum(cols - 1, most) + (along_y - both) * np.minimum(rows - 1, most)
+        return Path(np.maximum(along_x, along_y), both * hops + rest, 0, steps, hops, 0, steps - 1)
+    if base == "allgather":
+        return Path(1, longest - 1, longest - 1 if relay else 0, steps, 0, 0, 0)
+    if square:  # the farthest core of a broadcast from root r is max(r, P-1-r) away: (3P-2)/4 in the mean over r
+        reach = (3 * rows - 2 - rows % 2 / rows) / 4
+    else:
+        grids, back = np.unique(np.stack([rows.ravel(), cols.ravel()]), axis=1, return_inverse=True)
+        reach = np.array([_summa_reach(int(r), int(c)) for r, c in grids.T])[back].reshape(rows.shape)
+    stages = reach if relay else 0
+    return Path(1, reach, stages, steps, reach, stages, steps - 1)
+
+
+#: no line of cores is as long
+LONGEST_HOP = 1 << 40
+
+
+def _rounds(rows: Any, cols: Any) -> Any:
+    """Rounds that align the rows of A: row i turns by t = floor(i cols / rows), the shorter way round.
+
+    t grows with i, and min(t, cols - t) is largest where t passes cols / 2: at i = rows / 2 or just behind.
+    """
+    turns = [i * cols // rows for i in (rows // 2, rows // 2 + 1)]
+    return np.maximum(*(np.minimum(t, cols - t) for t in turns))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _summa_reach(rows: int, cols: int) -> float:
+    """Mean over the lcm(rows, cols) broadcasts of the way to the farthest core, on a rectangular grid."""
+    return summa_hops(rows, cols) / math.lcm(rows, cols)
+
+
+def gemm_bytes(algorithm: str, M: Any, K: Any, N: Any, rows: Any, cols: Any) -> Any:
+    """Bytes of buffers per core of a GEMM, for arrays of grids; in float64, which has no limit.
+
+    >>> int(gemm_bytes("meshgemm", 8, 8, 8, 4, 4))
+    40
+    """
+    M, K, N = (np.asarray(size, float) for size in (M, K, N))
+    steps = np.lcm(rows, cols)
+    m, k, n = cdiv(M, rows), cdiv(K, steps), cdiv(N, cols)
+    a, b, c = m * k * (steps // cols), k * n * (steps // rows), m * n
+    if algorithm.startswith("summa"):
+        elements = a + b + 2 * (m * k + k * n) + c
+    elif algorithm.startswith("allgather"):
+        elements = a + b + m * k * steps + k * n * steps + c
+    elif algorithm == "gemm_t":
+        p, q, block, e = steps // rows, steps // cols, cdiv(N, steps), cdiv(K, cols)
+        elements = m * e + 2 * p * block * e + (2 * p + q) * m * block
+    else:
+        elements = 2 * a + 2 * b + c
+    return ELEMENT_BYTES * elements
+
+
+#: side of the tiles that a matrix engine multiplies
+MATRIX_TILE = 32
+
+
+def matmul_tiles(M: Any, K: Any, N: Any, rows: Any, cols: Any) -> tuple[Any, Any]:
+    """Tile products of a core, and tiles of A and B that it receives, in a matmul with multicast.
+
+    Every core owns a block of C; the blocks of A it needs come along its row, those of B along its column.
+
+    >>> [int(n) for n in matmul_tiles(512, 1024, 2048, 8, 8)]  # blocks of 2 x 8 tiles, 32 tiles deep
+    [512, 320]
+    """
+    high, deep, wide = cdiv(cdiv(M, MATRIX_TILE), rows), cdiv(K, MATRIX_TILE), cdiv(cdiv(N, MATRIX_TILE), cols)
+    return high * deep * wide, (high + wide) * deep
+
+
+def matmul_bytes(M: Any, K: Any, N: Any, rows: Any, cols: Any) -> Any:
+    """Bytes per core of A, B and C cut evenly over the cores; in float64.
+
+    >>> int(matmul_bytes(64, 64, 64, 2, 2))
+    6144
+    """
+    M, K, N = (np.asarray(size, float) for size in (M, K, N))
+    return ELEMENT_BYTES * (M * K + K * N + M * N) / (np.asarray(rows, float) * cols)
+
+
 def gemm(algorithm: str, M: int, K: int, N: int, rows: int, cols: int | None = None, *,
          element_bytes: int = ELEMENT_BYTES) -> Counts:
     """Counts of C[M,N] = A[M,K] B[K,N] on rows x cols cores.
@@ -161,25 +288,20 @@ def gemm(algorithm: str, M: int, K: int, N: int, rows: int, cols: int | None = N
         return _gemm_t(M, K, N, rows, cols, element_bytes)
     base, _, form = algorithm.partition("_")
     if base in RINGS:
-        return _compute_shift(M, K, N, rows, cols, RINGS[base], element_bytes)
+        return _compute_shift(algorithm, M, K, N, rows, cols, element_bytes)
     broadcast = _summa if base == "summa" else _allgather
     return broadcast(M, K, N, rows, cols, form == "relay", element_bytes)
 
 
-def _compute_shift(M: int, K: int, N: int, rows: int, cols: int, ring: str, element_bytes: int) -> Counts:
+def _compute_shift(algorithm: str, M: int, K: int, N: int, rows: int, cols: int, element_bytes: int) -> Counts:
     """Cannon's algorithm on a ring per axis: align, then L computations with a shift between them."""
     mt, kb, nt, L, p, q = tiles(M, K, N, rows, cols)
     a_tile, b_tile = mt * q * kb, p * kb * nt
-    order = interleaved if ring == "interleaved" else natural
-    lines = [
-        _Axis(cols, order(rows), p, q, a_tile, shift_hops(cols, ring)),
-        _Axis(rows, order(cols), q, p, b_tile, shift_hops(rows, ring)),
-    ]
-    rounds = max(line.rounds for line in lines)
-    hops = sum(max(line.hops for line in lines if line.rounds > r) for r in range(rounds))
-    hops += (L - 1) * max(line.hops for line in lines)
+    order = interleaved if RINGS[algorithm] == "interleaved" else natural
+    lines = [_Axis(cols, order(rows), p, q, a_tile), _Axis(rows, order(cols), q, p, b_tile)]
+    way = path(algorithm, rows, cols)
     return Counts(
-        steps=rounds + L, hops=hops, stages=0,
+        steps=int(way.rounds) + L, hops=int(way.round_hops + way.turns * way.hops), stages=0,
         words=sum(line.messages * line.tile for line in lines),
         word_hops=sum(line.message_hops * line.tile for line in lines),
         colours=_ring_colours(lines[0], lines[1]),
@@ -194,15 +316,14 @@ class _Axis:
     Each line has ``n`` cores; ``mine`` blocks lie between two neighbouring lines and ``other`` blocks in a tile.
     """
 
-    def __init__(self, n: int, order: np.ndarray, mine: int, other: int, tile: int, hops: int) -> None:
-        self.n, self.tile, self.hops = n, tile, hops
+    def __init__(self, n: int, order: np.ndarray, mine: int, other: int, tile: int) -> None:
+        self.n, self.tile = n, tile
         turn = (order * mine // other) % n
         self.align = np.minimum(turn, n - turn)
         # the shorter way round; backwards, against the main loop, if both are as long
         self.reverse = (turn > 0) & (turn <= n - turn)
         # transitions t = 0..L-2 with t = order * mine (mod other): n in a full turn, less the one left out
         self.shifts = n - ((order * mine + 1) % other == 0)
-        self.rounds = int(self.align.max())
 
     @property
     def messages(self) -> int:

@@ -2,14 +2,70 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import math
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from perfmodel import checks
 from perfmodel.counts import ELEMENT_BYTES, Counts, cdiv, check_sides, check_sizes, ring_flows, shift_hops, touching
 from perfmodel.errors import ModelError
 
 REDUCES = ["ktree", "chain", "pipeline", "ring"]
+
+
+def path(algorithm: str, cores: Any, groups: Any) -> tuple[Any, Any, Any]:
+    """(hops H, stages S, root R) of each all-reduce of a line of cores, for arrays; two levels of a tree at most.
+
+    R is the core at which the sum is complete. `allreduce` has the same hops and stages.
+
+    >>> [int(v) for v in path("ktree", 720, 24)]
+    [750, 27, 375]
+    """
+    cores = np.asarray(cores)
+    if algorithm == "ktree":
+        return _two_levels(cores, groups)
+    if algorithm == "chain":
+        return _two_levels(cores, 1)
+    if algorithm == "pipeline":
+        return 2 * (cores - 1), cores - 1, cores - 1
+    return 2 * (cores - 1) * np.minimum(cores - 1, 2), cores - 1, cores - 1  # ring
+
+
+def _two_levels(cores: Any, groups: Any) -> tuple[Any, Any, Any]:
+    """(H, S, R) of the two-phase tree; groups differ by one member at most."""
+    groups = np.asarray(groups)
+    size, extra = cores // groups, cores % groups
+
+    def member(i: Any) -> Any:
+        """Root of group i: the middle of its size + (i < extra) members."""
+        return i * size + np.minimum(i, extra) + (size + (i < extra)) // 2
+
+    half = (size + (extra > 0)) // 2
+    root = member(groups // 2)
+    second = np.maximum(root - member(0 * groups), member(groups - 1) - root)
+    return half + second + np.maximum(root, cores - 1 - root), half + groups // 2, root
+
+
+def default_groups(cores: Any) -> Any:
+    """Groups of the two-phase tree in the published launch files: the largest divisor of P up to sqrt(P).
+
+    >>> default_groups([240, 360, 420, 660, 720]).tolist()
+    [15, 18, 20, 22, 24]
+    """
+    return _divisors(int(np.max(cores)))[np.asarray(cores)]
+
+
+@functools.lru_cache(maxsize=8)
+def _divisors(largest: int) -> np.ndarray:
+    """Of every P up to ``largest`` the largest divisor that is at most sqrt(P)."""
+    found = np.ones(largest + 1, np.int64)
+    for divisor in range(2, math.isqrt(largest) + 1):
+        found[divisor * divisor :: divisor] = divisor
+    return found
 
 
 def allreduce(algorithm: str, cores: int, words: int, *, groups: int | Sequence[int] | None = None,

@@ -10,16 +10,24 @@ A file holds ``name``, ``title``, ``kind`` and one table per quantity::
 ``estimated = true`` marks a value without a published source; ``clock_hz`` belongs to a value that was
 measured in cycles and is therefore tied to a clock. Three kinds exist: ``mesh`` (:class:`Device`), ``gpu``
 (:class:`Gpu`) and ``host`` (:class:`Host`, an ordinary machine).
+
+A changed device keeps the calibration of the one it was made from::
+
+    base = "wse2"          # every quantity that is not named below
+    alpha = 2              # in the unit of the base; or a whole table
+    [constants.gemm]       # optional: constants fitted to measurements of one's own
+    startup = 80.0
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, overload
+from typing import Any, Literal, NamedTuple, Self, overload
 
 from perfmodel import checks, files
 from perfmodel.errors import DataError, shown, unknown
@@ -40,18 +48,57 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Described:
-    """What every device has: a name, nominal power, peak rate, and the provenance of all of its numbers."""
+    """What every device has: a name, nominal power, peak rate, and the provenance of all of its numbers.
+
+    ``base`` names the packaged device whose measurements calibrate it ("" if there is none).
+    """
 
     name: str
     title: str
     power_w: float
     peak_flops: float
     quantities: MappingProxyType[str, Quantity] = dataclasses.field(repr=False, compare=False)
+    base: str = dataclasses.field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
+        checks.text("name", self.name)
+        found = dict(self.quantities)
         for field, rule in RULES.items():
-            if hasattr(self, field):
-                _check(f"{self.name}: {field}", getattr(self, field), field, rule)
+            if not hasattr(self, field):
+                continue
+            value = getattr(self, field)
+            _check(f"{self.name}: {field}", value, field, rule)
+            value = int(value) if field in _INTEGERS else float(value)
+            object.__setattr__(self, field, value)
+            if field in found and found[field].value != value:
+                was = found[field]
+                found[field] = Quantity(value, was.unit, f"changed; {self.base or self.name} has {was.value:g}")
+        object.__setattr__(self, "quantities", MappingProxyType(found))
+
+    def replace(self, **changes: Any) -> Self:
+        """The same device with some quantities changed; what was measured on it stays its calibration.
+
+        A changed field scales, by the same ratio, every constant that stands for it (`perfmodel.parameters.COSTS`);
+        all others keep their values.
+
+        Args:
+            **changes: field -> new value, in the field's unit; also ``name``, ``title``.
+
+        Returns:
+            A new device.
+
+        Raises:
+            UnknownName: no such field.
+            DataError: a value outside its admissible range.
+
+        >>> wse2 = device("wse2")
+        >>> wse2.replace(alpha=2, memory_per_core=96 * 1024).quantity("alpha").source
+        'changed; wse2 has 1'
+        """
+        known = [field.name for field in dataclasses.fields(self) if field.name in RULES] + ["name", "title"]
+        for field in changes:
+            checks.choice(f"quantity of {self.name}", field, known)
+        return dataclasses.replace(self, **changes)
 
     def quantity(self, field: str) -> Quantity:
         """Value, unit and source of one field.
@@ -82,6 +129,8 @@ class Device(Described):
         macs_per_cycle: fp16 multiply-accumulates per core and cycle at peak.
         memory_bytes_per_cycle: bytes a core can read from its memory per cycle.
         die_rows: rows of cores between two die boundaries.
+        dram_bandwidth: bytes/s of memory beside the chip, 0 if there is none.
+        constants: constants of kernels that a device file of one's own gives (`Calibrated`).
     """
 
     cores: int
@@ -98,6 +147,34 @@ class Device(Described):
     macs_per_cycle: float
     memory_bytes_per_cycle: float
     die_rows: float
+    dram_bandwidth: float = dataclasses.field(default=0.0, kw_only=True)
+    constants: tuple[Calibrated, ...] = dataclasses.field(default=(), kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rows * self.cols > self.cores:
+            raise DataError(f"{self.name}: rows x cols = {self.rows} x {self.cols} are more than its {self.cores} "
+                            f"cores")
+
+    @property
+    def vector_rate(self) -> float:
+        """fp16 multiply-accumulates per cycle that both the SIMD unit and the memory sustain.
+
+        Two fp16 operands (4 bytes) are read for each; the sum is written through a port of its own.
+
+        >>> device("wse2").vector_rate, device("wse3").vector_rate
+        (4.0, 4.0)
+        """
+        return min(self.macs_per_cycle, self.memory_bytes_per_cycle / 4)
+
+
+class Calibrated(NamedTuple):
+    """One constant of a device file: its kernel, name, value, and the device as it was when the value held."""
+
+    kernel: str
+    name: str
+    value: float
+    reference: Device
 
 
 @dataclass(frozen=True)
@@ -155,6 +232,7 @@ RULES: dict[str, tuple[str, float, float]] = {
     "macs_per_cycle": ("mac/cycle", 0.01, 1e6),
     "memory_bytes_per_cycle": ("byte/cycle", 0.01, 1e6),
     "die_rows": ("core", 1, 1e5),
+    "dram_bandwidth": ("byte/s", 0, 1e15),
     "memory_bytes": ("byte", 1e6, 1e14),
     "memory_bandwidth": ("byte/s", 1e6, 1e15),
     "gpus_per_node": ("gpu", 1, 1024),
@@ -164,11 +242,16 @@ RULES: dict[str, tuple[str, float, float]] = {
     "network_latency": ("second", 1e-9, 1.0),
     "overhead": ("second", 0, 10.0),
 }
+#: quantities that a file may leave out
+_OPTIONAL = {"dram_bandwidth"}
 _INTEGERS = {"cores", "rows", "cols", "memory_per_core", "colours", "word_bytes", "gpus_per_node"}
 
 
 def devices() -> list[str]:
     """Names of the devices that come with the package.
+
+    Returns:
+        Names, sorted.
 
     >>> "wse3" in devices()
     True
@@ -190,6 +273,9 @@ def device(name: str | Path) -> Device | Gpu | Host:
     Args:
         name: one of :func:`devices`, or the path of a ``.toml`` file.
 
+    Returns:
+        The device, with the provenance of all of its numbers.
+
     Raises:
         UnknownName: no such device; the message lists the known ones and the nearest.
         DataError: a quantity is missing, has the wrong unit, or is out of range.
@@ -206,6 +292,15 @@ def device(name: str | Path) -> Device | Gpu | Host:
     return _packaged(str(name))
 
 
+def as_device(chip: Any) -> Any:
+    """A device: the one given, or the one of a name or file.
+
+    >>> as_device("wse3").name
+    'wse3'
+    """
+    return device(chip) if isinstance(chip, str | Path) else chip
+
+
 @functools.cache
 def _packaged(name: str) -> Device | Gpu | Host:
     path = FOLDER / f"{name}.toml"
@@ -214,21 +309,60 @@ def _packaged(name: str) -> Device | Gpu | Host:
 
 def _build(path: Path, tables: dict[str, Any]) -> Device | Gpu | Host:
     """The device that the tables describe; refuses missing, unknown and implausible quantities."""
+    if "base" in tables:
+        return _changed(path, tables)
     kind = checks.choice(f"kind in {path.name}", tables.get("kind"), _KINDS)
     cls = _KINDS[kind]
-    fields = {field.name for field in dataclasses.fields(cls)} - {"name", "title", "quantities"}
+    fields = {field.name for field in dataclasses.fields(cls)} & set(RULES)
     given = set(tables) - {"name", "title", "kind"}
+    fields -= _OPTIONAL - given
     if missing := sorted(fields - given):
         raise DataError(f"{path.name}: a {kind} device needs {', '.join(missing)}")
     if extra := sorted(given - fields):
-        raise unknown(f"quantity in {path.name}", extra[0], fields)
+        raise unknown(f"quantity in {path.name}", extra[0], fields | _OPTIONAL)
     quantities = {field: _quantity(path, field, tables[field]) for field in sorted(fields)}
     values = {f: int(q.value) if f in _INTEGERS else float(q.value) for f, q in quantities.items()}
     name, title = (checks.text(f"{path.name}: {key}", tables.get(key, path.stem)) for key in ("name", "title"))
-    built = cls(name=name, title=title, quantities=MappingProxyType(quantities), **values)  # type: ignore[arg-type]
-    if isinstance(built, Device) and built.rows * built.cols > built.cores:
-        raise DataError(f"{path.name}: rows x cols = {built.rows} x {built.cols} are more than its {built.cores} cores")
-    return built
+    base = name if name in devices() else ""
+    return cls(name=name, title=title, quantities=MappingProxyType(quantities), base=base,
+               **values)  # type: ignore[arg-type]
+
+
+def _changed(path: Path, tables: dict[str, Any]) -> Device | Gpu | Host:
+    """A packaged device with the overrides, and the fitted constants, of a file."""
+    base: Described = device(checks.text(f"{path.name}: base", tables["base"]))
+    fields = [field.name for field in dataclasses.fields(base) if field.name in RULES]
+    given = {key: value for key, value in tables.items() if key not in ("base", "name", "title", "kind", "constants")}
+    if extra := sorted(set(given) - set(fields)):
+        raise unknown(f"quantity in {path.name}", extra[0], fields)
+    quantities = dict(base.quantities)
+    for field, table in given.items():
+        if not isinstance(table, dict):
+            table = {"value": table}
+        source = f"{path.name}; {base.name} has {getattr(base, field):g}"
+        quantities[field] = _quantity(path, field, {"unit": RULES[field][0], "source": source, **table})
+    name, title = (checks.text(f"{path.name}: {key}", tables.get(key, default))
+                   for key, default in (("name", path.stem), ("title", f"{base.title}, changed")))
+    values = {field: quantities[field].value for field in given}
+    built = dataclasses.replace(base, name=name, title=title, quantities=MappingProxyType(quantities),
+                                **values)  # type: ignore[arg-type]
+    constants = checks.table(f"{path.name}: constants", tables.get("constants", {}))
+    if not constants:
+        return built  # type: ignore[return-value]
+    if not isinstance(built, Device):
+        raise DataError(f"{path.name}: constants belong to a mesh device, not to {base.name}")
+    return dataclasses.replace(built, constants=tuple(_constants(path, constants, built)))
+
+
+def _constants(path: Path, tables: dict[str, Any], built: Device) -> Iterator[Calibrated]:
+    """The constants of a device file, checked: kernel and name must be known, values positive."""
+    from perfmodel.parameters import KERNELS
+
+    for kernel, table in tables.items():
+        names = KERNELS[checks.choice(f"kernel in {path.name}", kernel, KERNELS)]
+        for name, value in checks.table(f"{path.name}: constants.{kernel}", table).items():
+            checks.choice(f"constant of {kernel} in {path.name}", name, names)
+            yield Calibrated(kernel, name, checks.number(f"{path.name}: {kernel}.{name}", value, 0.0, 1e12), built)
 
 
 def _quantity(path: Path, field: str, table: object) -> Quantity:

@@ -7,20 +7,31 @@ from typing import Any
 import numpy as np
 
 from perfmodel.checks import size
-from perfmodel.device import Described
+from perfmodel.device import Described, as_device
 from perfmodel.errors import ModelError, shown
 
 #: seconds beyond which a time is a mistake: less than a cycle, longer than the age of the universe
 SHORTEST, LONGEST = 1e-15, 1e18
 
 
-def energy(chip: Described, seconds: Any, *, count: int = 1) -> Any:
+def energy(chip: Described | str, seconds: Any, *, count: int = 1) -> Any:
     """Joules of ``count`` devices busy for ``seconds``: nominal power times time.
 
-    >>> from perfmodel.device import device
-    >>> float(energy(device("a100"), 2.0, count=8))
+    Args:
+        chip: a device, or its name.
+        seconds: a time, or an array.
+        count: devices.
+
+    Returns:
+        Joules.
+
+    Raises:
+        ModelError: no device, no positive time.
+
+    >>> float(energy("a100", 2.0, count=8))
     6400.0
     """
+    chip = as_device(chip)
     if not isinstance(chip, Described):
         raise ModelError(f"{shown(chip)} is no device; load one by perfmodel.device")
     size("count", count)
@@ -30,13 +41,24 @@ def energy(chip: Described, seconds: Any, *, count: int = 1) -> Any:
     return chip.power_w * count * seconds
 
 
-def energy_ratio(peer: Described, peer_seconds: Any, chip: Described, seconds: Any, *, count: int = 1) -> Any:
+def energy_ratio(peer: Described | str, peer_seconds: Any, chip: Described | str, seconds: Any, *,
+                 count: int = 1) -> Any:
     """Energy of ``count`` peers over that of one chip, for the same work.
 
     The paper's wafer draws 15 kW and its GPU 400 W: 37.5 GPUs a wafer.
 
-    >>> from perfmodel.device import device
-    >>> round(float(energy_ratio(device("a100"), 0.336e-3, device("wse2"), 0.0012e-3)), 2)
+    Args:
+        peer, peer_seconds: the other device, or its name, and its time.
+        chip, seconds: the chip, or its name, and its time.
+        count: peers.
+
+    Returns:
+        The ratio.
+
+    Raises:
+        ModelError: no device, no positive time.
+
+    >>> round(float(energy_ratio("a100", 0.336e-3, "wse2", 0.0012e-3)), 2)
     7.47
     """
     return energy(peer, peer_seconds, count=count) / energy(chip, seconds)

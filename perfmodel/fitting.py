@@ -9,88 +9,93 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from perfmodel import checks, forms, systems
-from perfmodel.device import device
-from perfmodel.errors import ModelError, shown, unknown
-from perfmodel.measurements import Measurements
-from perfmodel.parameters import kernel
+from perfmodel import checks, counts_reduce, files, forms, parameters, systems
+from perfmodel.counts import cdiv
+from perfmodel.device import Device
+from perfmodel.errors import ModelError, unknown
+from perfmodel.measurements import SWEEPS, Measurements, measurements
+from perfmodel.parameters import Kernel
 
 Columns = Mapping[str, np.ndarray]
-Form = Callable[[Mapping[str, float], Columns, str], Any]
-
-def _gemm(c: Mapping[str, float], x: Columns, name: str) -> Any:
-    return forms.total(forms.gemm(c, device(name), "meshgemm", x["M"], x["K"], x["N"], x["P"], x["P"]))
+#: terms of a form: constants, columns of sizes, device
+Form = Callable[[Mapping[str, float], Columns, Device], forms.Terms]
 
 
-def _gemv(c: Mapping[str, float], x: Columns, name: str) -> Any:
-    return forms.total(forms.gemv(c, device(name), "ktree", x["M"], x["N"], x["P"], x["P"], x["groups"]))
+def _gemm(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
+    return forms.gemm(c, chip, "meshgemm", x["M"], x["K"], x["N"], x["P"], x["P"])
 
 
-def _prefill(c: Mapping[str, float], x: Columns, name: str) -> Any:
-    return forms.total(forms.prefill(c, device(name), x["dim"], x["ffn"], x["tokens"], x["P"]))
+def _gemv(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
+    return forms.gemv(c, chip, "ktree", x["M"], x["N"], x["P"], x["P"], x["groups"])
 
 
-def _decode(c: Mapping[str, float], x: Columns, name: str) -> Any:
-    groups = forms.default_groups(x["P"])
-    return forms.total(forms.decode(c, x["dim"], x["ffn"], x["tokens"], x["P"], groups))
+def _prefill(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
+    return forms.prefill(c, chip, x["dim"], x["ffn"], x["tokens"], x["P"])
 
 
-def _host(c: Mapping[str, float], x: Columns, name: str) -> Any:
-    return c["overhead"] + x["flops"] * c["per_flop"] + x["bytes"] * c["per_byte"]
+def _decode(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
+    return forms.decode(c, chip, x["dim"], x["ffn"], x["tokens"], x["P"], counts_reduce.default_groups(x["P"]))
+
+
+def _shift(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
+    return forms.shift(c, chip, x["tile_rows"], x["tile_cols"], x["L"])
+
+
+def _matmul(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
+    return forms.matmul(c, chip, x["M"], x["K"], x["N"], x["grid_y"], x["grid_x"], x["fidelity"],
+                        x["storage_in0_out"] == "DRAM")
+
+
+def _host(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
+    return {"overhead": c["overhead"] + x["steps"] * c["per_step"], "compute": x["flops"] * c["per_flop"],
+            "transfer": x["bytes"] * c["per_byte"] + x["products"] * c["per_product"]}
 
 
 def _system(name: str) -> Form:
-    return lambda c, x, _: sum(systems.FORMS[name](c, x).values())
+    return lambda c, x, _: systems.FORMS[name](c, x)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A form, the constants to fit (name -> typical size), and how to find those it takes from elsewhere.
+    """A form and the constants to fit (name -> typical size).
 
-    ``soft`` is the relative residual at which the loss turns from square to linear: about the error expected of
-    the form. Rows that miss by far more pull no harder for it.
+    Attributes:
+        form: terms from constants and sizes.
+        free: constants that are fitted unless they are fixed.
+        kernel: the kernel of `perfmodel.parameters.KERNELS` that it calibrates, whose other constants are held.
+        soft: the relative residual at which the loss turns from square to linear: about the error expected of the
+            form. Rows that miss by far more pull no harder for it.
     """
 
     form: Form
     free: Mapping[str, float]
-    carried: Mapping[str, tuple[Callable[[], float], str]] = dataclasses.field(default_factory=dict)
+    kernel: str | None = None
     soft: float = 0.02
 
 
-def _of(owner: str, name: str, constant: str) -> tuple[Callable[[], float], str]:
-    """A constant of a packaged kernel, and whose it is."""
-    return lambda: kernel(owner, name).values[constant], f"{owner}.{name}"
-
-
-_ZERO = (lambda: 0.0, "")
-
-
 KINDS: dict[str, Kind] = {
-    "gemm": Kind(_gemm, {"launch": 80, "startup": 80, "k_loop": 40, "remainder": 4, "vector": 1, "beat": 1}),
-    "gemv": Kind(_gemv, {"launch": 100, "row": 3, "stream": 3, "alpha": 2, "beta": 10, "die": 10},
-                 {"beat": _of("wse3", "gemm", "beat")},
-                 soft=0.001),  # repeats to a few cycles; on 16 cores a side other effects show, which stay out
-    # Six published rows cannot tell all constants of a step apart. Start-up is the WSE-3's (a free fit gives the
-    # same); the start of a vector is inside beat, the loop's remainder inside k_loop, a launch below 0.1 %.
-    "prefill": Kind(_prefill, {"k_loop": 50, "beat": 2}, {
-        "startup": _of("wse3", "gemm", "startup"), "vector": _ZERO, "remainder": _ZERO, "launch": _ZERO}),
-    "decode": Kind(_decode, {"row": 30, "beta": 20}, {
-        "alpha": (lambda: device("wse2").alpha, "the device file of wse2"), "beat": _of("wse2", "gemm", "beat")}),
+    "gemm": Kind(_gemm, {"launch": 80, "startup": 80, "k_loop": 40, "remainder": 4, "vector": 1, "beat": 1}, "gemm"),
+    # the sweep repeats to a few cycles; on 16 cores a side other effects show, which stay out
+    "gemv": Kind(_gemv, {"launch": 100, "row": 3, "stream": 3, "alpha": 2, "beta": 10, "die": 10}, "gemv", 0.001),
+    "prefill": Kind(_prefill, {"k_loop": 50, "beat": 2}, "gemm"),
+    "decode": Kind(_decode, {"row": 30, "beta": 20}, "decode"),
+    "shift": Kind(_shift, {"startup": 80}, "shift"),
+    "matmul": Kind(_matmul, {"launch": 2000, "issue": 40, "multicast": 2, "exposed": 0.3}, "matmul"),
     "t10_prefill": Kind(_system("t10_prefill"), {"word": 2, "relay": 100}),
     "t10_decode": Kind(_system("t10_decode"), {"relay": 20}),
     "ladder_prefill": Kind(_system("ladder_prefill"), {"word": 1, "barrier": 800}),
     "ladder_decode": Kind(_system("ladder_decode"), {"word": 1, "barrier": 400}),
     "a100_prefill": Kind(_system("a100_prefill"), {"compute_efficiency": 0.7, "fabric_efficiency": 0.1,
-                                                   "collective_x8": 1e-3, "collective_x16": 1e-3}),
-    "a100_decode": Kind(_system("a100_decode"), {"memory_efficiency": 0.8, "layer_x1": 1e-4, "layer_x8": 1e-4,
-                                                 "layer_x16": 1e-4}),
-    "a100_gemv": Kind(_system("a100_gemv"), {"collective_x8": 1e-4, "collective_x16": 1e-4},
-                      {"memory_efficiency": _of("a100", "decode", "memory_efficiency")}),
-    "host": Kind(_host, {"overhead": 1e-5, "per_flop": 1e-11, "per_byte": 1e-10}),
+                                                   "phase": 1e-3}),
+    "a100_decode": Kind(_system("a100_decode"), {"memory_efficiency": 0.8, "layer": 1e-4, "network": 1e-4}),
+    "a100_gemv": Kind(_system("a100_gemv"), {"phase": 1e-4, "memory_efficiency": 0.8}),
+    "host": Kind(_host, {"overhead": 1e-5, "per_flop": 1e-11, "per_byte": 1e-10, "per_step": 1e-6,
+                         "per_product": 1e-7}, soft=0.1),
 }
 
 
@@ -123,10 +128,13 @@ class Fit:
     Attributes:
         measurements: what was fitted.
         params, stderr: name -> value and standard error.
-        fixed: constants taken from elsewhere.
+        fixed: constants held at a value, or taken from elsewhere.
         correlation: of the params, in their order.
         residuals: predicted / measured - 1, per row.
         warnings: constants that the data does not identify.
+
+    A fit is a model: it predicts (`predict`), replaces the calibration of a call
+    (``pm.gemm(chip, ..., constants=fit)``), and becomes a device (`save`).
     """
 
     measurements: Measurements
@@ -137,11 +145,127 @@ class Fit:
     residuals: np.ndarray
     warnings: tuple[str, ...]
 
+    @property
+    def kernel(self) -> str | None:
+        """The kernel that the constants are of (`perfmodel.parameters.KERNELS`); None if none runs on a mesh."""
+        return KINDS[self.measurements.kind].kernel
+
+    @property
+    def values(self) -> dict[str, float]:
+        """All constants of the form, fitted and held."""
+        return {**self.fixed, **self.params}
+
+    def predict(self, **sizes: Any) -> Any:
+        """The time of other sizes, with these constants, on the device of the measurements.
+
+        Args:
+            **sizes: the columns of the measurements but the measured one (``P=720, M=5760, ...``); numbers or arrays.
+
+        Returns:
+            Cycles; seconds for benchmarks and GPUs.
+
+        Raises:
+            ModelError: a column is missing or unknown.
+
+        >>> import perfmodel as pm
+        >>> cycles = pm.fit(pm.measurements("wse3_meshgemm")).predict(P=400, M=800, K=800, N=800)
+        >>> bool(60_000 < cycles < 90_000)
+        True
+        """
+        columns = self.measurements.columns
+        if set(sizes) != set(columns):
+            raise ModelError(f"predict of {self.measurements.name} takes {', '.join(columns)}; got "
+                             f"{', '.join(sizes) or 'nothing'}")
+        if self.measurements.kind in SWEEPS:
+            sizes = dict(zip(sizes, checks.sizes(**sizes)))
+        form, chip = KINDS[self.measurements.kind].form, self.measurements.chip
+        return forms.total(form(self.values, {name: np.asarray(v) for name, v in sizes.items()}, chip))[()]
+
+    def range(self) -> dict[str, tuple[int, int]]:
+        """Smallest and largest of every size that was varied: grid, tile side, groups, payload, tokens, dimensions.
+
+        Returns:
+            Size -> (smallest, largest).
+        """
+        columns, kind = self.measurements.columns, self.measurements.kind
+        found = {"grid": columns["P"]} if "P" in columns else {}
+        found |= {name: columns[name] for name in ("tokens", "dim", "ffn", "groups") if name in columns}
+        if kind == "decode":
+            found["groups"] = counts_reduce.default_groups(columns["P"])
+        if kind in ("gemm", "gemv", "prefill"):
+            lengths = [columns[name] for name in ("M", "K", "N", "tokens", "dim", "ffn") if name in columns]
+            found["tile"] = np.concatenate([cdiv(length, columns["P"]) for length in lengths])
+        if kind == "matmul":
+            found |= {name: columns[name] for name in ("M", "K", "N")}
+        if kind == "gemv":
+            found["words"] = cdiv(columns["N"], columns["P"])
+        return {name: (int(values.min()), int(values.max())) for name, values in found.items()}
+
+    def on(self, chip: Device, calibrated: Kernel) -> Kernel:
+        """A kernel whose constants are these, scaled from the device of the measurements to ``chip``.
+
+        Args:
+            chip: the device to predict for.
+            calibrated: the kernel as it would be without the fit.
+
+        Returns:
+            The kernel with these constants.
+        """
+        reference = self.measurements.chip
+        values = {name: value * parameters.ratio(name, chip, reference) for name, value in self.values.items()}
+        found = parameters.replaced(calibrated, values, f"the fit of {self.measurements.name}")
+        entries = {name: dataclasses.replace(p, stderr=self.stderr.get(name)) for name, p in found.parameters.items()}
+        order = [name for name in entries if name in self.params and entries[name].stderr]
+        at = [list(self.params).index(name) for name in order]
+        correlation = self.correlation[np.ix_(at, at)]
+        ranges = {name: (float(low), float(high)) for name, (low, high) in self.range().items()}
+        return dataclasses.replace(found, parameters=entries, correlation=tuple(map(tuple, correlation.tolist())),
+                                   fitted_range=ranges, held_out=float(np.quantile(np.abs(self.residuals), 0.9)))
+
+    def save(self, path: str | Path) -> Path:
+        """Write a device file with these constants, for `perfmodel.device`.
+
+        Args:
+            path: a ``.toml`` file.
+
+        Returns:
+            The path.
+
+        Raises:
+            ModelError: the constants belong to no kernel of a mesh device.
+            DataError: the file cannot be written.
+        """
+        path = Path(path)
+        if self.kernel is None:
+            raise ModelError(f"{self.measurements.name}: its constants are of no kernel on a mesh; nothing to save")
+        if not self.measurements.chip.base:
+            raise ModelError(f"{self.measurements.chip.name} is not made from a packaged device: its file can have "
+                             f"a table [constants.{self.kernel}] only with base = ...")
+        if path.suffix != ".toml":
+            raise ModelError(f"{str(path)!r} must end in .toml, the form of a device file")
+        chip = self.measurements.chip
+        lines = [f'base = "{chip.base}"', f'title = "{chip.base}, constants of {self.kernel} fitted"']
+        packaged = parameters.device(chip.base)
+        lines += [f"{field} = {getattr(chip, field)!r}" for field in packaged.quantities
+                  if getattr(chip, field) != getattr(packaged, field)]
+        lines += ["", f"[constants.{self.kernel}]  # fitted to {len(self.residuals)} rows"]
+        lines += [f"{name} = {value!r}" + (f"  # +- {self.stderr[name]:.2g}" if name in self.stderr else "")
+                  for name, value in self.values.items()]
+        files.write(path, "\n".join(lines) + "\n")
+        return path
+
     def cross_validate(self, by: str = "grid") -> CrossValidation:
         """Leave one group out at a time, fit the others, predict the group.
 
         Args:
             by: a label of the measurements: "grid", "tile" or "model" where they have it.
+
+        Returns:
+            The signed errors of all rows.
+
+        Raises:
+            UnknownName: no such label.
+            ModelError: too many groups.
         """
         data = self.measurements
         if by not in data.labels:
@@ -149,56 +273,70 @@ class Fit:
         labels = data.labels[by]
         if (groups := len(np.unique(labels))) > MOST_GROUPS:
             raise ModelError(f"{data.name}: {groups} groups of one {by}; at most {MOST_GROUPS} are left out in turn")
-        errors = np.empty(len(data))
+        missed = np.empty(len(data))
         for label in np.unique(labels):
             out = labels == label
             params = _solve(data, ~out, self.fixed, list(self.params)).x
-            errors[out] = _residuals(data, out, dict(zip(self.params, params)) | self.fixed)
-        return CrossValidation(by, errors)
+            missed[out] = _residuals(data, out, dict(zip(self.params, params)) | self.fixed)
+        return CrossValidation(by, missed)
 
 
-def fit(data: Measurements, *, fixed: Mapping[str, float] | None = None, drop: tuple[str, ...] = ()) -> Fit:
+def fit(data: Any, *, fix: Mapping[str, float] | None = None, drop: tuple[str, ...] = ()) -> Fit:
     """Fit the constants of the form that explains ``data``.
 
     Args:
-        data: from `perfmodel.measurements`.
-        fixed: constants to hold at a value instead.
+        data: from `perfmodel.measurements`, or what that takes: a file's path, a DataFrame, a mapping of columns.
+        fix: constants to hold at a value instead.
         drop: constants to leave out (held at zero).
+
+    Returns:
+        Constants with standard errors; usable as a model and as a device.
 
     Raises:
         ModelError: fewer rows than constants, or constants that the rows cannot tell apart.
     """
     if not isinstance(data, Measurements):
-        raise ModelError(f"{shown(data)} is no Measurements; load them by perfmodel.measurements")
+        data = measurements(data)
     if data.kind not in KINDS:
         raise ModelError(f"{data.name}: nothing is fitted to a {data.kind!r} experiment")
     kind = KINDS[data.kind]
-    held = {**dict.fromkeys(drop, 0.0), **(fixed or {})}
-    known = [*kind.free, *kind.carried]
+    held = {**dict.fromkeys(drop, 0.0), **(fix or {})}
+    known = [*kind.free, *(name for name in parameters.KERNELS.get(kind.kernel or "", ()) if name not in kind.free)]
     for name, value in held.items():
         checks.choice(f"constant of {data.kind}", name, known)
         checks.number(f"constant {name}", value, 0.0, 1e18)
-    lent = {name: lender for name, (_, lender) in kind.carried.items() if name not in held and lender}
-    held |= {name: find() for name, (find, _) in kind.carried.items() if name not in held}
-    if data.kind == "host" and not data.columns["bytes"].any():
-        held["per_byte"] = 0.0
+    lent = [name for name in known if name not in kind.free and name not in held]
+    if lent:
+        packaged = parameters.on(data.chip, kind.kernel or "").values
+        held |= {name: packaged[name] for name in lent}
+    if data.kind == "host":
+        costs = {"per_byte": "bytes", "per_step": "steps", "per_product": "products"}
+        held |= {name: 0.0 for name, column in costs.items() if not data.columns[column].any()}
     free = [name for name in kind.free if name not in held]
     if len(data) < len(free) + 1:
         raise ModelError(f"{data.name} has {len(data)} rows; {len(free)} constants ({', '.join(free)}) need at least "
-                         f"{len(free) + 1}")
+                         f"{len(free) + 1}; fix some of them: fix={{{free[0]!r}: ...}}, --fix {free[0]}=...")
     every = np.ones(len(data), bool)
     solution = _solve(data, every, held, free)
     residuals = _residuals(data, every, dict(zip(free, solution.x)) | held)
     stderr, correlation = _uncertainty(data, solution, free, residuals)
     params = dict(zip(free, solution.x.tolist()))
     return Fit(data, params, dict(zip(free, stderr.tolist())), held, correlation, residuals,
-               _carried(data, held, lent) + _absurd(residuals) + _warnings(params, stderr, correlation))
+               _carried(data, held, lent) + _absurd(residuals) + _warnings(params, stderr, correlation)
+               + _few(data, free))
 
 
-def _carried(data: Measurements, held: Mapping[str, float], lent: Mapping[str, str]) -> tuple[str, ...]:
-    """A warning for each constant that comes from another kernel instead of from the rows."""
-    return tuple(f"{name} = {held[name]:.4g} is carried over from {lender}, not fitted to {data.name}"
-                 for name, lender in lent.items())
+def _few(data: Measurements, free: list[str]) -> tuple[str, ...]:
+    """A warning where there are fewer than three rows per constant."""
+    if len(data) >= 3 * len(free):
+        return ()
+    return (f"{len(data)} rows for {len(free)} constants: an interpolation, not a test of the form",)
+
+
+def _carried(data: Measurements, held: Mapping[str, float], lent: list[str]) -> tuple[str, ...]:
+    """A warning for each constant that is the packaged one instead of being fitted to the rows."""
+    return tuple(f"{name} = {held[name]:.4g} is the packaged {data.chip.base}.{KINDS[data.kind].kernel}'s, not fitted "
+                 f"to {data.name}" for name in lent if held[name])
 
 
 #: mean relative error above which the form does not describe the rows at all
@@ -213,10 +351,15 @@ def _absurd(residuals: np.ndarray) -> tuple[str, ...]:
     return (f"mean error {mean:.0%}: the form does not describe these rows; check their unit and kernel",)
 
 
+def errors(data: Measurements, constants: Mapping[str, float]) -> np.ndarray:
+    """Predicted / measured - 1 of every row with the given constants."""
+    return _residuals(data, np.ones(len(data), bool), constants)
+
+
 def _residuals(data: Measurements, rows: np.ndarray, constants: Mapping[str, float]) -> np.ndarray:
     """predicted / measured - 1 of the chosen rows."""
     columns = {name: values[rows] for name, values in data.columns.items()}
-    return KINDS[data.kind].form(constants, columns, data.device) / data.measured[rows] - 1
+    return forms.total(KINDS[data.kind].form(constants, columns, data.chip)) / data.measured[rows] - 1
 
 
 def _solve(data: Measurements, rows: np.ndarray, held: Mapping[str, float], free: list[str]) -> Any:
@@ -247,7 +390,7 @@ def _uncertainty(data: Measurements, solution: Any, free: list[str],
     if values[0] < 1e-10:
         mixed = [name for name, weight in zip(free, vectors[:, 0]) if abs(weight) > 0.1]
         raise ModelError(f"{data.name}: its {len(data)} rows cannot tell {', '.join(mixed)} apart; vary the sizes, or "
-                         f"fix some of them")
+                         f"fix some of them: fix={{{mixed[0]!r}: ...}}, --fix {mixed[0]}=...")
     variance = (residuals @ residuals) / max(len(data) - len(free), 1)
     covariance = variance * np.linalg.inv(unit.T @ unit) / np.outer(scale, scale)
     stderr = np.sqrt(np.diag(covariance))

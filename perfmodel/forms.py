@@ -11,14 +11,13 @@ points are one call. The same functions predict and are fitted.
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from perfmodel import counts
+from perfmodel import counts_reduce
+from perfmodel.counts import ELEMENT_BYTES, MATRIX_TILE, RINGS, cdiv, matmul_tiles, path
 from perfmodel.device import Device
 
 Constants = Mapping[str, float]
@@ -26,11 +25,6 @@ Terms = dict[str, Any]
 
 #: fp16 elements that one 64-bit memory access holds
 BEAT = 4
-
-
-def ceil_div(a: Any, b: Any) -> Any:
-    """ceil(a / b), elementwise."""
-    return -(-a // b)
 
 
 def beats(m: Any, n: Any) -> Any:
@@ -59,7 +53,7 @@ def never_less(form: Callable[[Any], Terms], rows: Any, side: Any) -> Terms:
         rows: rows of the left operand, or tokens.
         side: cores that the rows are shared out to.
     """
-    terms, tile = form(rows), ceil_div(rows, side)
+    terms, tile = form(rows), cdiv(rows, side)
     other = _where(tile == BEAT - 1, BEAT * side, _where((tile % BEAT == 0) & (tile > BEAT), (tile - 1) * side, rows))
     if np.all(other == rows):
         return terms
@@ -82,86 +76,49 @@ def local_product(c: Constants, m: Any, k: Any, n: Any) -> Any:
     return k * c["k_loop"] + k % 4 * c["remainder"] + k * n * c["vector"] + k * beats(m, n) * c["beat"]
 
 
-def schedule(algorithm: str, rows: Any, cols: Any) -> tuple[Any, Any, Any, Any]:
-    """(alignment rounds, main steps, mean hops, mean stages of a main step) of a GEMM algorithm.
-
-    >>> [int(v) for v in schedule("meshgemm", 720, 720)], [int(v) for v in schedule("cannon", 4, 6)]
-    ([360, 720, 2, 0], [3, 12, 5, 0])
-    """
-    rows, cols = np.broadcast_arrays(np.asarray(rows), np.asarray(cols))
-    square = np.array_equal(rows, cols)
-    steps, longest = (rows, rows) if square else (np.lcm(rows, cols), np.maximum(rows, cols))
-    base, _, relay = algorithm.partition("_")
-    if base in counts.RINGS:
-        hops = np.minimum(longest - 1, 2) if base == "meshgemm" else longest - 1
-        rounds = rows // 2 if square else np.maximum(_rounds(rows, cols), _rounds(cols, rows))
-        return rounds, steps, hops, 0
-    if base == "allgather":
-        reach = longest - 1
-    elif square:  # the farthest core of a broadcast from root r is max(r, P-1-r) away: (3P-2)/4 in the mean over r
-        reach = (3 * rows - 2 - rows % 2 / rows) / 4
-    else:
-        grids, back = np.unique(np.stack([rows.ravel(), cols.ravel()]), axis=1, return_inverse=True)
-        reach = np.array([_summa_reach(int(r), int(c)) for r, c in grids.T])[back].reshape(rows.shape)
-    return 0, steps, reach, reach if relay else 0
-
-
-def _rounds(rows: Any, cols: Any) -> Any:
-    """Rounds that align the rows of A: row i turns by t = floor(i cols / rows), the shorter way round.
-
-    t grows with i, and min(t, cols - t) is largest where t passes cols / 2: at i = rows / 2 or just behind.
-    """
-    turns = [i * cols // rows for i in (rows // 2, rows // 2 + 1)]
-    return np.maximum(*(np.minimum(t, cols - t) for t in turns))
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def _summa_reach(rows: int, cols: int) -> float:
-    """Mean over the lcm(rows, cols) broadcasts of the way to the farthest core, on a rectangular grid."""
-    return counts.summa_hops(rows, cols) / math.lcm(rows, cols)
-
-
 def gemm(c: Constants, device: Device, algorithm: str, M: Any, K: Any, N: Any, rows: Any, cols: Any) -> Terms:
     """C[M,N] = A[M,K] B[K,N] on rows x cols cores.
 
-    Each main step costs ``startup`` plus the longer of the local product and its messages; an alignment round
-    ``startup`` plus the words of an A tile (weights are aligned when they are loaded). ``startup`` was measured on
-    steps of two hops, so only the hops beyond two are added.
+    Each main step costs ``startup`` plus the longer of the local product and its messages; a step before them
+    ``startup`` plus the way of its message (weights are aligned when they are loaded). An all-gather has one message
+    for each block.
     """
     if algorithm == "gemm_t":
         return _gemm_t(c, device, M, K, N, rows, cols)
-    rounds, steps, hops, stages = schedule(algorithm, rows, cols)
-    m, k, n = ceil_div(M, rows), ceil_div(K, steps), ceil_div(N, cols)
+    rounds, round_hops, round_stages, steps, hops, stages, _ = path(algorithm, rows, cols)
+    m, k, n = cdiv(M, rows), cdiv(K, steps), cdiv(N, cols)
     a_block, b_block = m * k, k * n
-    if algorithm.startswith("summa") or np.array_equal(rows, cols):  # one block is what travels
-        a_words, b_words = _words(device, a_block), _words(device, b_block)
+    rings = algorithm in RINGS
+    if not rings or np.array_equal(rows, cols):  # one block is what travels
+        a_words, b_words = words_cycles(device, a_block), words_cycles(device, b_block)
     else:
-        a_words, b_words = _words(device, a_block * (steps // cols)), _words(device, b_block * (steps // rows))
-    far = np.maximum(hops - 2, 0) * device.alpha if np.max(hops) > 2 else 0.0
-    relays = stages * device.beta
-    if algorithm.startswith("allgather"):  # every pair of blocks that arrives costs its core a step's start-up
-        transfer = np.maximum(a_words * (cols - 1), b_words * (rows - 1))
-        work = local_product(c, m, steps * k, n)
-        return {"compute": work, "transfer": transfer, "alpha": far, "beta": relays,
-                "overhead": c["launch"] + c["startup"] * steps}
-    work = local_product(c, m, k, n)
-    words = np.maximum(a_words, b_words)
+        a_words = words_cycles(device, a_block * (steps // cols))
+        b_words = words_cycles(device, b_block * (steps // rows))
+    work, words = local_product(c, m, k, n), np.maximum(a_words, b_words)
+    far, relays = hops * device.alpha, stages * device.beta
     message = words + (far + relays)
+    gathers = algorithm.startswith("allgather")  # all messages in one step, all products in the next
+    messages, started = (steps, steps + 1) if gathers else (rounds, rounds + steps)
     # the share of a message that the product does not hide, in all steps
-    exposed = np.maximum(message - work, 0) / message * steps if np.any(message > work) else 0.0
+    exposed = np.maximum(message - work, 0) / message * steps if not gathers and np.any(message > work) else 0.0
     return {
         "compute": steps * work,
-        "transfer": exposed * words + rounds * a_words,
-        "alpha": exposed * far + rounds * far,
-        "beta": exposed * relays,
-        "overhead": c["launch"] + c["startup"] * (rounds + steps),
+        "transfer": exposed * words + messages * (a_words if rings else words),
+        "alpha": exposed * far + round_hops * device.alpha,
+        "beta": exposed * relays + round_stages * device.beta,
+        "overhead": c["launch"] + c["startup"] * started,
     }
 
 
-def _words(device: Device, elements: Any) -> Any:
+def words_cycles(device: Device, elements: Any) -> Any:
     """Cycles that fp16 elements occupy a link for, packed into whole fabric words."""
-    words = ceil_div(elements, device.word_bytes // counts.ELEMENT_BYTES)
+    words = cdiv(elements, device.word_bytes // ELEMENT_BYTES)
     return words if device.link_words_per_cycle == 1 else words / device.link_words_per_cycle
+
+
+def _whole(device: Device, elements: Any) -> Any:
+    """Fabric words of a vector in a reduction: an odd last element is dropped, a single one travels alone."""
+    return np.maximum(elements // (device.word_bytes // ELEMENT_BYTES), 1)
 
 
 def _gemm_t(c: Constants, device: Device, M: Any, K: Any, N: Any, rows: Any, cols: Any) -> Terms:
@@ -171,8 +128,8 @@ def _gemm_t(c: Constants, device: Device, M: Any, K: Any, N: Any, rows: Any, col
     `perfmodel.counts` are those of lockstep, where a step starts when the last has ended: P (P - 1) hops and stages
     on P^2 cores, an upper bound without overlap of successive steps. The measured prefill agrees with the pipeline.
     """
-    m, k, n = ceil_div(M, rows), ceil_div(K, cols), ceil_div(N, rows)
-    words = _words(device, m * n)
+    m, k, n = cdiv(M, rows), cdiv(K, cols), cdiv(N, rows)
+    words = words_cycles(device, m * n)
     return {
         "compute": rows * local_product(c, m, k, n),
         "transfer": rows * words,
@@ -180,37 +137,6 @@ def _gemm_t(c: Constants, device: Device, M: Any, K: Any, N: Any, rows: Any, col
         "beta": (cols - 1) * device.beta,
         "overhead": c["launch"] + c["startup"] * rows,
     }
-
-
-def ktree(cores: Any, groups: Any) -> tuple[Any, Any, Any]:
-    """(hops H, stages S, root R) of the two-phase tree on a line; groups differ by one member at most.
-
-    >>> [int(v) for v in ktree(720, 24)]
-    [750, 27, 375]
-    """
-    cores, groups = np.asarray(cores), np.asarray(groups)
-    size, extra = cores // groups, cores % groups
-
-    def member(i: Any) -> Any:
-        """Root of group i: the middle of its size + (i < extra) members."""
-        return i * size + np.minimum(i, extra) + (size + (i < extra)) // 2
-
-    half = (size + (extra > 0)) // 2
-    root = member(groups // 2)
-    second = np.maximum(root - member(0 * groups), member(groups - 1) - root)
-    return half + second + np.maximum(root, cores - 1 - root), half + groups // 2, root
-
-
-def allreduce(algorithm: str, cores: Any, groups: Any) -> tuple[Any, Any, Any]:
-    """(H, S, R) of each all-reduce of a line; R is the core at which the sum is complete."""
-    cores = np.asarray(cores)
-    if algorithm == "ktree":
-        return ktree(cores, groups)
-    if algorithm == "chain":
-        return ktree(cores, 1)
-    if algorithm == "pipeline":
-        return 2 * (cores - 1), cores - 1, cores - 1
-    return 2 * (cores - 1) * np.minimum(cores - 1, 2), cores - 1, cores - 1  # ring
 
 
 def gemv(c: Constants, device: Device, reduce: str, M: Any, N: Any, rows: Any, cols: Any, groups: Any) -> Terms:
@@ -221,13 +147,12 @@ def gemv(c: Constants, device: Device, reduce: str, M: Any, N: Any, rows: Any, c
     in each of two adds in two phases makes four), and ``die`` for every die boundary that its longest arm crosses,
     there and back.
     """
-    m, n = ceil_div(M, rows), ceil_div(N, cols)
-    hops, stages, root = allreduce(reduce, rows, groups)
-    # the published kernel sends whole words: an odd last element is dropped, a single one travels alone
-    words = np.maximum(n // (device.word_bytes // counts.ELEMENT_BYTES), 1)
+    m, n = cdiv(M, rows), cdiv(N, cols)
+    hops, stages, root = counts_reduce.path(reduce, rows, groups)
+    words = _whole(device, n)
     boundaries = (np.asarray(root) + 1) // device.die_rows  # the program sits one row inside the fabric
     return {
-        "compute": m * np.maximum(c["row"], ceil_div(n, BEAT) * c["beat"]),
+        "compute": m * np.maximum(c["row"], cdiv(n, BEAT) * c["beat"]),
         "transfer": (words - 1) * c["stream"],
         "alpha": hops * c["alpha"] + 2 * boundaries * c["die"],
         "beta": stages * c["beta"],
@@ -278,55 +203,118 @@ def prefill(c: Constants, device: Device, dim: Any, ffn: Any, tokens: Any, grid:
     for algorithm, M, K, N, times, aligned in prefill_products(dim, ffn, tokens):
         part = {kind: times * value for kind, value in gemm(c, device, algorithm, M, K, N, grid, grid).items()}
         if aligned:
-            words = _words(device, ceil_div(M, grid) * ceil_div(K, grid))
+            words = words_cycles(device, cdiv(M, grid) * cdiv(K, grid))
             part["transfer"] = part["transfer"] - aligned * (grid // 2) * words
             part["overhead"] = part["overhead"] - aligned * (grid // 2) * c["startup"]
         parts.append(part)
     return add(*parts)
 
 
-def decode_rows(dim: Any, ffn: Any, context: Any, grid: Any) -> list[tuple[Any, Any]]:
-    """Vector instructions per core, layer and token, one per row of a weight or cache tile: ``(rows, width)``.
+class Phase(NamedTuple):
+    """A phase of decode: vectors of its GEMVs on a core, and its all-reduces of ``words`` elements each."""
 
-    Q, K, V; scores; values; O; up and gate; down, of tiles d = dim / P, s = context / P, f = ffn / P.
+    name: str
+    rows: Any
+    width: Any
+    allreduces: int
+    words: Any
+
+
+def decode_phases(dim: Any, ffn: Any, context: Any, grid: Any) -> list[Phase]:
+    """One layer and token of decode on tiles d = dim / P, s = context / P, f = ffn / P.
+
+    ``rows`` vector instructions per core, one for each row of a weight or cache tile, run over ``width`` elements.
+    The two norms, and maximum and sum of the softmax, have all-reduces of one number.
     """
-    d, s, f = ceil_div(dim, grid), ceil_div(context, grid), ceil_div(ffn, grid)
-    return [(3 * d, d), (d, s), (s, d), (d, d), (2 * d, f), (f, d)]
+    d, s, f = cdiv(dim, grid), cdiv(context, grid), cdiv(ffn, grid)
+    return [
+        Phase("norm", 0, 0, 2, 1), Phase("qkv", 3 * d, d, 1, 3 * d), Phase("scores", d, s, 1, s),
+        Phase("softmax", 0, 0, 2, 1), Phase("values", s, d, 1, d), Phase("output", d, d, 1, d),
+        Phase("gate_up", 2 * d, f, 1, 2 * f), Phase("down", f, d, 1, d),
+    ]
 
 
-#: all-reduces of one layer in decode: norm, QKV, scores, maximum, sum, values, O, norm, up and gate, down
-ALLREDUCES = 10
+#: all-reduces of one layer in decode
+ALLREDUCES = sum(phase.allreduces for phase in decode_phases(1, 1, 1, 1))
 
 
-def decode(c: Constants, dim: Any, ffn: Any, context: Any, grid: Any, groups: Any) -> Terms:
-    """One layer and token of decode: ten two-phase all-reduces and the local GEMVs.
+def decode_by_phase(c: Constants, device: Device, dim: Any, ffn: Any, context: Any, grid: Any,
+                    groups: Any) -> dict[str, Terms]:
+    """Terms of one layer and token of decode, phase by phase.
 
     A row costs the longer of issuing its vector (``row``) and running it (``beat`` per 64-bit word), as in a GEMV.
+    An all-reduce costs what it does in a GEMV but for its launch: ``alpha`` per hop, ``beta`` per stage, ``stream``
+    per 32-bit word after the first.
     """
-    hops, stages, _ = ktree(grid, groups)
-    rows = decode_rows(dim, ffn, context, grid)
+    hops, stages, _ = counts_reduce.path("ktree", grid, groups)
     return {
-        "compute": sum(n * np.maximum(c["row"], ceil_div(width, BEAT) * c["beat"]) for n, width in rows),
-        "transfer": 0 * hops,
-        "alpha": ALLREDUCES * c["alpha"] * hops,
-        "beta": ALLREDUCES * c["beta"] * stages,
-        "overhead": 0 * hops,
+        phase.name: {
+            "compute": phase.rows * np.maximum(c["row"], cdiv(phase.width, BEAT) * c["beat"]),
+            "transfer": phase.allreduces * (_whole(device, phase.words) - 1) * c["stream"],
+            "alpha": phase.allreduces * c["alpha"] * hops,
+            "beta": phase.allreduces * c["beta"] * stages,
+        }
+        for phase in decode_phases(dim, ffn, context, grid)
     }
 
 
-def default_groups(grid: Any) -> Any:
-    """Groups of the two-phase tree in the published launch files: the largest divisor of P up to sqrt(P).
+def decode(c: Constants, device: Device, dim: Any, ffn: Any, context: Any, grid: Any, groups: Any) -> Terms:
+    """One layer and token of decode: the local GEMVs and ten two-phase all-reduces (`decode_by_phase`)."""
+    hops, stages, _ = counts_reduce.path("ktree", grid, groups)
+    phases = decode_phases(dim, ffn, context, grid)
+    words = sum(phase.allreduces * (_whole(device, phase.words) - 1) for phase in phases)
+    rows = (phase.rows * np.maximum(c["row"], cdiv(phase.width, BEAT) * c["beat"]) for phase in phases
+            if phase.allreduces == 1)
+    return {
+        "compute": sum(rows), "transfer": words * c["stream"], "alpha": ALLREDUCES * c["alpha"] * hops,
+        "beta": ALLREDUCES * c["beta"] * stages, "overhead": c["unprofiled"] + 0 * hops,
+    }
 
-    >>> default_groups([240, 360, 420, 660, 720]).tolist()
-    [15, 18, 20, 22, 24]
+
+def shift(c: Constants, device: Device, rows: Any, cols: Any, steps: Any) -> Terms:
+    """Every core hands its tile of rows x cols elements on by ``steps`` hops, store and forward.
+
+    A step sends and receives one after the other (even columns send first), so each word passes the ramp twice.
+    The word that comes back at the end, to synchronise, has a one-way latency.
     """
-    return _divisors(int(np.max(grid)))[np.asarray(grid)]
+    words = cdiv(rows * cols * ELEMENT_BYTES, device.word_bytes)
+    return {
+        "compute": 0.0 * words, "transfer": steps * 2 * words * c["word"], "alpha": c["alpha"] + 0 * words, "beta": 0.0,
+        "overhead": c["latency"] + steps * c["startup"],
+    }
 
 
-@functools.lru_cache(maxsize=8)
-def _divisors(largest: int) -> np.ndarray:
-    """Of every P up to ``largest`` the largest divisor that is at most sqrt(P)."""
-    found = np.ones(largest + 1, np.int64)
-    for divisor in range(2, math.isqrt(largest) + 1):
-        found[divisor * divisor :: divisor] = divisor
-    return found
+#: passes of a matrix engine over the bits of 16-bit operands
+PASSES = {"LoFi": 1, "HiFi2": 2, "HiFi3": 3, "HiFi4": 4}
+
+
+def tile_cycles(device: Device, fidelity: str) -> float:
+    """Cycles of one product of 32 x 32 x 32 elements by a core's matrix engine, which works at its peak in LoFi."""
+    return PASSES[fidelity] * MATRIX_TILE**3 / device.macs_per_cycle
+
+
+def dram_cycles(device: Device, M: Any, K: Any, N: Any) -> Any:
+    """Cycles in which A and B are read from DRAM, and C written to it, once."""
+    moved = ELEMENT_BYTES * (np.asarray(M, float) * K + np.asarray(K, float) * N + np.asarray(M, float) * N)
+    return moved * device.clock_hz / device.dram_bandwidth if device.dram_bandwidth else 0.0 * moved
+
+
+def matmul(c: Constants, device: Device, M: Any, K: Any, N: Any, rows: Any, cols: Any, fidelity: Any,
+           dram: Any) -> Terms:
+    """C = A B on a mesh of matrix engines; blocks of A and B are multicast along rows and columns.
+
+    A tile product takes the engine's cycles, at least ``issue``; a tile received its words, ``multicast`` each. The
+    longer of both hides all but the share ``exposed`` of the shorter: blocks are double-buffered, but both use the
+    core's memory. The whole takes no less than its traffic with DRAM.
+    """
+    products, received = matmul_tiles(M, K, N, rows, cols)
+    levels = np.unique(fidelity)
+    engine = sum((np.asarray(fidelity) == name) * tile_cycles(device, str(name)) for name in levels)
+    work = products * np.maximum(engine, c["issue"])
+    words = cdiv(ELEMENT_BYTES * MATRIX_TILE**2, device.word_bytes)
+    message = received * words * c["multicast"]
+    compute = np.where(work >= message, work, c["exposed"] * work)
+    transfer = np.where(work >= message, c["exposed"] * message, message)
+    waits = np.maximum(dram * dram_cycles(device, M, K, N) - (c["launch"] + compute + transfer), 0.0)
+    return {"compute": compute, "transfer": transfer + waits, "alpha": 0.0 * waits, "beta": 0.0 * waits,
+            "overhead": c["launch"] + 0.0 * waits}

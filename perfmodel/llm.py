@@ -7,117 +7,212 @@ head of full width and attend to the whole context.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from perfmodel import bounds, forms, parameters, systems
+from perfmodel import bounds, counts_reduce, forms, parameters, systems
 from perfmodel.capacity import residency
 from perfmodel.checks import size, sizes, together
-from perfmodel.counts import ELEMENT_BYTES
+from perfmodel.counts import ELEMENT_BYTES, cdiv
 from perfmodel.device import Device
 from perfmodel.errors import ModelError, shown
-from perfmodel.model import Model
-from perfmodel.model import check as check_model
-from perfmodel.operators import check_groups, mesh
+from perfmodel.model import Model, as_model
+from perfmodel.operators import Constants, check_groups, mesh
 from perfmodel.parameters import Kernel
-from perfmodel.prediction import Prediction, check_grid, check_memory, in_blocks, lift, range_notes
+from perfmodel.prediction import Prediction, Use, check_grid, check_memory, in_blocks, lift, range_notes
 
 
-def prefill(chip: Device, model: Model, *, tokens: Any, grid: Any, system: str = "waferllm") -> Prediction:
+def prefill(chip: Device | str, model: Model | str, *, tokens: Any, grid: Any = None, system: str = "waferllm",
+            constants: Constants = None) -> Prediction:
     """Predict the prefill of a prompt; a longer one never takes less time (see `forms.never_less`).
 
     Args:
-        chip: a mesh device; of ``system="a100xN"`` only its clock is used, to state cycles.
-        model: from `perfmodel.model`.
+        chip: a mesh device, or its name; of ``system="a100xN"`` only its clock is used, to state cycles.
+        model: from `perfmodel.model`, or its name.
         tokens: length of the prompt.
         grid: cores a side; ignored by a100 systems.
+        system: waferllm, t10, ladder, a100x1, a100x8 or a100x16.
+        constants: a `perfmodel.Fit`, or constants of GEMM by name, instead of the calibration.
+
+    Returns:
+        Time, throughput, terms, bounds and notes.
 
     Raises:
         DoesNotFit: the grid exceeds the device, or one layer exceeds the cores' memory.
+        ModelError: a size or name that is none.
 
-    >>> import perfmodel as pm
-    >>> p = prefill(pm.device("wse2"), pm.model("llama3-8b"), tokens=4096, grid=480)
+    >>> p = prefill("wse2", "llama3-8b", tokens=4096, grid=480)
     >>> bool(abs(p.tokens_per_s / 20320.6 - 1) < 0.06)
     True
     """
-    if _check(chip, model, system) != "waferllm":
-        return _of_system(chip, model, system, "prefill", tokens, grid)
+    chip, model = _check(chip, model, system)
+    if system != "waferllm":
+        return _of_system(chip, model, system, "prefill", tokens, grid, constants)
     tokens, grid = sizes(tokens=tokens, grid=grid)
     held = _check_layers(chip, model, "prefill", tokens, grid)
-    constants = parameters.on(chip, "gemm")
+    kernel = parameters.on(chip, "gemm", constants)
 
-    def layer(s: Any, p: Any) -> forms.Terms:
-        return forms.never_less(lambda rows: forms.prefill(constants.values, chip, model.dim, model.ffn, rows, p), s, p)
+    def form(c: Mapping[str, float]) -> forms.Terms:
+        def layer(s: Any, p: Any) -> forms.Terms:
+            return forms.never_less(lambda rows: forms.prefill(c, chip, model.dim, model.ffn, rows, p), s, p)
 
-    terms = bounds.scale(model.layers, in_blocks(layer, tokens, grid))
+        return bounds.scale(model.layers, in_blocks(layer, tokens, grid))
+
     limits = _layers(model, lambda s, p: _prefill_bounds(chip, model, s, p), tokens, grid)
-    return _whole(chip, terms, limits, tokens, _notes(constants, model, tokens, grid) + held,
+    return _whole(chip, kernel, form, limits, tokens, _notes(kernel, model, tokens, grid) + held,
                   f"prefill of {np.max(tokens)} tokens by {model.name} on {np.max(grid)}^2 cores of {chip.name}")
 
 
-def decode(chip: Device, model: Model, *, context: Any, grid: Any, groups: Any = None,
-           system: str = "waferllm") -> Prediction:
+def decode(chip: Device | str, model: Model | str, *, context: Any, grid: Any = None, groups: Any = None,
+           system: str = "waferllm", constants: Constants = None) -> Prediction:
     """Predict one token of decode with ``context`` tokens in the cache.
 
-    Args:
-        groups: groups of the two-phase tree; default: as in the published launch files.
+    ``terms`` are compute, communication and overhead; ``parts`` says what communication is made of, ``phases`` which
+    phase of a layer takes how much of both.
 
-    >>> import perfmodel as pm
-    >>> p = decode(pm.device("wse2"), pm.model("llama3-8b"), context=4096, grid=420)
-    >>> bool(abs(p.tokens_per_s / 2699.9 - 1) < 0.06)
-    True
+    Args:
+        chip: a mesh device, or its name; of ``system="a100xN"`` only its clock is used, to state cycles.
+        model: from `perfmodel.model`, or its name.
+        context: tokens in the cache.
+        grid: cores a side; ignored by a100 systems.
+        groups: groups of the two-phase tree; default: as in the published launch files.
+        system: waferllm, t10, ladder, a100x1, a100x8 or a100x16.
+        constants: a `perfmodel.Fit`, or constants of decode by name, instead of the calibration.
+
+    Returns:
+        Time, throughput, terms, bounds and notes.
+
+    Raises:
+        DoesNotFit: the grid exceeds the device, or one layer exceeds the cores' memory.
+        ModelError: a size or name that is none.
+
+    >>> p = decode("wse2", "llama3-8b", context=4096, grid=420)
+    >>> bool(abs(p.tokens_per_s / 2699.9 - 1) < 0.06), sorted(p.terms)
+    (True, ['communication', 'compute', 'overhead'])
     """
-    if _check(chip, model, system) != "waferllm":
+    chip, model = _check(chip, model, system)
+    if system != "waferllm":
         if groups is not None:
             raise ModelError(f"groups = {shown(groups)} belong to the tree of waferllm, not to {system}")
-        return _of_system(chip, model, system, "decode", context, grid)
+        return _of_system(chip, model, system, "decode", context, grid, constants)
     context, grid = sizes(context=context, grid=grid)
     held = _check_layers(chip, model, "decode", context, grid)
     groups = check_groups("ktree", grid, groups)
-    constants = parameters.on(chip, "decode")
-    values = constants.values
-    terms = _layers(model, lambda s, p, k: forms.decode(values, model.dim, model.ffn, s, p, k), context, grid, groups)
+    kernel = parameters.on(chip, "decode", constants)
+
+    def form(c: Mapping[str, float]) -> forms.Terms:
+        return _layers(model, lambda s, p, k: forms.decode(c, chip, model.dim, model.ffn, s, p, k),
+                       context, grid, groups)
+
+    def by_phase() -> dict[str, dict[str, Any]]:
+        found = forms.decode_by_phase(kernel.values, chip, model.dim, model.ffn, context, grid, groups)
+        return {name: {"compute": model.layers * terms["compute"],
+                       "communication": model.layers * sum(terms[kind] for kind in COMMUNICATION)}
+                for name, terms in found.items()}
+
+    notes = _notes(kernel, model, context, grid, groups) + held
+    if kernel.values["unprofiled"]:
+        notes += (f"cycles include {kernel.values['unprofiled']:.0f} a layer that the instrumented kernel of "
+                  f"{chip.name} spends outside its profiled phases (overhead)",)
     limits = _layers(model, lambda s, p: _decode_bounds(chip, model, s, p), context, grid)
-    return _whole(chip, terms, limits, 1, _notes(constants, model, context, grid, groups) + held,
-                  f"decode at {np.max(context)} tokens by {model.name} on {np.max(grid)}^2 cores of {chip.name}")
+    whole = _whole(chip, kernel, form, limits, 1, notes,
+                   f"decode at {np.max(context)} tokens by {model.name} on {np.max(grid)}^2 cores of {chip.name}")
+    part = {kind: whole.terms[kind] for kind in COMMUNICATION}
+    terms = {"compute": whole.terms["compute"], "communication": sum(part.values()),
+             "overhead": whole.terms["overhead"]}
+    return dataclasses.replace(whole, terms=terms, parts={"communication": part}, by_phase=by_phase)
+
+
+#: terms that make up the communication of decode
+COMMUNICATION = ("transfer", "alpha", "beta")
 
 
 #: most new tokens of a request: each is predicted with the context it finds
 MOST_NEW = 1 << 20
 
 
-def generate(chip: Device, model: Model, *, prompt: int, new: int, prefill_grid: Any = None, decode_grid: Any = None,
-             system: str = "waferllm") -> Prediction:
+def generate(chip: Device | str, model: Model | str, *, prompt: int, new: int, prefill_grid: Any = None,
+             decode_grid: Any = None, system: str = "waferllm") -> Prediction:
     """Predict a whole request: the prefill of the prompt, then ``new`` tokens, each with the context it finds.
 
     T10 and Ladder decode on the grid of their prefill, since only WaferLLM re-places weights between the phases.
     ``tokens_per_s`` is new tokens over the whole time, as published.
+
+    Args:
+        chip: a mesh device, or its name.
+        model: from `perfmodel.model`, or its name.
+        prompt, new: tokens of the prompt, and new ones.
+        prefill_grid, decode_grid: cores a side of each phase; T10 and Ladder need the first only, a100 systems none.
+        system: waferllm, t10, ladder, a100x1, a100x8 or a100x16.
+
+    Returns:
+        Time, throughput, terms, bounds and notes of the whole request.
+
+    Raises:
+        DoesNotFit: a grid exceeds the device, or one layer exceeds the cores' memory.
+        ModelError: a size or name that is none.
     """
-    _check(chip, model, system)
+    chip, model = _check(chip, model, system)
     prompt, new = size("prompt", prompt), size("new", new, MOST_NEW, "each of them is predicted with its own context")
     for name, grid in (("prefill_grid", prefill_grid), ("decode_grid", decode_grid)):
         if grid is not None:
             size(name, grid)
     contexts = prompt + np.arange(new)
     notes: tuple[str, ...] = ()
-    if system in ("t10", "ladder") and decode_grid not in (None, prefill_grid):
+    if system in ("t10", "ladder"):
+        if prefill_grid is None:
+            raise ModelError(f"{system} needs prefill_grid, the cores a side on which it runs both phases")
+        if decode_grid not in (None, prefill_grid):
+            notes = (f"{system} does not re-place weights: it decodes on {prefill_grid}^2 cores",)
         decode_grid = prefill_grid
-        notes = (f"{system} does not re-place weights: it decodes on {prefill_grid}^2 cores",)
+    elif system == "waferllm":
+        for name, grid in (("prefill_grid", prefill_grid), ("decode_grid", decode_grid)):
+            if grid is None:
+                raise ModelError(f"{system} needs {name}, the cores a side")
     first = prefill(chip, model, tokens=prompt, grid=prefill_grid, system=system)
     rest = decode(chip, model, context=contexts, grid=decode_grid, system=system)
     slower = 1.0
     if systems.gpus(system):
         slower = parameters.kernel("a100", "generate").values["served"]
         notes += (f"decode is served {slower:.2f} times slower than steadily, as in table 2",)
+    around = _around(chip, model, prompt, new, decode_grid) if system == "waferllm" else {}
     terms = {kind: _sum(first.terms.get(kind, 0.0)) + slower * _sum(rest.terms.get(kind, 0.0), new)
              for kind in {**first.terms, **rest.terms}}
+    terms |= {"around": sum(around.values())} if around else {}
     limits = {kind: _sum(first.bounds[kind]) + _sum(rest.bounds[kind], new) for kind in first.bounds}
     cycles = sum(terms.values())
     seconds = cycles / chip.clock_hz
+    uses = (*first.uses, *(Use(use.kernel, lambda c, use=use: slower * _sum(use.cycles(c), new))  # type: ignore[misc]
+                           for use in rest.uses))
     return Prediction(cycles, seconds, terms, limits, tuple(dict.fromkeys(first.notes + rest.notes + notes)),
-                      new / seconds, f"{new} tokens after a prompt of {prompt} by {model.name}, {system}")
+                      new / seconds, f"{new} tokens after a prompt of {prompt} by {model.name}, {system}", uses,
+                      {"around": around} if around else {}, chip=chip)
+
+
+def _around(chip: Device, model: Model, prompt: int, new: int, grid: Any) -> dict[str, float]:
+    """Cycles of a request outside its layers, from the constants of the layers' kernels; nothing of it is fitted.
+
+    * shift: in every layer the balanced cache passes one row of keys and values on.
+    * head: final norm, logits and the largest of them; three all-reduces and the rows of the head's tile.
+    * replace: between the phases all weights, keys and values (of full width, as in the kernels) are placed anew, first
+      along x, then along y; each time half of them cross the middle of the wafer.
+    """
+    side = size("decode_grid", grid)
+    decode_constants, shift_constants = (parameters.on(chip, name).values for name in ("decode", "shift"))
+    hops, stages, _ = counts_reduce.path("ktree", side, counts_reduce.default_groups(side))
+    d, v = cdiv(model.dim, side), cdiv(model.vocab, side)
+    tree = decode_constants["alpha"] * hops + decode_constants["beta"] * stages
+    row = np.maximum(decode_constants["row"], cdiv(v, forms.BEAT) * decode_constants["beat"])
+    one = forms.total(forms.shift(shift_constants, chip, 2, d, 1))
+    moved = ELEMENT_BYTES * model.layers * (4.0 * model.dim**2 + 3.0 * model.dim * model.ffn + 2.0 * model.dim * prompt)
+    middle = chip.word_bytes * chip.link_words_per_cycle  # bytes per cycle over one of its links
+    return {
+        "shift": float(new * model.layers * one), "head": float(new * (3 * tree + d * row)),
+        "replace": moved / 2 / middle * (1 / chip.rows + 1 / chip.cols),
+    }
 
 
 def _sum(value: Any, times: int = 1) -> float:
@@ -125,24 +220,23 @@ def _sum(value: Any, times: int = 1) -> float:
     return float(np.sum(np.broadcast_to(value, times)))
 
 
-def _check(chip: Any, model: Any, system: Any) -> str:
-    """The system's name; chip and model must be such."""
-    mesh(chip)
-    check_model(model)
-    return systems.check(system)
+def _check(chip: Any, model: Any, system: Any) -> tuple[Device, Model]:
+    """Chip and model, loaded if they are names; the system must be known."""
+    systems.check(system)
+    return mesh(chip), as_model(model)
 
 
-def layer_bytes(model: Model, phase: str, tokens: Any, grid: Any) -> Any:
+def working_bytes(model: Model, phase: str, tokens: Any, grid: Any) -> Any:
     """fp16 weights of one layer on a core and what a phase adds, heads as wide as the kernels have them; in float64.
 
     With tiles d, f, s of width, hidden width and tokens: 4 d^2 + 3 d f weights; a prompt's activations
     4 s d + 2 s f + s^2; the cache of decode 2 s d.
 
     >>> import perfmodel as pm
-    >>> int(layer_bytes(pm.model("llama3-8b"), "decode", 4096, 420))  # d = 10, f = 35, s = 10
+    >>> int(working_bytes(pm.model("llama3-8b"), "decode", 4096, 420))  # d = 10, f = 35, s = 10
     3300
     """
-    d, f, s = (-(-np.asarray(length, float) // grid) for length in (model.dim, model.ffn, tokens))
+    d, f, s = (cdiv(np.asarray(length, float), grid) for length in (model.dim, model.ffn, tokens))
     extra = 4 * s * d + 2 * s * f + s * s if phase == "prefill" else 2 * s * d
     return ELEMENT_BYTES * (4 * d * d + 3 * d * f + extra)
 
@@ -152,7 +246,7 @@ def _check_layers(chip: Device, model: Model, phase: str, tokens: Any, grid: Any
     together(tokens=tokens, grid=grid)
     check_grid(chip, grid, grid)
     tokens, grid = _longest(tokens, grid)
-    check_memory(chip, lambda side: layer_bytes(model, phase, tokens, side), grid,
+    check_memory(chip, lambda side: working_bytes(model, phase, tokens, side), grid,
                  f"{phase} of {np.max(tokens)} tokens by one layer of {model.name} on {np.min(grid)}^2 cores")
     return residency(chip, model, tokens, grid)
 
@@ -191,34 +285,42 @@ def _layers(model: Model, layer: Callable[..., Any], *sizes: Any) -> dict[str, A
 def _notes(constants: Kernel, model: Model, tokens: Any, grid: Any, groups: Any = None) -> tuple[str, ...]:
     """Which sizes leave the range fitted; the widest and narrowest tiles of a width lie on the outermost grids."""
     ends = np.array([np.min(grid), np.max(grid)])
-    tile = (-(-tokens // grid), -(-model.dim // ends), -(-model.ffn // ends))
+    tile = (cdiv(tokens, grid), cdiv(model.dim, ends), cdiv(model.ffn, ends))
     tree = {} if groups is None else {"groups": groups}
     return range_notes(constants, grid=grid, tokens=tokens, dim=model.dim, ffn=model.ffn, tile=tile, **tree)
 
 
-def _whole(chip: Device, terms: Any, limits: Any, tokens: Any, notes: tuple[str, ...], label: str) -> Prediction:
-    """The prediction that the terms of all layers make."""
-    terms, cycles = lift(terms, limits)
+def _whole(chip: Device, kernel: Kernel, form: Callable[[Any], forms.Terms], limits: Any, tokens: Any,
+           notes: tuple[str, ...], label: str) -> Prediction:
+    """The prediction that the form's terms of all layers make."""
+    terms, cycles = lift(form(kernel.values), limits)
     seconds = cycles / chip.clock_hz
-    return Prediction(cycles, seconds, terms, limits, notes, tokens / seconds, label)
+    uses = (Use(kernel, lambda c: lift(form(c), limits)[1]),)
+    return Prediction(cycles, seconds, terms, limits, notes, tokens / seconds, label, uses, chip=chip)
 
 
-def _of_system(chip: Device, model: Model, system: str, phase: str, tokens: Any, grid: Any) -> Prediction:
+def _of_system(chip: Device, model: Model, system: str, phase: str, tokens: Any, grid: Any,
+               constants: Constants) -> Prediction:
     """A competitor's time; in cycles of the wafer's clock, so that terms can be compared."""
+    if constants is not None:
+        raise ModelError(f"constants are of the mesh kernels of waferllm, not of {system}")
     tokens = sizes(tokens=tokens)[0]
     label = f"{phase} at {np.max(tokens)} tokens by {model.name}, {system}"
-    owner = "a100" if systems.gpus(system) else system
-    constants = parameters.kernel(owner, phase)
-    notes = range_notes(constants, tokens=tokens, dim=model.dim, ffn=model.ffn)
-    if owner != "a100":
+    kernel = systems.kernel_of(system, phase, chip)
+    notes = range_notes(kernel, tokens=tokens, dim=model.dim, ffn=model.ffn)
+    gpus = systems.gpus(system)
+    if not gpus:
         grid = sizes(grid=grid)[0]
         held = _check_layers(chip, model, phase, tokens, grid)
-        notes = range_notes(constants, grid=grid, tokens=tokens, dim=model.dim, ffn=model.ffn) + held
-    terms = {kind: value * chip.clock_hz for kind, value in systems.terms(system, phase, model, tokens, grid).items()}
-    if owner == "a100":  # the roofline itself: the same work at the full peak rate
+        notes = range_notes(kernel, grid=grid, tokens=tokens, dim=model.dim, ffn=model.ffn) + held
+
+    def form(c: Mapping[str, float]) -> forms.Terms:
+        return systems.terms(system, phase, chip, model, tokens, grid, c)
+
+    if gpus:  # the roofline itself: the same work at the full peak rate
         share = "compute_efficiency" if phase == "prefill" else "memory_efficiency"
-        limits = {"compute": terms["compute"] * constants.values[share]}
+        limits = {"compute": form(kernel.values)["compute"] * kernel.values[share]}
     else:
         layer = _prefill_bounds if phase == "prefill" else _decode_bounds
         limits = _layers(model, lambda s, p: layer(chip, model, s, p), tokens, grid)
-    return _whole(chip, terms, limits, tokens if phase == "prefill" else 1, notes, label)
+    return _whole(chip, kernel, form, limits, tokens if phase == "prefill" else 1, notes, label)

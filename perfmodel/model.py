@@ -67,6 +67,9 @@ class Model:
 def models() -> list[str]:
     """Names of the models that come with the package.
 
+    Returns:
+        Names, sorted.
+
     >>> "llama3-8b" in models()
     True
     """
@@ -75,6 +78,12 @@ def models() -> list[str]:
 
 def model(name: str | Path) -> Model:
     """Load a model by name, or its dimensions from a ``.json`` or ``.toml`` file.
+
+    Args:
+        name: one of `models`, or the path of a file; a published ``config.json`` is read by its own names.
+
+    Returns:
+        The checked dimensions.
 
     Raises:
         UnknownName: no such model; the message lists the known ones and the nearest.
@@ -89,11 +98,13 @@ def model(name: str | Path) -> Model:
     return _build(path, files.json_value(path, known) if path.suffix == ".json" else files.toml(path, known))
 
 
-def check(model: object) -> Model:
-    """The model itself, if it is one."""
-    if not isinstance(model, Model):
-        raise ModelError(f"{shown(model)} is no Model; load one by perfmodel.model, of: {', '.join(models())}")
-    return model
+def as_model(given: object) -> Model:
+    """The model itself, or the one of a name or file."""
+    if isinstance(given, str | Path):
+        return model(given)
+    if not isinstance(given, Model):
+        raise ModelError(f"{shown(given)} is no Model; load one by perfmodel.model, of: {', '.join(models())}")
+    return given
 
 
 def _build(path: Path, found: object) -> Model:

@@ -8,58 +8,162 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel import bounds, counts, forms, parameters
+from perfmodel import bounds, counts, counts_reduce, forms, parameters
 from perfmodel.checks import choice, size, sizes, together
+from perfmodel.counts import cdiv
 from perfmodel.counts_reduce import REDUCES
-from perfmodel.device import Device
+from perfmodel.device import Device, as_device
 from perfmodel.errors import DoesNotFit, ModelError, shown
 from perfmodel.parameters import Kernel
-from perfmodel.prediction import Prediction, check_grid, check_memory, lift, range_notes, sides
+from perfmodel.prediction import Prediction, Use, check_grid, check_memory, lift, range_notes, sides
 
 
-def mesh(chip: Device) -> Device:
-    """The device, if its cores sit on a mesh."""
+def mesh(chip: Any) -> Device:
+    """The device (or that of a name or file), if its cores sit on a mesh."""
+    chip = as_device(chip)
     if not isinstance(chip, Device):
         raise ModelError(f"{shown(getattr(chip, 'name', chip))} is no mesh of cores; ask for a system such as a100x8")
     return chip
 
 
-def gemm(chip: Device, M: Any, K: Any, N: Any, *, grid: Any, algorithm: str = "meshgemm") -> Prediction:
-    """Predict C[M,N] = A[M,K] B[K,N] in fp16.
+#: what a call takes instead of the calibration: a fit, or constants by name
+Constants = Any
+
+
+def gemm(chip: Device | str, M: Any, K: Any, N: Any, *, grid: Any = None, algorithm: str | None = None,
+         constants: Constants = None, fidelity: str = "HiFi2", storage: str = "L1") -> Prediction:
+    """Predict C[M,N] = A[M,K] B[K,N] in 16 bits.
 
     Args:
-        chip: a mesh device.
+        chip: a mesh device, or its name.
         M, K, N: sizes; numbers, or arrays for a sweep.
-        grid: side of a square of cores (a number or an array), or (rows, cols).
-        algorithm: one of `perfmodel.counts.GEMMS`.
+        grid: side of a square of cores (a number or an array), or (rows, cols); "matmul" by default takes the whole
+            device.
+        algorithm: one of `perfmodel.counts.GEMMS`, or "matmul" with multicast on a mesh of matrix engines; default:
+            the one that was measured on the device, MeshGEMM if none was.
+        constants: a `perfmodel.Fit`, or constants by name, instead of the calibration.
+        fidelity, storage: of "matmul": passes of the matrix engine (LoFi, HiFi2, HiFi3, HiFi4), and where the
+            operands lie (L1, DRAM).
+
+    Returns:
+        Time, terms, bounds and notes.
 
     Raises:
         DoesNotFit: the grid exceeds the device, or the tiles exceed a core's memory.
+        ModelError: a size, name or constant that is none.
 
-    >>> from perfmodel.device import device
-    >>> gemm(device("wse3"), 5760, 5760, 5760, grid=720).bound
+    >>> gemm("wse3", 5760, 5760, 5760, grid=720).bound
     'compute'
     """
-    choice("algorithm", algorithm, counts.GEMMS)
+    chip = mesh(chip)
+    if algorithm is None:
+        algorithm = "matmul" if (chip.base, "matmul") in parameters.kernels() else "meshgemm"
+    choice("algorithm", algorithm, [*counts.GEMMS, "matmul"])
+    if algorithm == "matmul":
+        return matmul(chip, M, K, N, grid=grid, fidelity=fidelity, storage=storage, constants=constants)
     M, K, N = sizes(M=M, K=K, N=N)
     rows, cols = sides(grid)
     together(M=M, K=K, N=N, rows=rows, cols=cols)
-    check_grid(mesh(chip), rows, cols)
-    _check_tiles(chip, lambda r, c: gemm_bytes(algorithm, M, K, N, r, c), grid,
+    check_grid(chip, rows, cols)
+    _check_tiles(chip, lambda r, c: counts.gemm_bytes(algorithm, M, K, N, r, c), grid,
                  f"{algorithm} of {_shape(M, K, N)} on {_shape(rows, cols)} cores")
-    constants = parameters.on(chip, "gemm")
-
-    terms = forms.gemm(constants.values, chip, algorithm, M, K, N, rows, cols)
-    tile = tuple(-(-v // p) for v, p in ((M, rows), (K, cols), (N, cols)))
-    notes = range_notes(constants, grid=(rows, cols), tile=tile) + _square_notes(constants, rows, cols)
+    kernel = parameters.on(chip, "gemm", constants)
+    tile = tuple(cdiv(v, p) for v, p in ((M, rows), (K, cols), (N, cols)))
+    notes = range_notes(kernel, grid=(rows, cols), tile=tile) + _square_notes(kernel, rows, cols)
     broadcast = algorithm.partition("_")[0] in ("summa", "allgather") and not algorithm.endswith("_relay")
     if broadcast and (routes := int(np.max(rows) + np.max(cols))) > chip.colours:
         notes += (f"{algorithm} needs {routes} routing paths per core; {chip.name} has {chip.colours}: there only "
                   f"{algorithm}_relay runs",)
-    if algorithm != "meshgemm" and constants.fitted_range:
+    if algorithm != "meshgemm" and kernel.fitted_range:
         notes += (f"{algorithm} was not measured on {chip.name}: its steps have MeshGEMM's constants",)
-    return _make(chip, terms, bounds.gemm(chip, M, K, N, rows, cols), notes,
+    return _make(chip, kernel, lambda c: forms.gemm(c, chip, algorithm, M, K, N, rows, cols),
+                 bounds.gemm(chip, M, K, N, rows, cols), notes,
                  f"{algorithm} {_shape(M, K, N)} on {rows} x {cols} cores of {chip.name}")
+
+
+def matmul(chip: Device | str, M: Any, K: Any, N: Any, *, grid: Any = None, fidelity: str = "HiFi2",
+           storage: str = "L1", constants: Constants = None) -> Prediction:
+    """Predict C[M,N] = A[M,K] B[K,N] on a mesh of matrix engines whose cores multicast blocks of A and B.
+
+    Args:
+        chip: a mesh device, or its name.
+        M, K, N: sizes; numbers, or arrays for a sweep.
+        grid: side of a square of cores, or (rows, cols); default: the whole device.
+        fidelity: passes of the matrix engine over the operands' bits: LoFi, HiFi2, HiFi3, HiFi4.
+        storage: where operands and result lie: "L1" or "DRAM".
+        constants: a `perfmodel.Fit`, or constants by name, instead of the calibration.
+
+    Returns:
+        Time, terms, bounds and notes.
+
+    Raises:
+        DoesNotFit: the grid exceeds the device, or what lies in L1 exceeds it.
+        ModelError: a size, name or constant that is none; a device without DRAM.
+
+    >>> matmul("n150", 2048, 2048, 2048, fidelity="HiFi4").bound
+    'compute'
+    """
+    chip = mesh(chip)
+    choice("fidelity", fidelity, forms.PASSES)
+    choice("storage", storage, ("L1", "DRAM"))
+    M, K, N = sizes(M=M, K=K, N=N)
+    rows, cols = sides((chip.rows, chip.cols) if grid is None else grid)
+    together(M=M, K=K, N=N, rows=rows, cols=cols)
+    check_grid(chip, rows, cols)
+    if storage == "DRAM" and not chip.dram_bandwidth:
+        raise ModelError(f"{chip.name} has no DRAM (dram_bandwidth = 0); storage must be 'L1'")
+    if storage == "L1":
+        _check_tiles(chip, lambda r, c: counts.matmul_bytes(M, K, N, r, c), grid if grid is not None else (rows, cols),
+                     f"matmul of {_shape(M, K, N)} in L1 on {_shape(rows, cols)} cores")
+    kernel = parameters.on(chip, "matmul", constants)
+    notes = range_notes(kernel, M=M, K=K, N=N)
+    dram = storage == "DRAM"
+    limits = {"compute": counts.matmul_tiles(M, K, N, rows, cols)[0] * forms.tile_cycles(chip, fidelity),
+              "distance": np.maximum(rows, cols) // 2 * chip.alpha,
+              "memory": dram * forms.dram_cycles(chip, M, K, N)}
+    return _make(chip, kernel, lambda c: forms.matmul(c, chip, M, K, N, rows, cols, fidelity, dram), limits, notes,
+                 f"matmul {_shape(M, K, N)} at {fidelity} in {storage} on {rows} x {cols} cores of {chip.name}")
+
+
+def shift(chip: Device | str, tile: tuple[Any, Any], *, steps: Any, grid: Any,
+          constants: Constants = None) -> Prediction:
+    """Predict the shift of every core's tile by some hops along its row, store and forward.
+
+    Args:
+        chip: a mesh device, or its name.
+        tile: (rows, cols) of fp16 elements on each core.
+        steps: hops that each tile is handed on by.
+        grid: side of the block of cores.
+        constants: a `perfmodel.Fit`, or constants by name, instead of the calibration.
+
+    Returns:
+        Time, terms, bounds and notes.
+
+    Raises:
+        DoesNotFit: the grid exceeds the device, or two tiles exceed a core's memory.
+        ModelError: a size or constant that is none.
+
+    >>> 9000 < shift("wse3", (8, 8), steps=64, grid=240).cycles < 10000
+    np.True_
+    """
+    chip = mesh(chip)
+    if not isinstance(tile, tuple | list) or len(tile) != 2:
+        raise ModelError(f"tile = {shown(tile)} must be (rows, cols)")
+    height, width, steps = sizes(tile_rows=tile[0], tile_cols=tile[1], steps=steps)
+    rows, cols = sides(grid)
+    together(tile_rows=height, tile_cols=width, steps=steps, rows=rows, cols=cols)
+    check_grid(chip, rows, cols)
+    _check_tiles(chip, lambda r, c: 2.0 * counts.ELEMENT_BYTES * height * width, grid,
+                 f"shift of tiles of {_shape(height, width)}")
+    kernel = parameters.on(chip, "shift", constants)
+    notes = kernel.notes
+    if np.any(steps > cols):
+        notes += (f"{int(np.max(steps))} steps on {int(np.min(cols))} cores leave the block: measured times fall below "
+                  f"the form's there, unexplained",)
+    limits = {"compute": 0.0, "distance": 0.0 * steps + chip.alpha}
+    return _make(chip, kernel, lambda c: forms.shift(c, chip, height, width, steps), limits, notes,
+                 f"shift of {_shape(height, width)} tiles by {_shape(steps)} steps on {_shape(rows, cols)} cores of "
+                 f"{chip.name}")
 
 
 def _check_tiles(chip: Device, bytes_on: Callable[[Any, Any], Any], grid: Any, what: str) -> None:
@@ -67,49 +171,38 @@ def _check_tiles(chip: Device, bytes_on: Callable[[Any, Any], Any], grid: Any, w
     check_memory(chip, lambda g: bytes_on(*sides(g)), grid, what)
 
 
-def gemm_bytes(algorithm: str, M: Any, K: Any, N: Any, rows: Any, cols: Any) -> Any:
-    """Bytes of buffers per core, as `counts.gemm` has them, for arrays of square grids; in float64, which has no limit.
-
-    >>> int(gemm_bytes("meshgemm", 8, 8, 8, 4, 4)) == counts.gemm("meshgemm", 8, 8, 8, 4).bytes_per_core
-    True
-    """
-    M, K, N = (np.asarray(size, float) for size in (M, K, N))
-    steps = np.lcm(rows, cols)
-    m, k, n = -(-M // rows), -(-K // steps), -(-N // cols)
-    a, b, c = m * k * (steps // cols), k * n * (steps // rows), m * n
-    if algorithm.startswith("summa"):
-        elements = a + b + 2 * (m * k + k * n) + c
-    elif algorithm.startswith("allgather"):
-        elements = a + b + m * k * steps + k * n * steps + c
-    elif algorithm == "gemm_t":
-        p, q, block = steps // rows, steps // cols, -(-N // steps)
-        e = -(-K // cols)
-        elements = m * e + 2 * p * block * e + (2 * p + q) * m * block
-    else:
-        elements = 2 * a + 2 * b + c
-    return counts.ELEMENT_BYTES * elements
-
-
-def gemv(chip: Device, M: Any, N: Any, *, grid: Any, reduce: str = "ktree", groups: Any = None) -> Prediction:
+def gemv(chip: Device | str, M: Any, N: Any, *, grid: Any, reduce: str = "ktree", groups: Any = None,
+         constants: Constants = None) -> Prediction:
     """Predict y[N] = x[M] W[M,N] in fp16, y on every core of its column.
 
     Args:
+        chip: a mesh device, or its name.
+        M, N: sizes; numbers, or arrays for a sweep.
         grid: side of a square of cores, or (rows, cols).
         reduce: ktree, chain, pipeline or ring.
         groups: groups of the two-phase tree; default: the largest divisor of the rows up to their square root.
+        constants: a `perfmodel.Fit`, or constants by name, instead of the calibration.
+
+    Returns:
+        Time, terms, bounds and notes.
+
+    Raises:
+        DoesNotFit: the grid exceeds the device, or the tiles exceed a core's memory.
+        ModelError: a size, name, number of groups or constant that is none.
     """
+    chip = mesh(chip)
     M, N = sizes(M=M, N=N)
     rows, cols = sides(grid)
     together(M=M, N=N, rows=rows, cols=cols)
-    check_grid(mesh(chip), rows, cols)
+    check_grid(chip, rows, cols)
     groups = check_groups(reduce, rows, groups)
     _check_tiles(chip, lambda r, c: gemv_bytes(M, N, r, c), grid,
                  f"gemv of {_shape(M, N)} on {_shape(rows, cols)} cores")
-    constants = parameters.on(chip, "gemv")
-    terms = forms.gemv(constants.values, chip, reduce, M, N, rows, cols, groups)
-    notes = _line_notes(constants, reduce, groups, grid=(rows, cols), tile=(-(-M // rows), -(-N // cols)))
-    notes += _square_notes(constants, rows, cols)
-    return _make(chip, terms, bounds.gemv(chip, M, N, rows, cols), notes,
+    kernel = parameters.on(chip, "gemv", constants)
+    notes = _line_notes(kernel, reduce, groups, grid=(rows, cols), tile=(cdiv(M, rows), cdiv(N, cols)))
+    notes += _square_notes(kernel, rows, cols)
+    return _make(chip, kernel, lambda c: forms.gemv(c, chip, reduce, M, N, rows, cols, groups),
+                 bounds.gemv(chip, M, N, rows, cols), notes,
                  f"gemv {_shape(M, N)} with {reduce} on {rows} x {cols} cores of {chip.name}")
 
 
@@ -120,7 +213,7 @@ def gemv_bytes(M: Any, N: Any, rows: Any, cols: Any) -> Any:
     20
     """
     M, N = np.asarray(M, float), np.asarray(N, float)
-    m, n = -(-M // rows), -(-N // cols)
+    m, n = cdiv(M, rows), cdiv(N, cols)
     return counts.ELEMENT_BYTES * (m + m * n + 2 * n)
 
 
@@ -141,21 +234,42 @@ def _line_notes(constants: Kernel, reduce: str, groups: Any, **sizes: Any) -> tu
     return notes
 
 
-def allreduce(chip: Device, words: Any, *, cores: Any, algorithm: str = "ktree", groups: Any = None) -> Prediction:
-    """Predict the sum of one vector of fp16 elements per core along a line, left on every core."""
+def allreduce(chip: Device | str, words: Any, *, cores: Any, algorithm: str = "ktree", groups: Any = None,
+              constants: Constants = None) -> Prediction:
+    """Predict the sum of one vector of fp16 elements per core along a line, left on every core.
+
+    Args:
+        chip: a mesh device, or its name.
+        words: elements of the vector; a number, or an array for a sweep.
+        cores: cores of the line.
+        algorithm: ktree, chain, pipeline or ring.
+        groups: groups of the two-phase tree; default: the largest divisor of the cores up to their square root.
+        constants: a `perfmodel.Fit` of a GEMV sweep, or constants by name, instead of the calibration.
+
+    Returns:
+        Time, terms, bounds and notes.
+
+    Raises:
+        DoesNotFit: the line is longer than the device.
+        ModelError: a size, name, number of groups or constant that is none.
+    """
+    chip = mesh(chip)
     words, cores = sizes(words=words, cores=cores)
     check_line(chip, cores)
     groups = check_groups(algorithm, cores, groups)
-    constants = parameters.on(chip, "gemv")
-    terms = forms.gemv({**constants.values, "row": 0.0, "beat": 0.0}, chip, algorithm, cores, words, cores, 1, groups)
+    kernel = parameters.on(chip, "gemv", constants)
     limits = {"compute": 0.0 * words, **bounds.allreduce(chip, words, cores)}
-    return _make(chip, terms, limits, _line_notes(constants, algorithm, groups, grid=cores, words=words),
+
+    def form(c: Any) -> forms.Terms:
+        return forms.gemv({**c, "row": 0.0, "beat": 0.0}, chip, algorithm, cores, words, cores, 1, groups)
+
+    return _make(chip, kernel, form, limits, _line_notes(kernel, algorithm, groups, grid=cores, words=words),
                  f"{algorithm} all-reduce of {words} elements over {cores} cores of {chip.name}")
 
 
 def check_line(chip: Device, cores: Any) -> None:
     """A line of cores must fit the longer side of the mesh."""
-    longest = max(mesh(chip).rows, chip.cols)
+    longest = max(chip.rows, chip.cols)
     if np.max(cores) > longest:
         raise DoesNotFit(f"a line of {np.max(cores)} cores is longer than the {longest} of {chip.name}")
 
@@ -168,7 +282,7 @@ def check_groups(reduce: str, rows: Any, groups: Any) -> Any:
             raise ModelError(f"groups = {shown(groups)} belong to ktree, not to {reduce}")
         return 1
     if groups is None:
-        return forms.default_groups(rows)[()]
+        return counts_reduce.default_groups(rows)[()]
     (checked,) = sizes(groups=groups)
     together(cores=rows, groups=checked)
     if np.any(checked > rows):
@@ -179,7 +293,7 @@ def check_groups(reduce: str, rows: Any, groups: Any) -> Any:
 REDUCTIONS = ["star", "chain", "tree", "two_phase", "broadcast", "ring"]
 
 
-def reduce(chip: Device, words: int, *, cores: int, algorithm: str = "two_phase",
+def reduce(chip: Device | str, words: int, *, cores: int, algorithm: str = "two_phase",
            group_size: int | None = None) -> Prediction:
     """Predict a reduction of 32-bit words along a line with nothing fitted: the forms of HPDC 2024.
 
@@ -187,13 +301,27 @@ def reduce(chip: Device, words: int, *, cores: int, algorithm: str = "two_phase"
     [B + (2T+1+S)(P/S-1)]; broadcast B + P + 2T; ring all-reduce 2(P-1)B/P + 4P-6 + 2(P-1)(2T+1); a binary tree from
     the general max(C, E/N + L) + (2T+1)D. T is the ramp between router and core.
 
+    Args:
+        chip: a mesh device, or its name.
+        words: 32-bit words of the vector.
+        cores: cores of the line.
+        algorithm: one of `REDUCTIONS`.
+        group_size: cores of a group of the two-phase reduce; default: the square root of the cores.
+
+    Returns:
+        Time, terms and bounds.
+
+    Raises:
+        DoesNotFit: the line is longer than the device.
+        ModelError: a size or name that is none, groups that do not divide the line.
+
     References:
         Luczynski et al., Near-Optimal Wafer-Scale Reduce, HPDC 2024.
 
-    >>> from perfmodel.device import device
-    >>> float(reduce(device("wse2"), 4096, cores=512, group_size=32).cycles)
+    >>> float(reduce("wse2", 4096, cores=512, group_size=32).cycles)
     8933.0
     """
+    chip = mesh(chip)
     words, cores = size("words", words), size("cores", cores)
     choice("reduction", algorithm, REDUCTIONS)
     check_line(chip, cores)
@@ -204,8 +332,11 @@ def reduce(chip: Device, words: int, *, cores: int, algorithm: str = "two_phase"
         terms = _two_phase(words, cores, members, chip.ramp)
     else:
         terms = _reduction(algorithm, words, cores, chip.ramp)
-    limits = {"compute": 0.0, "link": float(words * (cores > 1)), "distance": float(cores - 1)}
-    return _make(chip, terms, limits, (), f"{algorithm} reduction of {words} words over {cores} cores of {chip.name}")
+    terms = {**terms, "transfer": terms["transfer"] / chip.link_words_per_cycle, "alpha": terms["alpha"] * chip.alpha}
+    limits = {"compute": 0.0, "link": words * (cores > 1) / chip.link_words_per_cycle,
+              "distance": (cores - 1) * chip.alpha}
+    return _make(chip, None, lambda c: terms, limits, (),
+                 f"{algorithm} reduction of {words} words over {cores} cores of {chip.name}")
 
 
 def _two_phase(words: int, cores: int, size: int, ramp: float) -> dict[str, float]:
@@ -239,9 +370,11 @@ def _shape(*values: Any) -> str:
     return " x ".join(str(np.max(value)) for value in values)
 
 
-def _make(chip: Device, terms: Any, limits: Any, notes: tuple[str, ...], label: str) -> Prediction:
-    """Broadcast the terms, add them up, turn cycles into seconds."""
-    terms, cycles = lift(terms, limits)
+def _make(chip: Device, kernel: Kernel | None, form: Callable[[Any], forms.Terms], limits: Any, notes: tuple[str, ...],
+          label: str) -> Prediction:
+    """Evaluate the form, broadcast its terms, add them up, turn cycles into seconds."""
+    terms, cycles = lift(form({} if kernel is None else kernel.values), limits)
     shape = np.broadcast_shapes(*(np.shape(value) for value in terms.values()))
     terms = {kind: np.broadcast_to(np.asarray(value, float), shape)[()] for kind, value in terms.items()}
-    return Prediction(cycles, cycles / chip.clock_hz, terms, limits, notes, label=label)
+    uses = () if kernel is None else (Use(kernel, lambda c: lift(form(c), limits)[1]),)
+    return Prediction(cycles, cycles / chip.clock_hz, terms, limits, notes, label=label, uses=uses, chip=chip)

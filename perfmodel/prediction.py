@@ -5,15 +5,29 @@ from __future__ import annotations
 import bisect
 import functools
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from perfmodel.checks import sizes
 from perfmodel.errors import DoesNotFit
 from perfmodel.parameters import Kernel
+
+
+class Use(NamedTuple):
+    """A part of a prediction: the kernel whose constants it has, and its cycles with other values of them."""
+
+    kernel: Kernel
+    cycles: Callable[[Mapping[str, float]], Any]
+
+
+#: probability that a measurement lies in the interval of a prediction, and as many standard deviations of a normal
+LEVEL, DEVIATIONS = 0.9, 1.645
+#: relative error, at that level, of a kernel that was not measured on the device: the blind tests of the report stay
+#: below the first where a kernel is borrowed; a data sheet alone says little
+BORROWED, DATA_SHEET = 0.15, 0.5
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,10 @@ class Prediction:
         notes: what the reader must know: extrapolation, constants from a data sheet.
         tokens_per_s: throughput, where the operator has one.
         label: what was predicted, for messages.
+        uses: the kernels behind it, for `interval` and `perfmodel.sensitivity`.
+        parts: what a term is made of, where one is a sum.
+        by_phase: terms of each phase of decode, made on demand.
+        chip: the device.
     """
 
     cycles: Any
@@ -36,6 +54,10 @@ class Prediction:
     notes: tuple[str, ...] = ()
     tokens_per_s: Any = None
     label: str = ""
+    uses: tuple[Use, ...] = field(default=(), repr=False, compare=False)
+    parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    by_phase: Callable[[], dict[str, dict[str, Any]]] | None = field(default=None, repr=False, compare=False)
+    chip: Any = field(default=None, repr=False, compare=False)
 
     @property
     def bound(self) -> str:
@@ -58,17 +80,73 @@ class Prediction:
         """Compute bound over predicted cycles: the share of the used cores' peak rate that is reached."""
         return self.bounds["compute"] / self.cycles
 
+    @property
+    def uncertainty(self) -> Any:
+        """Half the width of `interval` over ``cycles``.
+
+        Of each kernel the uncertainty of its fitted constants, by their covariance, and the error of rows that its
+        fit has not seen; those of several kernels are independent.
+        """
+        square: Any = 0.0
+        for use in self.uses:
+            base = use.cycles(use.kernel.values)
+            gradient = [slope for _, slope in slopes(use, use.kernel.fitted)]
+            covariance = use.kernel.covariance()
+            for i, row in enumerate(covariance):
+                for j, entry in enumerate(row):
+                    square = square + DEVIATIONS**2 * gradient[i] * entry * gradient[j]
+            square = square + (_held_out(use.kernel) * base) ** 2
+        return np.sqrt(np.maximum(square, 0.0)) / self.cycles
+
+    @property
+    def interval(self) -> tuple[Any, Any]:
+        """Cycles between which a measurement lies with a probability of 90 %, bounded below by the lower bound."""
+        factor = 1 + self.uncertainty
+        return np.maximum(self.cycles / factor, np.minimum(self.lower_bound, self.cycles)), self.cycles * factor
+
+    @property
+    def phases(self) -> dict[str, dict[str, Any]]:
+        """Compute and communication of each phase of decode, in cycles; empty for other operators."""
+        return self.by_phase() if self.by_phase is not None else {}
+
     def as_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings, for JSON."""
+        """The prediction in plain numbers and strings, for JSON.
+
+        Returns:
+            Time, interval, terms, bounds, notes; parts and phases where there are some.
+        """
         found: dict[str, Any] = {"what": self.label, "cycles": self.cycles, "seconds": self.seconds}
         if self.tokens_per_s is not None:
             found["tokens_per_s"] = self.tokens_per_s
+        low, high = self.interval
         found |= {
+            "interval": {"level": LEVEL, "low": low, "high": high},
             "terms": dict(self.terms), "bound": self.bound, "efficiency": self.efficiency,
             "lower_bound": self.lower_bound, "bounds": dict(self.bounds), "ratio_to_bound": self.ratio,
             "notes": list(self.notes),
         }
+        if self.parts:
+            found["parts"] = {term: dict(part) for term, part in self.parts.items()}
+        if self.by_phase is not None:
+            found["phases"] = self.phases
         return {key: _plain(value) for key, value in found.items()}
+
+
+def _held_out(kernel: Kernel) -> float:
+    """Relative error of rows that the constants were not fitted to, at `LEVEL`."""
+    if kernel.held_out is not None:
+        return kernel.held_out
+    sheet = any(parameter.how == "data sheet" for parameter in kernel.parameters.values())
+    return DATA_SHEET if sheet else BORROWED
+
+
+def slopes(use: Use, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """Change of a part's cycles per unit of each constant, by central differences of one percent."""
+    values = use.kernel.values
+    for name in names:
+        step = 0.01 * values[name] or 1e-6
+        up, down = (use.cycles({**values, name: values[name] + sign * step}) for sign in (1, -1))
+        yield name, (up - down) / (2 * step)
 
 
 def _plain(value: Any) -> Any:
@@ -81,7 +159,7 @@ def _plain(value: Any) -> Any:
 
 
 #: what a bound's shortfall is charged to
-_CHARGED = {"compute": "compute", "link": "transfer", "distance": "alpha"}
+_CHARGED = {"compute": "compute", "link": "transfer", "memory": "transfer", "distance": "alpha"}
 
 
 def lift(terms: Mapping[str, Any], limits: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel import llm, operators, parameters, systems, tune
-from perfmodel.calibrate import FITTED
+from perfmodel import files, llm, operators, parameters, systems, tune
+from perfmodel.calibrate import FITTED, refit
 from perfmodel.capacity import capacity
 from perfmodel.device import device
 from perfmodel.energy import energy_ratio
-from perfmodel.fitting import Fit, fit
-from perfmodel.measurements import measurements, tables
-from perfmodel.model import model
+from perfmodel.fitting import Fit, errors, fit
+from perfmodel.measurements import FOLDER, measurements, tables
+from perfmodel.model import Model, model
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,22 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """Every published row: tables 2 to 8 and the reduce sweep (the two WSE-3 sweeps are in `sweep_errors`)."""
-    return [*(_table_row(row) for row in tables()), *_reduce_rows()]
+    """Every published row: tables 2 to 8, the reduce sweep, and decode on the WSE-3; sweeps are in the summaries."""
+    return [*(_table_row(row) for row in tables()), *_reduce_rows(), *_decode_rows()]
+
+
+def _decode_rows() -> list[Row]:
+    """Decode on the WSE-3, blind: cycles a layer and token, and communication among them."""
+    found = []
+    for row in files.rows(FOLDER / "wse3_decode.csv"):
+        side, d, s, f = (int(row[name]) for name in ("P", "dim_per_pe", "seq_per_pe", "ffn_per_pe"))
+        layer = Model("layer", side * d, side * f, 1, 1, 1, side * d, 2)
+        p = llm.decode("wse3", layer, context=side * s, grid=side, groups=int(row["K_tree_branches"]))
+        found += [Row("decode", f"one layer on {side}^2 cores, {what}", "wse3", float(row[column]), float(value),
+                      "cycle", False) for what, column, value in (
+                          ("all", "mean_total_cycles", p.cycles),
+                          ("communication", "communication_cycles", p.terms["communication"]))]
+    return found
 
 
 def _table_row(row: dict[str, Any]) -> Row:
@@ -58,7 +72,7 @@ def _table_row(row: dict[str, Any]) -> Row:
     label = " ".join(text for text in (row["model"], grids and f"grid {grids}", tokens and f"{tokens} tokens",
                                        row["metric"] if row["table"] == 6 else "") if text)
     gpu = row["system"].startswith("a100")
-    fitted = row["table"] in (3, 4) or (gpu and row["metric"] in ("gemv_latency", "throughput_per_request"))
+    fitted = row["table"] in (3, 4, 5) or (gpu and row["metric"] in ("gemv_latency", "throughput_per_request"))
     return Row(str(row["table"]), label, row["system"], row["value"], float(predict(row)), row["unit"], fitted)
 
 
@@ -148,7 +162,22 @@ def summarise(experiment: str, regime: str, errors: Iterable[float]) -> Summary:
 @functools.cache
 def fits() -> dict[str, Fit]:
     """Every packaged experiment fitted anew, by name."""
-    return {name: fit(measurements(name)) for name in FITTED.values()}
+    return {name: refit(key) for key, name in FITTED.items()}
+
+
+@functools.cache
+def blind_summaries() -> list[Summary]:
+    """Silicon that nothing was fitted to: shift and decode on the WSE-3; beside it the same with a start-up fitted."""
+    shift = measurements("wse3_shift")
+    constants = parameters.kernel("wse3", "shift").values
+    found = [summarise("WSE-3 shift, L <= P", "blind", errors(shift, constants)),
+             summarise("WSE-3 shift, L > P", "blind", errors(measurements("wse3_shift_beyond"), constants)),
+             summarise("WSE-3 shift, L <= P", "one start-up fitted", fit(shift).residuals),
+             summarise("WSE-3 shift, L <= P", "leave one grid out", fit(shift).cross_validate("grid").errors)]
+    decode = _decode_rows()
+    for at, what in enumerate(("total", "communication")):
+        found.append(summarise(f"WSE-3 decode, {what}", "blind", (row.error for row in decode[at::2])))
+    return found
 
 
 @functools.cache
@@ -159,8 +188,10 @@ def fit_summaries() -> list[Summary]:
         data, label = fitted.measurements, name
         chosen = np.ones(len(data), bool)
         if name == "wse3_meshgemv":
+            found.append(summarise(name, "in sample", fitted.residuals))
             chosen, label = data.columns["P"] > 16, f"{name}, above 16 cores a side"
-        found.append(summarise(label, "in sample", fitted.residuals[chosen]))
+        few = "" if len(data) >= 3 * len(fitted.params) else f" (interpolation: {len(fitted.params)} constants)"
+        found.append(summarise(label, f"in sample{few}", fitted.residuals[chosen]))
         for by in data.labels:
             if by != "gpus":  # each number of GPUs has a latency of its own
                 found.append(summarise(label, f"leave one {by} out", fitted.cross_validate(by).errors[chosen]))
@@ -171,6 +202,8 @@ def table_summaries(found: list[Row] | None = None) -> list[Summary]:
     """Mean and worst error per table and kind of system, fitted rows apart from predicted ones."""
     groups: dict[tuple[str, str, bool], list[Row]] = {}
     for row in rows() if found is None else found:
+        if row.table == "decode":  # in `blind_summaries`
+            continue
         group = "WaferLLM" if row.system in ("waferllm", "wse2", "shift", "concat") else "competitors"
         if "energy" in row.label or row.table in ("7", "8"):
             group = "energy ratios"

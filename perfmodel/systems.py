@@ -18,11 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from perfmodel import parameters
 from perfmodel.checks import choice
-from perfmodel.device import Gpu, device
+from perfmodel.counts import cdiv
+from perfmodel.device import Device, Gpu, device
 from perfmodel.forms import ALLREDUCES, Terms, prefill_products
 from perfmodel.model import Model
-from perfmodel.parameters import kernel
+from perfmodel.parameters import Kernel
 
 #: what can be asked for as ``system``
 SYSTEMS = ["waferllm", "t10", "ladder", "a100x1", "a100x8", "a100x16"]
@@ -77,32 +79,44 @@ def ladder_decode(c: Constants, x: Columns) -> Terms:
     return {"transfer": c["word"] * tile * x["P"], "beta": c["barrier"] * ALLREDUCES * x["P"]}
 
 
-def _by_gpus(c: Constants, name: str, count: Any) -> Any:
-    """The constant of x1, x8 or x16, elementwise; none for a collective of one GPU."""
-    one = c.get(f"{name}_x1", 0.0)
-    return (count == 1) * one + (count == 8) * c[f"{name}_x8"] + (count == 16) * c[f"{name}_x16"]
+def _nodes(count: Any) -> Any:
+    """Nodes of eight GPUs.
+
+    >>> int(_nodes(8)), int(_nodes(16))
+    (1, 2)
+    """
+    return cdiv(np.asarray(count), 8)
+
+
+def _phases(count: Any) -> Any:
+    """Phases of an all-reduce: reduce-scatter and all-gather inside a node, and one exchange between nodes.
+
+    >>> [int(_phases(count)) for count in (1, 8, 16)]
+    [0, 2, 3]
+    """
+    return (np.asarray(count) > 1) * 2 + (_nodes(count) > 1)
 
 
 def a100_prefill(c: Constants, x: Columns) -> Terms:
-    """Seconds of a prefill: matrix flops and causal attention, and two ring all-reduces of the activations a layer."""
+    """Seconds of a prefill: matrix flops and causal attention, and two all-reduces of the activations a layer."""
     chip: Gpu = device("a100")
     flops = 2 * x["weights"] * x["tokens"] + 2 * x["layers"] * x["tokens"] ** 2 * x["dim"]
     moved = 2 * (1 - 1 / x["gpus"]) * 2 * x["tokens"] * x["dim"]  # bytes of one all-reduce, fp16
     return {
         "compute": flops / (x["gpus"] * chip.peak_flops * c["compute_efficiency"]),
         "transfer": 2 * x["layers"] * moved / (chip.link_bandwidth * c["fabric_efficiency"]),
-        "beta": 2 * x["layers"] * _by_gpus(c, "collective", x["gpus"]),
+        "beta": 2 * x["layers"] * _phases(x["gpus"]) * c["phase"],
     }
 
 
 def a100_decode(c: Constants, x: Columns) -> Terms:
-    """Seconds per token: weights, head and cache read once, and the launches and collectives of every layer."""
+    """Seconds per token: weights, head and cache read once; launches, and the network between nodes, in every layer."""
     chip: Gpu = device("a100")
     cache = 2 * x["layers"] * x["kv_dim"] * x["tokens"]
     moved = 2 * (x["weights"] + x["vocab"] * x["dim"] + cache)  # fp16
     return {
         "compute": moved / (x["gpus"] * chip.memory_bandwidth * c["memory_efficiency"]),
-        "beta": x["layers"] * _by_gpus(c, "layer", x["gpus"]),
+        "beta": x["layers"] * (c["layer"] + (_nodes(x["gpus"]) - 1) * c["network"]),
     }
 
 
@@ -111,7 +125,7 @@ def a100_gemv(c: Constants, x: Columns) -> Terms:
     chip: Gpu = device("a100")
     return {
         "compute": 2 * x["weights"] / (x["gpus"] * chip.memory_bandwidth * c["memory_efficiency"]),
-        "beta": _by_gpus(c, "collective", x["gpus"]),
+        "beta": _phases(x["gpus"]) * c["phase"],
     }
 
 
@@ -124,12 +138,18 @@ FORMS = {
 }
 
 
-def terms(system: str, phase: str, model: Model, tokens: Any, grid: Any) -> Terms:
-    """Seconds by kind of a phase: a whole prefill, or one token of decode, over all layers."""
+def kernel_of(system: str, phase: str, chip: Device) -> Kernel:
+    """The constants of a competitor; T10's and Ladder's, fitted on the WSE-2, scaled to the chip they run on."""
+    if gpus(system):
+        return parameters.kernel("a100", phase)
+    return parameters.scaled(parameters.kernel(system, phase), chip, device("wse2"))
+
+
+def terms(system: str, phase: str, chip: Device, model: Model, tokens: Any, grid: Any, c: Constants) -> Terms:
+    """Cycles of the chip's clock by kind of a phase: a whole prefill, or one token of decode, over all layers."""
     owner = "a100" if gpus(system) else system
     tokens = np.asarray(tokens, float)[()]  # its square may exceed an int64
     x = {"dim": model.dim, "ffn": model.ffn, "tokens": tokens, "layers": model.layers, "vocab": model.vocab,
          "kv_dim": model.kv_dim, "weights": model.layer_weights * model.layers, "P": grid, "gpus": gpus(system)}
-    found = FORMS[f"{owner}_{phase}"](kernel(owner, phase).values, x)
-    scale = 1.0 if gpus(system) else model.layers / device("wse2").clock_hz
-    return {kind: value * scale for kind, value in found.items()}
+    scale = chip.clock_hz if gpus(system) else model.layers
+    return {kind: value * scale for kind, value in FORMS[f"{owner}_{phase}"](c, x).items()}

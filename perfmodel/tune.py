@@ -12,8 +12,7 @@ from perfmodel import llm, operators
 from perfmodel.checks import choice, size, sizes
 from perfmodel.device import Device
 from perfmodel.errors import DoesNotFit, ModelError, shown
-from perfmodel.model import Model
-from perfmodel.model import check as check_model
+from perfmodel.model import Model, as_model
 from perfmodel.operators import mesh
 from perfmodel.prediction import Prediction
 
@@ -39,12 +38,19 @@ def _choose(candidates: np.ndarray, predict: Callable[[Any], Prediction]) -> Cho
     return Choice(value, float(cycles[at]), candidates, cycles, predict(value).notes)
 
 
-def best_grid(chip: Device, model: Model, *, phase: str, tokens: int, grids: Iterable[int] | None = None) -> Choice:
+def best_grid(chip: Device | str, model: Model | str, *, phase: str, tokens: int,
+              grids: Iterable[int] | None = None) -> Choice:
     """The fastest square grid for a phase of inference.
 
     Args:
+        chip: a mesh device, or its name.
+        model: from `perfmodel.model`, or its name.
         phase: "prefill" (of ``tokens``) or "decode" (with ``tokens`` in the cache).
+        tokens: length of the prompt, or tokens in the cache.
         grids: sides to choose from; default: every multiple of 12 (so that groups divide it) on the device.
+
+    Returns:
+        The fastest side, and everything it was chosen from.
 
     Raises:
         DoesNotFit: no candidate holds a layer.
@@ -54,15 +60,15 @@ def best_grid(chip: Device, model: Model, *, phase: str, tokens: int, grids: Ite
     True
     """
     choice("phase", phase, PHASES)
-    check_model(model)
-    largest = min(mesh(chip).rows, chip.cols)
+    chip, model = mesh(chip), as_model(model)
+    largest = min(chip.rows, chip.cols)
     tokens = size("tokens", tokens)
     if grids is None:
         grids = range(min(12, largest), largest + 1, 12)
     sides = np.unique(sizes(grids=list(grids) if isinstance(grids, Iterable) else grids)[0])
     if sides[-1] > largest:
         raise ModelError(f"grids = {shown(sides.tolist())} must lie between 1 and {largest}, the side of {chip.name}")
-    fits = llm.layer_bytes(model, phase, tokens, sides) <= chip.memory_per_core
+    fits = llm.working_bytes(model, phase, tokens, sides) <= chip.memory_per_core
     if not fits.any():
         raise DoesNotFit(f"no grid up to {sides[-1]}^2 holds a layer of {model.name} in {chip.memory_per_core} bytes")
     return _choose(sides[fits], lambda grid: _phase(chip, model, phase, tokens, grid))
@@ -74,22 +80,44 @@ def _phase(chip: Device, model: Model, phase: str, tokens: int, grid: Any) -> Pr
     return llm.decode(chip, model, context=tokens, grid=grid)
 
 
-def best_groups(chip: Device, cores: int, *, words: int = 1) -> Choice:
+def best_groups(chip: Device | str, cores: int, *, words: int = 1) -> Choice:
     """The fastest number of groups of the two-phase tree on a line of cores.
+
+    Args:
+        chip: a mesh device, or its name.
+        cores: cores of the line.
+        words: elements of the vector that is summed.
+
+    Returns:
+        The fastest number of groups, and everything it was chosen from.
+
+    Raises:
+        DoesNotFit: the line is longer than the device.
 
     >>> import perfmodel as pm
     >>> 20 <= best_groups(pm.device("wse3"), 720).value <= 60
     True
     """
-    cores, words = size("cores", cores), size("words", words)
+    chip, cores, words = mesh(chip), size("cores", cores), size("words", words)
     operators.check_line(chip, cores)
     return _choose(np.arange(1, cores + 1), lambda groups: operators.allreduce(chip, words, cores=cores, groups=groups))
 
 
-def best_gemv(chip: Device, M: int, N: int) -> Choice:
-    """The fastest square grid for a GEMV, among multiples of 30 on which its tiles fit."""
-    M, N = size("M", M), size("N", N)
-    sides = np.arange(min(30, mesh(chip).rows, chip.cols), min(mesh(chip).rows, chip.cols) + 1, 30)
+def best_gemv(chip: Device | str, M: int, N: int) -> Choice:
+    """The fastest square grid for a GEMV, among multiples of 30 on which its tiles fit.
+
+    Args:
+        chip: a mesh device, or its name.
+        M, N: sizes of the matrix.
+
+    Returns:
+        The fastest side, and everything it was chosen from.
+
+    Raises:
+        DoesNotFit: no candidate holds the matrix.
+    """
+    chip, M, N = mesh(chip), size("M", M), size("N", N)
+    sides = np.arange(min(30, chip.rows, chip.cols), min(chip.rows, chip.cols) + 1, 30)
     sides = sides[operators.gemv_bytes(M, N, sides, sides) <= chip.memory_per_core]
     if sides.size == 0:
         raise DoesNotFit(f"no square grid of {chip.name} holds a {M} x {N} matrix")

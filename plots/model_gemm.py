@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 import perfmodel as pm
+from perfmodel import counts
 from plots.style import COLOURS
 
 ALGORITHMS = {
@@ -35,7 +36,7 @@ def _problem(ax: Axes, size: int) -> None:
     """One problem size: every algorithm on the grids whose cores can hold it, and the bound none can beat."""
     chip = pm.device("wse2")
     for algorithm, (label, colour, line) in ALGORITHMS.items():
-        fits = pm.operators.gemm_bytes(algorithm, size, size, size, GRIDS, GRIDS) <= chip.memory_per_core
+        fits = counts.gemm_bytes(algorithm, size, size, size, GRIDS, GRIDS) <= chip.memory_per_core
         if fits.any():
             sides = GRIDS[fits]
             cycles = pm.gemm(chip, size, size, size, grid=sides, algorithm=algorithm).cycles

@@ -31,7 +31,8 @@ def draw() -> Figure:
     figure, axes = plt.subplots(1, 4, figsize=(15.5, 4.2), constrained_layout=True)
     for ax, (title, predict) in zip(axes, cases.items()):
         prediction = predict(GRIDS)
-        stacked = [np.broadcast_to(prediction.terms[kind], GRIDS.shape) for kind in TERMS]
+        terms = {**prediction.terms, **prediction.parts.get("communication", {})}
+        stacked = [np.broadcast_to(terms[kind], GRIDS.shape) for kind in TERMS]
         ax.stackplot(GRIDS, stacked, colors=[COLOURS[colour] for _, colour in TERMS.values()],
                      labels=[label for label, _ in TERMS.values()], lw=0)  # fmt: skip
         ax.plot(GRIDS, np.broadcast_to(prediction.lower_bound, GRIDS.shape), color=COLOURS["black"], lw=1.2, ls="--",

@@ -8,7 +8,7 @@ message-by-message count on small meshes.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import lcm
@@ -120,6 +120,29 @@ class Ledger:
             sizes[name] = h * w * held.copies * self.schedule.slots(name)
         return sizes
 
+    def _longest(self, step: Step) -> int:
+        """Bytes of the longest message of a step: messages of one axis follow each other, the axes go in parallel."""
+        sizes: dict[object, int] = {}
+        for move in step.moves:
+            width = self.itemsize if self.schedule.stored(move.buffer) else self.accumulator
+            axis = getattr(move.route, "axis", None)
+            sizes[axis] = sizes.get(axis, 0) + self.schedule.words(move) * width
+        return max(sizes.values(), default=0)
+
+    def _messages(self, step: Step) -> int:
+        """Messages of a step that a core handles one after the other: moves along one axis."""
+        axes = [getattr(move.route, "axis", None) for move in step.moves]
+        return max((axes.count(axis) for axis in axes), default=0)
+
+    def _products(self, step: Step) -> list[list[int]]:
+        """``[m, k, n]`` of each local product of a step."""
+        products = []
+        for operation in step.compute:
+            if isinstance(operation, Multiply):
+                (m, k), right = self.schedule.tile(operation.left), self.schedule.tile(operation.right)
+                products.append([m, k, right[0] if operation.transposed else right[1]])
+        return products
+
     @property
     def imbalance(self) -> float:
         """Multiply-adds of the busiest core over the mean; 1.0 is perfect balance."""
@@ -142,6 +165,9 @@ class Ledger:
         return self.summary() | {
             "bytes": self.bytes, "messages": self.messages, "itemsize": self.itemsize, "accumulator": self.accumulator,
             "step_hops": self.step_hops.tolist(), "step_stages": self.step_stages.tolist(),
+            "step_bytes": _flat(self.schedule.program, self._longest),
+            "step_messages": _flat(self.schedule.program, self._messages),
+            "step_products": _flat(self.schedule.program, self._products),
             "macs_per_core": self.macs.tolist(), "colours_per_core": self.colours_per_core.tolist(),
             "links": {what: dict(zip(directions, array.tolist())) for what, array in arrays.items()},
             "words_per_buffer": self._resident(),
@@ -149,6 +175,14 @@ class Ledger:
 
     def __str__(self) -> str:
         return "\n".join(f"{name:>20}  {value}" for name, value in self.summary().items())
+
+
+def _flat(program: tuple[Step | Repeat, ...], of: Callable[[Step], Any]) -> list[Any]:
+    """``of(step)`` for every step that a program runs, repeats written out."""
+    found: list[Any] = []
+    for node in program:
+        found += [of(node)] if isinstance(node, Step) else _flat(node.body, of) * node.times
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -100,11 +100,11 @@ def test_report_has_every_part(capsys):
     assert main(["report"]) == 0
     text = capsys.readouterr().out
     for part in ("Errors of the model", "Published and predicted", "Constants", "Claims of the paper",
-                 "What the model does not know"):
+                 "What the model does not know", "Headline"):
         assert f"## {part}" in text
     assert main(["report", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert len(found["rows"]) == 94 + 9
+    assert len(found["rows"]) == 96 + 9 + 4
     assert found["parameters"]["wse3.gemm"]["startup"]["stderr"] > 0
 
 

@@ -98,20 +98,20 @@ def test_numpy_integers_and_whole_floats_are_sizes():
 
 
 @pytest.mark.parametrize("call", [
-    lambda: pm.gemm("wse2", 8, 8, 8, grid=4), lambda: pm.gemm(None, 8, 8, 8, grid=4),  # type: ignore[arg-type]
-    lambda: pm.prefill(WSE2, "llama3-8b", tokens=8, grid=480),  # type: ignore[arg-type]
+    lambda: pm.gemm("wse9", 8, 8, 8, grid=4), lambda: pm.gemm(None, 8, 8, 8, grid=4),  # type: ignore[arg-type]
+    lambda: pm.prefill(WSE2, 8, tokens=8, grid=480),  # type: ignore[arg-type]
     lambda: pm.prefill(pm.device("a100"), LLAMA, tokens=8, grid=1, system="a100x8"),  # type: ignore[arg-type]
     lambda: pm.decode(WSE2, LLAMA, context=8, grid=480, system=["t10"]),  # type: ignore[arg-type]
-    lambda: pm.gemm(WSE2, [8, 8], [8, 8, 8], 8, grid=4), lambda: pm.gemm(WSE2, 8, 8, 8, grid=4, algorithm=None),
+    lambda: pm.gemm(WSE2, [8, 8], [8, 8, 8], 8, grid=4), lambda: pm.gemm(WSE2, 8, 8, 8, grid=4, algorithm=7),
     lambda: pm.decode(WSE2, LLAMA, context=[8, 9, 10], grid=[480, 481]),
     lambda: pm.gemv(WSE2, 8, 8, grid=8, groups=[1, 2, 3.5]), lambda: pm.device(["wse2"]), lambda: pm.model(7),
-    lambda: pm.measurements({}), lambda: pm.fit("wse2_decode"),  # type: ignore[arg-type]
-    lambda: pm.fit(pm.measurements("wse2_decode"), fixed={"beta": math.nan}),
+    lambda: pm.measurements({}), lambda: pm.fit("wse2_decod"), lambda: pm.fit(7),
+    lambda: pm.fit(pm.measurements("wse2_decode"), fix={"beta": math.nan}),
     lambda: pm.fit(pm.measurements("wse2_decode"), drop=("gamma",)),
     lambda: pm.measurements("wse2_decode", "wse3"), lambda: pm.measurements("wse3_meshgemm", "a100"),
     lambda: pm.best_grid(WSE2, LLAMA, phase="decode", tokens=8, grids=[24.5]),
     lambda: pm.best_grid(WSE2, LLAMA, phase="decode", tokens=8, grids="480"),
-    lambda: pm.energy("wse2", 1.0), lambda: pm.energy(WSE2, "1"), lambda: pm.energy(WSE2, 1e300),  # type: ignore[arg-type]
+    lambda: pm.energy("wse9", 1.0), lambda: pm.energy(WSE2, "1"), lambda: pm.energy(WSE2, 1e300),  # type: ignore[arg-type]
     lambda: pm.Model("x", 8, 8, 1, 1, 1, 8, 0), lambda: pm.Model("x", 2**40, 8, 1, 1, 1, 8, 8),
     lambda: pm.Model("x", 8, 8, 1, 2**20, 1, 2**20, 8), lambda: pm.Model("x", 8.0, 8, 1, 1, 1, 8, 8),  # type: ignore[arg-type]
 ])  # fmt: skip
