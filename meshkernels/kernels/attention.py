@@ -63,46 +63,58 @@ def scores(q, keys, tokens, width, dst, src, root, scale, half, out):
 
 
 @compiled
-def mix(p, values, ends, dst, src, root, half, out):
-    """``out[h] = sum_t p[h, t] values[h // group, t] / sum_t p[h, t]``, t cut at ``ends`` (rows,) along y.
-
-    Args:
-        p: ``(heads, >= tokens)`` exponentials, not yet divided by their sum.
-        values: ``(kv_heads, >= tokens, head)``. out: ``(heads, head)``.
-    """
-    heads, head = out.shape
-    group, rows = heads // values.shape[0], len(ends)
-    sums, partials = np.empty((rows, 1), p.dtype), np.empty((rows, head), p.dtype)
-    for h in range(heads):
+def row_max(S, ends):
+    """``(rows, heads)`` largest scores of ``S (heads, >= tokens)``, cut at ``ends`` (rows,); -inf of an empty row."""
+    out = np.full((len(ends), len(S)), -np.inf, S.dtype)
+    for h in range(len(S)):
         begin = 0
-        for y in range(rows):
-            total = p.dtype.type(0)
+        for y in range(len(ends)):
             for t in range(begin, ends[y]):
-                total += p[h, t]
+                out[y, h] = max(out[y, h], S[h, t])
+            begin = ends[y]
+    return out
+
+
+@compiled
+def row_sums(P, ends, half):
+    """``(rows, heads)`` sums of ``P (heads, >= tokens)``, cut at ``ends`` (rows,) along y."""
+    out = np.zeros((len(ends), len(P)), P.dtype)
+    for h in range(len(P)):
+        begin = 0
+        for y in range(len(ends)):
+            total = P.dtype.type(0)
+            for t in range(begin, ends[y]):
+                total += P[h, t]
                 if half:
                     total = round_half(total)
-            sums[y, 0] = total
+            out[y, h] = total
             begin = ends[y]
-        combine(sums, 0, 1, dst, src, False, half)
-        inverse = p.dtype.type(1) / sums[root, 0]
-        if half:
-            inverse = round_half(inverse)
+    return out
+
+
+@compiled
+def row_mix(P, values, ends, half):
+    """``(rows, heads, head)`` sums ``sum_t P[h, t] values[h // group, t]``, t cut at ``ends`` (rows,).
+
+    Args:
+        P: ``(heads, >= tokens)``. values: ``(kv_heads, >= tokens, head)``.
+    """
+    heads, head = len(P), values.shape[2]
+    group = heads // len(values)
+    out = np.zeros((len(ends), heads, head), P.dtype)
+    for h in range(heads):
         begin = 0
-        for y in range(rows):
-            acc = partials[y]
-            acc[:] = 0
+        for y in range(len(ends)):
+            acc = out[y, h]
             for t in range(begin, ends[y]):
-                a, v = p[h, t] * inverse, values[h // group, t]
-                if half:
-                    a = round_half(a)
+                a, v = P[h, t], values[h // group, t]
                 for d in range(head):
                     acc[d] = fma(a, v[d], acc[d])
                 if half:
                     for d in range(head):
                         acc[d] = round_half(acc[d])
             begin = ends[y]
-        combine(partials, 0, head, dst, src, False, half)
-        out[h] = partials[root]
+    return out
 
 
 @compiled

@@ -17,6 +17,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -99,7 +100,7 @@ class KVCache:
         itemsize: bytes of one element on the wafer (2 for float16).
 
     Attributes:
-        text: what it holds, replaced as a whole: `cleared`, `handed_over` and `extended` make the next one.
+        text: what it holds, replaced as a whole: `cleared`, `filled` and `extended` make the next one.
         occupancy: ``(rows,)`` entries on each row of cores.
         keys: ``(blocks, kv_heads, head, room)``: transposed, as the scores need them.
         values: ``(blocks, kv_heads, room, head)``.
@@ -121,10 +122,6 @@ class KVCache:
     def occupancy(self) -> np.ndarray:
         return self.text.occupancy
 
-    @occupancy.setter
-    def occupancy(self, occupancy: np.ndarray) -> None:
-        self.text = replace(self.text, occupancy=occupancy)
-
     @property
     def shifts(self) -> int:
         return self.text.shifts
@@ -141,11 +138,6 @@ class KVCache:
         return len(self.text)
 
     @property
-    def ends(self) -> np.ndarray:
-        """``(rows,)`` one past each row's last entry, in the order of the text."""
-        return self.text.ends
-
-    @property
     def entry_words(self) -> int:
         """Elements of one token's keys and values on one core, all blocks together."""
         return 2 * self.layout.strip_kv * self.layout.width * self.layout.config.blocks
@@ -154,14 +146,6 @@ class KVCache:
     def per_core(self) -> int | None:
         """Entries that fit on one core within the limit."""
         return None if self.limit is None else self.limit // (self.entry_words * self.itemsize)
-
-    def clear(self) -> None:
-        """Forget everything; the memory is kept for the next text."""
-        self.text = self.cleared()
-
-    def hand_over(self, keys: list[np.ndarray], values: list[np.ndarray]) -> None:
-        """Take a prefill's keys and values, per block ``(kv_heads, L, head)``, spread evenly over the rows."""
-        self.text = self.handed_over(keys, values)
 
     def advance(self) -> int:
         """Make room for one more entry: shift where the policy says so; returns the entry's place in the text.
@@ -172,24 +156,32 @@ class KVCache:
         self.text = self.extended()
         return len(self) - 1
 
-    def store(self, block: int, place: int, key: np.ndarray, value: np.ndarray) -> None:
-        """Put one token's key and value ``(kv_heads, head)`` of one block at its place."""
-        self.text.store(block, place, key, value)
-
     # ---------------------------------------------------------------- what the text would be; the cache stays as it is
     def cleared(self) -> Text:
         """No entries, in the same memory."""
         return replace(self.text, occupancy=np.zeros_like(self.text.occupancy), shifts=0)
 
-    def handed_over(self, keys: list[np.ndarray], values: list[np.ndarray]) -> Text:
-        """A prefill's entries: see `hand_over`. They get memory of their own while a text lies in that of the cache."""
-        tokens, text = keys[0].shape[1], self.text
+    def filled(self, kept: Sequence[tuple[np.ndarray, np.ndarray]]) -> Text:
+        """A prefill's entries, spread evenly over the rows: the redistribution of keys and values between the phases.
+
+        They get memory of their own while a text lies in that of the cache.
+
+        Args:
+            kept: keys and values of each block, ``(kv_heads, L, head)``; heads may be padded for another mesh.
+
+        Returns:
+            The text to put in place.
+
+        Raises:
+            CacheOverflow: a core has no room for them.
+        """
+        tokens, text, d = kept[0][0].shape[1], self.text, self.layout.config.head_dim
         occupancy = self._fitting(balanced(tokens, len(text.occupancy)))
         free = len(text) == 0 and tokens <= text.room
         new = Text(occupancy, 0, *((text.keys, text.values) if free else self._memory(256 * ceil_div(tokens + 1, 256))))
-        for block, (k, v) in enumerate(zip(keys, values)):
-            new.keys[block, :, :, :tokens] = k.swapaxes(1, 2)
-            new.values[block, :, :tokens] = v
+        for block, (k, v) in enumerate(kept):
+            new.keys[block, :, :d, :tokens] = k[..., :d].swapaxes(1, 2)
+            new.values[block, :, :tokens, :d] = v[..., :d]
         return new
 
     def extended(self) -> Text:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from meshkernels.llm.model import Llama
-from meshkernels.llm.placed import Source
+from meshkernels.llm.weights import Source
 from meshkernels.mesh import Mesh
 
 #: Sums in float32; in float16 except for the norms' squares; all in float16, as the published kernels do.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from meshkernels.kernels import chains, gemv, memory, ring
-from meshkernels.kernels.pack import columns
+from meshkernels.kernels.pack import Columns, columns
 from meshkernels.mesh import Tiling
 from meshkernels.placed import Placed
 from meshkernels.readers import lockstep
@@ -46,13 +46,16 @@ def run(schedule: Schedule, operands: dict[str, Any], accumulate: np.dtype) -> n
     return _split_sum(schedule, order, left[0], right, half)
 
 
-def _split_sum(schedule: Schedule, order: SplitSum, x: np.ndarray, W: np.ndarray | Placed, half: bool) -> np.ndarray:
+def _split_sum(schedule: Schedule, order: SplitSum, x: np.ndarray, W: np.ndarray | Columns | Placed,
+               half: bool) -> np.ndarray:  # fmt: skip
     """Partial results of all cores at once, then the schedule's own moves add them up."""
     size, lines = schedule.mesh.length(order.axis), schedule.mesh.lines(order.axis)
-    stored = W.in_columns() if isinstance(W, Placed) else columns(W, allocate=memory.borrow)
+    stored = W.in_columns() if isinstance(W, Placed) else W
+    if not isinstance(stored, Columns):
+        stored = columns(stored, allocate=memory.borrow)
     simple = schedule.derived("sums", whole_vector_sums)
     partials = gemv.gemv_sums(x, stored, size, *(simple or ()), accumulate="float16" if half else None)
-    if not isinstance(W, Placed):
+    if not isinstance(W, (Placed, Columns)):
         memory.give_back(stored.data)
     if simple is not None:
         return partials
@@ -68,7 +71,8 @@ def _split_sum(schedule: Schedule, order: SplitSum, x: np.ndarray, W: np.ndarray
 
 def whole_vector_sums(schedule: Schedule) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Places on a line ``(target, source, root)`` if the moves only stream whole vectors into sums, alike on all lines,
-    and then at most broadcast the one that is collected; None if they do anything else."""
+    and then at most broadcast the one that is collected; None if they do anything else.
+    """
     collect = schedule.collect
     held = schedule.buffers[collect.buffer]
     assert isinstance(held, Values)
