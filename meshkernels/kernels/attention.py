@@ -38,7 +38,13 @@ def scores(q, keys, tokens, width, dst, src, root, scale, half, out):
     """``out[h, t] = scale * sum_d q[h, d] keys[h // group, d, t]``, d cut into runs of ``width`` along x.
 
     Args:
-        q: ``(heads, head)``. keys: ``(kv_heads, head, >= tokens)``, the transposed cache.
+        q: ``(heads, head)``.
+        keys: ``(kv_heads, head, >= tokens)``, the transposed cache.
+        tokens: entries of it.
+        width: features of a head on one core.
+        dst, src, root: the order of additions along x.
+        scale: of the sums.
+        half: round every sum to float16.
         out: ``(heads, >= tokens)``.
     """
     heads, head = q.shape
@@ -63,22 +69,26 @@ def scores(q, keys, tokens, width, dst, src, root, scale, half, out):
 
 
 @compiled
-def row_max(S, ends):
-    """``(rows, heads)`` largest scores of ``S (heads, >= tokens)``, cut at ``ends`` (rows,); -inf of an empty row."""
-    out = np.full((len(ends), len(S)), -np.inf, S.dtype)
+def subtract_max(S, ends, dst, src, root):
+    """Subtract each row's maximum from ``S (heads, >= tokens)``, t cut at ``ends`` (rows,) along y, in place."""
+    largest = np.empty((len(ends), 1), S.dtype)
     for h in range(len(S)):
         begin = 0
         for y in range(len(ends)):
+            best = S.dtype.type(-np.inf)
             for t in range(begin, ends[y]):
-                out[y, h] = max(out[y, h], S[h, t])
+                best = max(best, S[h, t])
+            largest[y, 0] = best
             begin = ends[y]
-    return out
+        combine(largest, 0, 1, dst, src, True, False)
+        for t in range(begin):
+            S[h, t] -= largest[root, 0]
 
 
 @compiled
-def row_sums(P, ends, half):
-    """``(rows, heads)`` sums of ``P (heads, >= tokens)``, cut at ``ends`` (rows,) along y."""
-    out = np.zeros((len(ends), len(P)), P.dtype)
+def normalise(P, ends, dst, src, root, half):
+    """Divide each row of ``P (heads, >= tokens)`` by its sum, t cut at ``ends`` (rows,) along y, in place."""
+    sums = np.empty((len(ends), 1), P.dtype)
     for h in range(len(P)):
         begin = 0
         for y in range(len(ends)):
@@ -87,25 +97,36 @@ def row_sums(P, ends, half):
                 total += P[h, t]
                 if half:
                     total = round_half(total)
-            out[y, h] = total
+            sums[y, 0] = total
             begin = ends[y]
-    return out
+        combine(sums, 0, 1, dst, src, False, half)
+        inverse = P.dtype.type(1) / sums[root, 0]
+        if half:
+            inverse = round_half(inverse)
+        for t in range(begin):
+            P[h, t] *= inverse
 
 
 @compiled
-def row_mix(P, values, ends, half):
-    """``(rows, heads, head)`` sums ``sum_t P[h, t] values[h // group, t]``, t cut at ``ends`` (rows,).
+def mix(P, values, ends, dst, src, root, half, out):
+    """``out[h] = sum_t P[h, t] values[h // group, t]``, t cut at ``ends`` (rows,) along y.
 
     Args:
-        P: ``(heads, >= tokens)``. values: ``(kv_heads, >= tokens, head)``.
+        P: ``(heads, >= tokens)``; rounded to float16 already if ``half``.
+        values: ``(kv_heads, >= tokens, head)``.
+        ends: ``(rows,)`` one past the last t of each row of cores.
+        dst, src, root: the order of additions along y.
+        half: round every sum to float16.
+        out: ``(heads, head)``.
     """
-    heads, head = len(P), values.shape[2]
-    group = heads // len(values)
-    out = np.zeros((len(ends), heads, head), P.dtype)
+    heads, head = out.shape
+    group, rows = heads // values.shape[0], len(ends)
+    partials = np.empty((rows, head), P.dtype)
     for h in range(heads):
         begin = 0
-        for y in range(len(ends)):
-            acc = out[y, h]
+        for y in range(rows):
+            acc = partials[y]
+            acc[:] = 0
             for t in range(begin, ends[y]):
                 a, v = P[h, t], values[h // group, t]
                 for d in range(head):
@@ -114,7 +135,8 @@ def row_mix(P, values, ends, half):
                     for d in range(head):
                         acc[d] = round_half(acc[d])
             begin = ends[y]
-    return out
+        combine(partials, 0, head, dst, src, False, half)
+        out[h] = partials[root]
 
 
 @compiled

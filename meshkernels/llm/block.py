@@ -123,21 +123,21 @@ def scores(run: Run, Q: np.ndarray, keys: np.ndarray, total: Scheduled) -> np.nd
 
 def softmax(run: Run, S: np.ndarray, largest: Scheduled, total: Scheduled) -> np.ndarray:
     """Softmax of the rows of S ``(heads, tokens)``, whose columns lie on the rows of cores."""
-    half, ends = run.precision.half, run.ends
     shaped("S", S, run.config.heads, run.position + 1)
-    S -= largest.combine(attention.row_max(S, ends))[:, None]  # (rows, heads) -> (heads,)
+    attention.subtract_max(S, run.ends, *largest.order)
     P = run.precision.store(np.exp(S, out=S))
-    inverse = 1 / total.combine(attention.row_sums(P, ends, half), half)
-    P *= (run.precision.store(inverse) if half else inverse)[:, None]
+    attention.normalise(P, run.ends, *total.order, run.precision.half)
     return P
 
 
 def mix(run: Run, P: np.ndarray, values: np.ndarray, total: Scheduled) -> np.ndarray:
-    """``P V`` of every query head with its group's values: ``(heads, 1, head)``."""
-    c, half = run.config, run.precision.half
+    """``P V`` of every query head with its group's values: ``(heads, 1, head)``, summed along y."""
+    c, head = run.config, run.layout.head
     shaped("P", P, c.heads, run.position + 1)
-    shaped("V cache", values, c.kv_heads, run.text.room, run.layout.head)
-    return total.combine(attention.row_mix(P, values, run.ends, half), half)[:, None]  # (rows, heads, head) -> (heads, head)
+    shaped("V cache", values, c.kv_heads, run.text.room, head)
+    O = np.empty((c.heads, 1, head), np.float32)
+    attention.mix(P, values, run.ends, *total.order, run.precision.half, O[:, 0])
+    return O
 
 
 def attention_out(run: Run, O: np.ndarray, product: Product) -> np.ndarray:

@@ -124,7 +124,7 @@ def test_every_way_to_compiled_code_is_known():
 
 @pytest.mark.parametrize("code", [
     "from meshkernels.kernels.team import _lead\ndef new(): _lead(1)", "def new(x): return x.ctypes.data",
-    "from meshkernels.kernels import attention as k\ndef new(): return k.row_mix",
+    "from meshkernels.kernels import attention as k\ndef new(): return k.mix",
     "from numba import carray\nx = carray(1, 2)",
     "from meshkernels.kernels.reduce import combine as t\nclass A:\n def new(self): t()",
     "def new(x): return getattr(x, '__array_interface__')"])

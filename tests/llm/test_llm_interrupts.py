@@ -195,15 +195,17 @@ def test_kernels_are_given_what_they_do_not_check(grid, half, monkeypatch):
         assert out.shape[0] == heads and out.shape[1] >= tokens
         tree(dst, src, root, head // width)
 
-    def row_max(S, ends):
-        assert (np.diff(ends, prepend=0) >= 0).all() and ends[-1] <= S.shape[1]
+    def subtract_max(S, ends, dst, src, root):
+        assert (np.diff(ends, prepend=0) >= 0).all() and ends[-1] <= S.shape[1] and S.flags.writeable
+        tree(dst, src, root, len(ends))
 
-    def row_sums(P, ends, half):
-        row_max(P, ends)
+    def normalise(P, ends, dst, src, root, half):
+        subtract_max(P, ends, dst, src, root)
 
-    def row_mix(P, values, ends, half):
-        row_max(P, ends)
-        assert len(P) % len(values) == 0 and ends[-1] <= values.shape[1]
+    def mix(P, values, ends, dst, src, root, half, out):
+        subtract_max(P, ends, dst, src, root)
+        heads, head = out.shape
+        assert heads % len(values) == 0 and values.shape[2] == head and len(P) == heads and ends[-1] <= values.shape[1]
 
     def mask_scores(S, scale, half):
         assert S.ndim == 3 and S.shape[1] == S.shape[2] and S.flags.writeable
@@ -212,7 +214,7 @@ def test_kernels_are_given_what_they_do_not_check(grid, half, monkeypatch):
         assert P.shape[1] == P.shape[2] and tile >= 1 and -(-P.shape[2] // tile) <= len(dst) + 1
         tree(dst, src, root, len(dst) + 1)
 
-    for check in (square_sums, scores, mask_scores, normalise_rows, row_max, row_sums, row_mix):
+    for check in (square_sums, scores, mask_scores, normalise_rows, subtract_max, normalise, mix):
         kernel = getattr(kernels, check.__name__)
 
         def checked(*args, check=check, kernel=kernel):
@@ -224,4 +226,5 @@ def test_kernels_are_given_what_they_do_not_check(grid, half, monkeypatch):
     model = Llama(Synthetic(tiny(6, 3)), Mesh(*grid), **({"dtype": "float16", "accumulate": "float16"} if half else {}))
     for length in (1, 7, 29):
         list(model.generate([5] * length, 4))
-    assert called == {"square_sums", "scores", "mask_scores", "normalise_rows", "row_max", "row_sums", "row_mix"}
+    assert called == {"square_sums", "scores", "mask_scores", "normalise_rows", "subtract_max", "normalise",
+                      "mix"}

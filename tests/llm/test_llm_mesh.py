@@ -112,24 +112,33 @@ def test_scores_are_gemvs_along_x(cols, tokens):
 def test_sum_and_mix_are_gemvs_along_y(rows, each):
     """With level rows the cache is cut as a GEMV cuts it."""
     mesh, tokens, ends = mk.Mesh(rows, 2), rows * each, each * np.arange(1, rows + 1)
-    p, values = np.abs(array(4, tokens)), array(2, tokens, 6)
-    sums = Scheduled(mesh, (4,), 0).combine(kernels.row_sums(p, ends, False))
-    found = Scheduled(mesh, (24,), 0).combine(kernels.row_mix(p, values, ends, False))
+    p, values, order = np.abs(array(4, tokens)), array(2, tokens, 6), Scheduled(mesh, (4,), 0).order
+    found, normal = np.empty((4, 6), np.float32), p.copy()
+    kernels.normalise(normal, ends, *order, False)
+    kernels.mix(p, values, ends, *order, False, found)
     for h in range(4):
-        assert sums[h] == mk.gemv(p[h], np.ones((tokens, 1), np.float32), mesh, method="lockstep")[0]
+        total = mk.gemv(p[h], np.ones((tokens, 1), np.float32), mesh, method="lockstep")[0]
+        assert np.array_equal(normal[h], p[h] * (np.float32(1) / total))
         assert np.array_equal(found[h], mk.gemv(p[h], values[h // 2], mesh, method="lockstep"))
 
 
 @pytest.mark.parametrize("ends", [(3, 3, 8, 9), (0, 0, 1, 2), (5,)], ids=str)
-@pytest.mark.parametrize("op", ["max", "add"])
-def test_rows_of_any_length_are_combined_as_the_all_reduce_combines_them(ends, op):
-    mesh, ends, S = mk.Mesh(len(ends), 3), np.array(ends), array(2, ends[-1])
-    partials = kernels.row_max(S, ends) if op == "max" else kernels.row_sums(S, ends, False)
-    for y, (begin, end) in enumerate(zip([0, *ends], ends)):
-        row = S[:, begin:end].astype(np.float64)
-        np.testing.assert_allclose(partials[y], row.max(1, initial=-np.inf) if op == "max" else row.sum(1), rtol=1e-6)
-    expected = mk.allreduce(np.repeat(partials[:, None], 3, 1), mesh, axis=0, op=op)[0]
-    assert np.array_equal(Scheduled(mesh, (2,), 0, op=op).combine(partials), expected)
+def test_rows_of_any_length_are_combined_as_the_all_reduce_combines_them(ends):
+    """Partial values of each row of cores, by NumPy, one after the other; then the verb."""
+    mesh, S = mk.Mesh(len(ends), 3), array(2, ends[-1])
+    parts = [S[:, begin:end] for begin, end in zip([0, *ends], ends)]
+
+    def everywhere(partials, op):
+        return mk.allreduce(np.repeat(np.array(partials, np.float32)[:, None], 3, 1), mesh, axis=0, op=op)[0]
+
+    largest = everywhere([part.max(1, initial=-np.inf) for part in parts], "max")
+    sums = everywhere([part.cumsum(1, dtype=np.float32)[:, -1] if part.size else [0, 0] for part in parts], "add")
+    found = S.copy()
+    kernels.subtract_max(found, np.array(ends), *Scheduled(mesh, (2,), 0, op="max").order)
+    assert np.array_equal(found, S - largest[:, None])
+    found = S.copy()
+    kernels.normalise(found, np.array(ends), *Scheduled(mesh, (2,), 0).order, False)
+    assert np.array_equal(found, S * (np.float32(1) / sums)[:, None])
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
