@@ -75,8 +75,9 @@ def draw() -> Figure:
             axis.tick_params(length=0)
             axis.grid(True, color="white", linewidth=0.6, alpha=1)
             axis.spines[:].set_visible(True)
-            axis.spines[:].set_color(COLOURS["black"] if placement.kind == "weights" else COLOURS["grey"])
-            axis.set_title(name, fontsize=10, fontweight="bold" if placement.kind == "weights" else "normal", loc="center")
+            colour, font = ("black", "bold") if placement.kind == "weights" else ("grey", "normal")
+            axis.spines[:].set_color(COLOURS[colour])
+            axis.set_title(name, fontsize=10, fontweight=font, loc="center")
             axis.set_xlabel(_label(placement), fontsize=8)
             if sums := _sums(plan, name):
                 axis.text(0.5, 1.22, sums, transform=axis.transAxes, ha="center", fontsize=7.5,

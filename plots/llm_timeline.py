@@ -19,9 +19,8 @@ GRID, TOKENS = 96, 384  # cores a side; tokens of the prompt, and in the cache
 def _kind(line: Line, plan: Plan) -> str:
     if line.collectives:
         return f"all-reduce along {line.collectives[0][1]}"
-    op = next(op for op in plan.layer if op.name == line.name)
-    verb = next((used.algorithm for used in op.schedules if used.multiplies), None)
-    return "KV shift" if verb is None else {"meshgemm": "MeshGEMM", "gemm_t": "dist-GEMM-T"}[verb]
+    algorithm = next(op for op in plan.layer if op.name == line.name).schedules[0].algorithm
+    return {"meshgemm": "MeshGEMM", "gemm_t": "dist-GEMM-T"}.get(algorithm, algorithm)
 
 
 def draw() -> Figure:

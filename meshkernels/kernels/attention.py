@@ -42,7 +42,9 @@ def scores(q, keys, tokens, width, dst, src, root, scale, half, out):
         keys: ``(kv_heads, head, >= tokens)``, the transposed cache.
         tokens: entries of it.
         width: features of a head on one core.
-        dst, src, root: the order of additions along x.
+        dst: places added to, in order.
+        src: places added from.
+        root: the place of the sum.
         scale: of the sums.
         half: round every sum to float16.
         out: ``(heads, >= tokens)``.
@@ -115,7 +117,9 @@ def mix(P, values, ends, dst, src, root, half, out):
         P: ``(heads, >= tokens)``; rounded to float16 already if ``half``.
         values: ``(kv_heads, >= tokens, head)``.
         ends: ``(rows,)`` one past the last t of each row of cores.
-        dst, src, root: the order of additions along y.
+        dst: places added to, in order.
+        src: places added from.
+        root: the place of the sum.
         half: round every sum to float16.
         out: ``(heads, head)``.
     """

@@ -40,6 +40,9 @@ def select(run: Run, tokens: np.ndarray, table: Columns, total: Scheduled) -> np
     """Tokens ``(L,)``, table ``(dim, vocab)`` -> X ``(L, dim)``: the core that owns a row selects it, others add zeros.
 
     Executed as a look-up: of the terms of each sum one is the row, and a sum with zeros has no negative zero.
+
+    Returns:
+        X.
     """
     return table.take(tokens) + np.float32(0)
 
@@ -94,6 +97,9 @@ def prompt_softmax(run: Run, S: np.ndarray, largest: Scheduled, total: Scheduled
     """Causal softmax of the rows of S ``(heads, L, L)``, scaled by ``1 / sqrt(head_dim)``; columns are cut along x.
 
     A maximum is the same in any order; sums are added in that of ``total``.
+
+    Returns:
+        P ``(heads, L, L)``.
     """
     L, half = len(run.tokens), run.precision.half
     shaped("S", S, run.config.heads, L, L)

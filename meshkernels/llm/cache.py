@@ -38,6 +38,13 @@ def balanced(tokens: int, rows: int) -> np.ndarray:
 
     While some rows are empty, the last ones are filled; afterwards the first ones are ahead by one.
 
+    Args:
+        tokens: entries in all.
+        rows: of cores.
+
+    Returns:
+        ``(rows,)`` entries of each.
+
     Examples:
         >>> balanced(3, 5).tolist(), balanced(13, 5).tolist()
         ([0, 0, 1, 1, 1], [3, 3, 3, 2, 2])
@@ -58,6 +65,14 @@ def capacity(rows: int, per_core: int, policy: str) -> int:
     """Tokens until the budget of some core is exceeded, from ``per_core`` entries that fit on one.
 
     ``shift`` uses every row, ``concat`` (from an empty cache) only the last one.
+
+    Args:
+        rows: of cores.
+        per_core: entries that fit on one core.
+        policy: "shift" or "concat".
+
+    Returns:
+        Tokens.
     """
     return per_core * rows if policy == "shift" else per_core
 
@@ -101,10 +116,6 @@ class KVCache:
 
     Attributes:
         text: what it holds, replaced as a whole: `cleared`, `filled` and `extended` make the next one.
-        occupancy: ``(rows,)`` entries on each row of cores.
-        keys: ``(blocks, kv_heads, head, room)``: transposed, as the scores need them.
-        values: ``(blocks, kv_heads, room, head)``.
-        shifts: entries passed from one row to the next so far, in all.
     """
 
     def __init__(self, layout: Layout, policy: str = "shift", limit: int | None = None, itemsize: int = 4):
@@ -120,18 +131,22 @@ class KVCache:
 
     @property
     def occupancy(self) -> np.ndarray:
+        """``(rows,)`` entries on each row of cores."""
         return self.text.occupancy
 
     @property
     def shifts(self) -> int:
+        """Entries passed from one row to the next so far, in all."""
         return self.text.shifts
 
     @property
     def keys(self) -> np.ndarray:
+        """``(blocks, kv_heads, head, room)``: transposed, as the scores need them."""
         return self.text.keys
 
     @property
     def values(self) -> np.ndarray:
+        """``(blocks, kv_heads, room, head)``."""
         return self.text.values
 
     def __len__(self) -> int:
@@ -148,7 +163,10 @@ class KVCache:
         return None if self.limit is None else self.limit // (self.entry_words * self.itemsize)
 
     def advance(self) -> int:
-        """Make room for one more entry: shift where the policy says so; returns the entry's place in the text.
+        """Make room for one more entry: shift where the policy says so.
+
+        Returns:
+            The entry's place in the text.
 
         Raises:
             CacheOverflow: a core has no room; the cache is as it was.

@@ -198,6 +198,7 @@ class Progress:
         self._last, self._shown = time.monotonic(), -1
 
     def __call__(self, block: int, op: Any, values: dict[str, Any]) -> None:
+        """Show where the prompt is, if it is time."""
         if not self.terminal:
             if time.monotonic() - self._last >= self.PAUSE:
                 self._last = time.monotonic()

@@ -67,9 +67,12 @@ class Llama:
         self._decode = Forward(decode_plan(self.layout, 1), weights, self.team)
 
     def warm_up(self) -> float:
-        """Compile, or load from the disk, every kernel that a text needs; returns the seconds that it took.
+        """Compile, or load from the disk, every kernel that a text needs.
 
         One block of a prompt of two tokens and one of the next token, both thrown away; the text stays as it is.
+
+        Returns:
+            The seconds that it took.
         """
         def two_phases() -> tuple[None, Text]:
             Forward(prefill_plan(self.prefill_layout, 2), self._prefill_weights)(np.zeros(2, np.int64), blocks=1)
@@ -113,7 +116,13 @@ class Llama:
         return self._alone(prompt)
 
     def decode(self, token: int) -> np.ndarray:
-        """Append one token to the text; returns the logits ``(vocab,)`` of what follows it.
+        """Append one token to the text.
+
+        Args:
+            token: its id.
+
+        Returns:
+            Logits ``(vocab,)`` of what follows it.
 
         Raises:
             MeshError: an id outside the vocabulary, a text that is as long as the context already, or another
@@ -148,6 +157,9 @@ class Llama:
             seed: of the draws.
             stop: ids that end the text, those of the tokenizer where left out; the one that does is yielded too.
 
+        Yields:
+            The ids of the new tokens.
+
         Raises:
             MeshError: as `prefill` and `decode`; a text, but no tokenizer.
         """
@@ -176,6 +188,15 @@ class Llama:
 
         Python looks for signals at calls and jumps, and there are none from the assignment of the text to the return:
         an interrupt finds the old text, or a caller who has the result.
+
+        Args:
+            work: gives a result and the text to put in place.
+
+        Returns:
+            The result.
+
+        Raises:
+            MeshError: somebody else is at work on the model.
         """
         mine = {"at work": object()}
         try:
@@ -210,6 +231,12 @@ def load(path: str | Path | None = None, mesh: Mesh | int = 8, **options) -> Lla
         path: the file.
         mesh: the cores of decode: a `Mesh`, or the side of a square one.
         **options: those of `Llama`.
+
+    Returns:
+        The model, with its tokenizer.
+
+    Raises:
+        WeightsError: what `Checkpoint` refuses.
     """
     checkpoint = weights.load(path)
     model = Llama(checkpoint, mesh, **options)

@@ -109,6 +109,9 @@ class Scheduled:
 
         ``partial[dst[i]] += partial[src[i]]`` for i = 0, 1, ..; then ``partial[root]`` is the sum. Whole vectors are
         streamed: whatever their length (that of a cache grows), their order is this one.
+
+        Returns:
+            Places on a line of the axis.
         """
         found = self.schedule.derived("sums", fused.whole_vector_sums)
         assert found is not None, "a K-tree streams whole vectors"
@@ -121,6 +124,9 @@ class Scheduled:
         Args:
             partials: one of each core of a line; used up.
             half: round every sum to float16.
+
+        Returns:
+            The values that every core of the line ends with.
         """
         dst, src, root = self.order
         return combine_in_order(partials, dst, src, op=self.op, half=half)[root]
@@ -130,6 +136,14 @@ class Scheduled:
 
         Where rows do not differ in their order of summation (dist-GEMM-T), A may be several left operands, one below
         the other: ``(copies * M, K)`` -> ``(copies * M, N)``.
+
+        Args:
+            A: ``(M, K)``.
+            B: ``(K, N)``, or ``(N, K)`` of dist-GEMM-T.
+            accumulate: dtype of sums.
+
+        Returns:
+            The product.
 
         Raises:
             MeshError: operands of another shape or dtype: a hook may have put them there.
@@ -182,7 +196,7 @@ def shaped(name: str, array: Any, *shape: int) -> Any:
 @remember
 def _built(mesh: Mesh, shape: tuple[int, ...], axis: int | None, algorithm: str, op: str) -> Schedule:
     if len(shape) == 1:
-        found = vector.allreduce(mesh, *shape, axis=axis, reduce=algorithm, op=op)
+        found = vector.allreduce(mesh, *shape, axis=axis or 0, reduce=algorithm, op=op)
     else:
         found = schedule(algorithm, mesh, *shape, **({} if axis is None else {"axis": axis}))
     verify(found)
@@ -202,6 +216,7 @@ class Passing:
     """Neighbours along y that pass words on, all at once: what appending to the cache moves; see `KVCache`."""
 
     words: int
+    algorithm = "KV shift"
     multiplies = False
     repeats = 1
     collectives = ()
@@ -297,6 +312,9 @@ class Plan:
             operations: the list; None: those of one block.
             itemsize: bytes of a stored element.
             accumulator: bytes of a sum.
+
+        Returns:
+            A line for each operation.
         """
         found = []
         for op in self.layer if operations is None else operations:
@@ -326,6 +344,13 @@ class Plan:
 
         An operation's own operands are part of its schedule's buffers where it has one product; where it has a
         product per head, those of all heads are there besides the one at work.
+
+        Args:
+            itemsize: bytes of a stored element.
+            accumulator: bytes of a sum.
+
+        Returns:
+            The bytes.
         """
         needs = []
         for operations in (self.before, self.layer, self.after):

@@ -87,7 +87,8 @@ def redistribution(prefill: Plan, decode: Plan) -> dict[str, Transfer]:
     """Everything that moves between prefill and decode, by tensor; weights and caches of all blocks together.
 
     Args:
-        prefill, decode: the plans of both phases; the prompt's length is that of ``prefill``.
+        prefill: the plan of the prompt.
+        decode: the plan of a token.
 
     Returns:
         What moves of every tensor that stays on the mesh, by its name.

@@ -30,6 +30,9 @@ def mesh_summary(model: Llama, prompt: int, context: int) -> dict[str, Any]:
         model: the model on its meshes.
         prompt: tokens of the prompt.
         context: tokens of the whole text: the token that is counted attends to so many.
+
+    Returns:
+        What ``generate --json`` prints as ``mesh``.
     """
     itemsize = 2
     accumulator = 2 if model.precision.half or model.precision.dtype == "float32" else 4
@@ -49,6 +52,15 @@ def predict(model: Llama, prompt: int, context: int, device: str) -> dict[str, A
     """Tokens per second of both phases on a wafer, by the performance model; notes say how far to trust them.
 
     A phase that the model cannot predict (it knows square grids that a wafer has) has None and a note why.
+
+    Args:
+        model: the model on its meshes.
+        prompt: tokens of the prompt.
+        context: tokens of the whole text.
+        device: name of the wafer.
+
+    Returns:
+        ``prefill_tokens_per_s``, ``tokens_per_s`` and ``notes``.
     """
     c = model.config
     dims = perfmodel.Model("model", c.dim, c.ffn, c.blocks, c.heads, c.kv_heads, c.head_dim, c.vocab)
@@ -123,6 +135,16 @@ def fit_host(*layouts: Layout) -> None:
 def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, itemsize: int = 2) -> int:
     """Bytes per core left for decode's keys and values on a device.
 
+    Args:
+        device: its name.
+        layout: of decode.
+        prefill_layout: of prefill.
+        prompt: tokens of the prompt.
+        itemsize: bytes of a stored element.
+
+    Returns:
+        The bytes.
+
     Raises:
         DeviceLimitError: the weights and buffers of a phase, or the prompt's own keys and values, do not fit.
     """
@@ -137,6 +159,14 @@ def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, ite
 
 def cache_budget(plan: Plan, limit: int, itemsize: int = 2) -> int:
     """Bytes per core left for keys and values under a memory limit, besides a phase's weights and buffers.
+
+    Args:
+        plan: of the phase.
+        limit: bytes of a core's memory.
+        itemsize: bytes of a stored element.
+
+    Returns:
+        The bytes.
 
     Raises:
         DeviceLimitError: those alone exceed the limit.

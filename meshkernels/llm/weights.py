@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,9 +22,13 @@ class Source(Protocol):
     config: Config
 
     @property
-    def names(self) -> list[str]: ...
+    def names(self) -> list[str]:
+        """Names of all tensors."""
+        ...
 
-    def tensor(self, name: str) -> np.ndarray: ...
+    def tensor(self, name: str) -> np.ndarray:
+        """One tensor, matrices as ``(out_features, in_features)``."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,12 @@ class Precision:
 
 
 #: Weights of a block: names in a plan, which are one operand -> tensors of a file, and how they become the operand.
-_OPERANDS = {("Wq", "Wk", "Wv"): (("attn_q", "attn_k", "attn_v"), Layout.fuse_qkv),
-             ("Wo",): (("attn_output",), Layout.arrange_out),
-             ("Wup", "Wgate"): (("ffn_up", "ffn_gate"), Layout.fuse_ffn),
-             ("Wdown",): (("ffn_down",), Layout.arrange_down)}
+_OPERANDS: dict[tuple[str, ...], tuple[tuple[str, ...], Callable[..., np.ndarray]]] = {
+    ("Wq", "Wk", "Wv"): (("attn_q", "attn_k", "attn_v"), Layout.fuse_qkv),
+    ("Wo",): (("attn_output",), Layout.arrange_out),
+    ("Wup", "Wgate"): (("ffn_up", "ffn_gate"), Layout.fuse_ffn),
+    ("Wdown",): (("ffn_down",), Layout.arrange_down),
+}
 
 
 class Weights:
@@ -114,7 +121,8 @@ class Weights:
             head = tables.operands[-1, ("table",)]
         else:
             head = transposed("output") if "output.weight" in source.names else table
-        self.vectors: dict[tuple[int, str], Any] = {(-1, "table"): table, (-1, "w_out"): precision.store(read("output_norm").copy())}
+        self.vectors: dict[tuple[int, str], Any] = {(-1, "table"): table}
+        self.vectors[-1, "w_out"] = precision.store(read("output_norm").copy())
         self.operands: dict[tuple[int, tuple[str, ...]], Columns] = {(-1, ("table",)): head}
         for block in range(self.config.blocks):
             for name, tensor in (("w_attn", "attn_norm"), ("w_ffn", "ffn_norm")):

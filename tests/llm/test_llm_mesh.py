@@ -74,7 +74,8 @@ def test_gemv_in_float16(grid):
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_gemm_and_gemm_t(grid):
     mesh, X, W, K = mk.Mesh(*grid), array(13, 22), array(22, 31), array(17, 22)
-    assert np.array_equal(Scheduled(mesh, (13, 22, 31), algorithm="meshgemm").prepared(columns(W), Team(1))(X), mk.gemm(X, W, mesh, method="lockstep"))
+    weighted = Scheduled(mesh, (13, 22, 31), algorithm="meshgemm").prepared(columns(W), Team(1))
+    assert np.array_equal(weighted(X), mk.gemm(X, W, mesh, method="lockstep"))
     assert np.array_equal(product(X, W, mesh), mk.gemm(X, W, mesh, method="lockstep"))
     assert np.array_equal(product(X, K, mesh, "gemm_t"), mk.gemm_t(X, K, mesh, method="lockstep"))
 
