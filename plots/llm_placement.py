@@ -52,9 +52,11 @@ def _label(placement: Placement) -> str:
 def _sums(plan: Plan, name: str) -> str:
     """The collectives that lead to a tensor."""
     for op in plan.layer:
-        if name in op.writes and op.kind not in ("rope", "append"):
-            marks = [f"{'Σ' if c.op == 'add' else 'max'} along {'yx'[c.axis]}" for c in op.collectives]
-            marks += [{"gemm": "MeshGEMM", "gemm_t": "dist-GEMM-T"}[p.verb] for p in op.products if p.verb != "gemv"]
+        collectives = [found for used in op.schedules for found in used.collectives]
+        products = [used.algorithm for used in op.schedules if used.multiplies and not used.collectives]
+        if name in op.writes and (collectives or products):
+            marks = [f"{'Σ' if kind == 'add' else 'max'} along {axis}" for kind, axis, _ in collectives]
+            marks += [{"meshgemm": "MeshGEMM", "gemm_t": "dist-GEMM-T"}[verb] for verb in products]
             return ", ".join(dict.fromkeys(marks))
     return ""
 
@@ -73,8 +75,9 @@ def draw() -> Figure:
             axis.tick_params(length=0)
             axis.grid(True, color="white", linewidth=0.6, alpha=1)
             axis.spines[:].set_visible(True)
-            axis.spines[:].set_color(COLOURS["black"] if name[0] == "W" else COLOURS["grey"])
-            axis.set_title(name, fontsize=10, fontweight="bold" if name[0] == "W" else "normal", loc="center")
+            colour, font = ("black", "bold") if placement.kind == "weights" else ("grey", "normal")
+            axis.spines[:].set_color(COLOURS[colour])
+            axis.set_title(name, fontsize=10, fontweight=font, loc="center")
             axis.set_xlabel(_label(placement), fontsize=8)
             if sums := _sums(plan, name):
                 axis.text(0.5, 1.22, sums, transform=axis.transAxes, ha="center", fontsize=7.5,

@@ -8,18 +8,19 @@ from matplotlib.patches import Patch
 
 import perfmodel
 from meshkernels import Mesh
-from meshkernels.llm import Layout, Plan, counts, decode_plan, prefill_plan
+from meshkernels.llm import Layout, Plan, decode_plan, prefill_plan
+from meshkernels.llm.operations import Line
 from plots.llm_placement import SMOLLM2
 from plots.style import COLOURS
 
 GRID, TOKENS = 96, 384  # cores a side; tokens of the prompt, and in the cache
 
 
-def _kind(line: counts.Line, plan: Plan) -> str:
+def _kind(line: Line, plan: Plan) -> str:
     if line.collectives:
         return f"all-reduce along {line.collectives[0][1]}"
-    op = next(op for op in plan.layer if op.name == line.name)
-    return {"gemm": "MeshGEMM", "gemm_t": "dist-GEMM-T"}[op.products[0].verb] if op.products else "KV shift"
+    algorithm = next(op for op in plan.layer if op.name == line.name).schedules[0].algorithm
+    return {"meshgemm": "MeshGEMM", "gemm_t": "dist-GEMM-T"}.get(algorithm, algorithm)
 
 
 def draw() -> Figure:
@@ -30,7 +31,7 @@ def draw() -> Figure:
     figure, axes = plt.subplots(2, 1, figsize=(12, 6), layout="constrained")
     for axis, plan in zip(axes, (prefill_plan(layout, TOKENS), decode_plan(layout, TOKENS))):
         begin, names = 0.0, []
-        for line in counts.block(plan):
+        for line in plan.ledger():
             cycles = chip.alpha * line.work.hops + chip.beta * line.work.stages
             if not cycles:
                 continue

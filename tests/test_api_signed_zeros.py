@@ -12,7 +12,9 @@ import pytest
 import meshkernels as mk
 from meshkernels.algorithms import known
 from meshkernels.kernels import chains, gemv, pack, ring
-from meshkernels.llm import prepared
+from meshkernels.kernels.pack import columns
+from meshkernels.kernels.team import Team
+from meshkernels.llm import Scheduled
 from tests.handmade import fitting
 from tests.kernels.test_products import chain, random_order, ring_oracle, same_bits
 
@@ -95,7 +97,10 @@ def test_products_of_the_language_model_agree():
     for _ in range(100):
         mesh, (M, K, N), axis = mk.Mesh(*rng.integers(1, 9, 2)), rng.integers(1, 25, 3), int(rng.integers(2))
         X, W = faint(rng, (M, K), "float32"), faint(rng, (K, N), "float32")
-        same_bits(prepared.Gemv(W, mesh, axis)(X[:1])[0], mk.gemv(X[0], W, mesh, axis=axis, method="lockstep"))
-        same_bits(prepared.gemm(X, W, mesh), mk.gemm(X, W, mesh, method="lockstep"))
+        product = Scheduled(mesh, W.shape, axis).prepared(columns(W), Team(1))
+        same_bits(product(X[:1])[0], mk.gemv(X[0], W, mesh, axis=axis, method="lockstep"))
+        found = Scheduled(mesh, (M, K, N), algorithm="meshgemm").multiply(X, W)
+        same_bits(found, mk.gemm(X, W, mesh, method="lockstep"))
         W = np.ascontiguousarray(W.T)
-        same_bits(prepared.gemm_t(X, W, mesh), mk.gemm_t(X, W, mesh, method="lockstep"))
+        found = Scheduled(mesh, (M, K, N), algorithm="gemm_t").multiply(X, W)
+        same_bits(found, mk.gemm_t(X, W, mesh, method="lockstep"))

@@ -46,7 +46,15 @@ def scores(q, keys, tokens, width, dst, src, root, scale, half, out):
     """``out[h, t] = scale * sum_d q[h, d] keys[h // group, d, t]``, d cut into runs of ``width`` along x.
 
     Args:
-        q: ``(heads, head)``. keys: ``(kv_heads, head, >= tokens)``, the transposed cache.
+        q: ``(heads, head)``.
+        keys: ``(kv_heads, head, >= tokens)``, the transposed cache.
+        tokens: entries of it.
+        width: features of a head on one core.
+        dst: places added to, in order.
+        src: places added from.
+        root: the place of the sum.
+        scale: of the sums.
+        half: round every sum to float16.
         out: ``(heads, >= tokens)``.
     """
     heads, head = q.shape
@@ -66,32 +74,64 @@ def scores(q, keys, tokens, width, dst, src, root, scale, half, out):
 
 
 @compiled
-def mix(p, values, ends, dst, src, root, half, out):
-    """``out[h] = sum_t p[h, t] values[h // group, t] / sum_t p[h, t]``, t cut at ``ends`` (rows,) along y.
-
-    Args:
-        p: ``(heads, >= tokens)`` exponentials, not yet divided by their sum.
-        values: ``(kv_heads, >= tokens, head)``. out: ``(heads, head)``.
-    """
-    heads, head = out.shape
-    group, rows = heads // values.shape[0], len(ends)
-    sums, partials = np.empty((rows, 1), p.dtype), np.empty((rows, head), p.dtype)
-    for h in range(heads):
+def subtract_max(S, ends, dst, src, root):
+    """Subtract each row's maximum from ``S (heads, >= tokens)``, t cut at ``ends`` (rows,) along y, in place."""
+    largest = np.empty((len(ends), 1), S.dtype)
+    for h in range(len(S)):
         begin = 0
-        for y in range(rows):
-            total = p.dtype.type(0)
+        for y in range(len(ends)):
+            best = S.dtype.type(-np.inf)
             for t in range(begin, ends[y]):
-                total = rounded(total + p[h, t], half)
+                best = max(best, S[h, t])
+            largest[y, 0] = best
+            begin = ends[y]
+        combine(largest, 0, 1, dst, src, True, False)
+        for t in range(begin):
+            S[h, t] -= largest[root, 0]
+
+
+@compiled
+def normalise(P, ends, dst, src, root, half):
+    """Divide each row of ``P (heads, >= tokens)`` by its sum, t cut at ``ends`` (rows,) along y, in place."""
+    sums = np.empty((len(ends), 1), P.dtype)
+    for h in range(len(P)):
+        begin = 0
+        for y in range(len(ends)):
+            total = P.dtype.type(0)
+            for t in range(begin, ends[y]):
+                total = rounded(total + P[h, t], half)
             sums[y, 0] = total
             begin = ends[y]
         combine(sums, 0, 1, dst, src, False, half)
-        inverse = rounded(p.dtype.type(1) / sums[root, 0], half)
+        inverse = rounded(P.dtype.type(1) / sums[root, 0], half)
+        for t in range(begin):
+            P[h, t] *= inverse
+
+
+@compiled
+def mix(P, values, ends, dst, src, root, half, out):
+    """``out[h] = sum_t P[h, t] values[h // group, t]``, t cut at ``ends`` (rows,) along y.
+
+    Args:
+        P: ``(heads, >= tokens)``; rounded to float16 already if ``half``.
+        values: ``(kv_heads, >= tokens, head)``.
+        ends: ``(rows,)`` one past the last t of each row of cores.
+        dst: places added to, in order.
+        src: places added from.
+        root: the place of the sum.
+        half: round every sum to float16.
+        out: ``(heads, head)``.
+    """
+    heads, head = out.shape
+    group, rows = heads // values.shape[0], len(ends)
+    partials = np.empty((rows, head), P.dtype)
+    for h in range(heads):
         begin = 0
         for y in range(rows):
             acc = partials[y]
             acc[:] = 0
             for t in range(begin, ends[y]):
-                _add_multiple(acc, rounded(p[h, t] * inverse, half), values[h // group, t], half)
+                _add_multiple(acc, P[h, t], values[h // group, t], half)
             begin = ends[y]
         combine(partials, 0, head, dst, src, False, half)
         out[h] = partials[root]

@@ -1,14 +1,14 @@
-"""LLaMA on the mesh: placements, plan, prefill, decode, KV cache.
+"""LLaMA on the mesh: one list of operations per phase, which is run, counted and drawn.
 
 ``load(path, mesh)`` gives a `Llama`; ``prefill``, ``decode`` and ``generate`` run it. The plans (`decode_plan`,
-`prefill_plan`) say where every tensor lives and what every operation sends.
+`prefill_plan`) say where every tensor lives, what every operation computes and which schedules it runs.
 """
 
+from meshkernels.llm.block import decode_plan, prefill_plan
 from meshkernels.llm.cache import CacheOverflow, KVCache
-from meshkernels.llm.layout import Layout
+from meshkernels.llm.layout import Layout, Placement
 from meshkernels.llm.model import Llama, load
-from meshkernels.llm.placement import Placement
-from meshkernels.llm.plan import Operation, Plan, decode_plan, prefill_plan
+from meshkernels.llm.operations import Operation, Plan, Scheduled
 
-__all__ = ["CacheOverflow", "KVCache", "Layout", "Llama", "Operation", "Placement", "Plan", "decode_plan", "load",
-           "prefill_plan"]
+__all__ = ["CacheOverflow", "KVCache", "Layout", "Llama", "Operation", "Placement", "Plan", "Scheduled", "decode_plan",
+           "load", "prefill_plan"]

@@ -17,6 +17,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,6 +37,13 @@ def balanced(tokens: int, rows: int) -> np.ndarray:
     """Entries on each of ``rows`` rows after ``tokens`` appends by ``shift``.
 
     While some rows are empty, the last ones are filled; afterwards the first ones are ahead by one.
+
+    Args:
+        tokens: entries in all.
+        rows: of cores.
+
+    Returns:
+        ``(rows,)`` entries of each.
 
     Examples:
         >>> balanced(3, 5).tolist(), balanced(13, 5).tolist()
@@ -57,6 +65,14 @@ def capacity(rows: int, per_core: int, policy: str) -> int:
     """Tokens until the budget of some core is exceeded, from ``per_core`` entries that fit on one.
 
     ``shift`` uses every row, ``concat`` (from an empty cache) only the last one.
+
+    Args:
+        rows: of cores.
+        per_core: entries that fit on one core.
+        policy: "shift" or "concat".
+
+    Returns:
+        Tokens.
     """
     return per_core * rows if policy == "shift" else per_core
 
@@ -99,11 +115,7 @@ class KVCache:
         itemsize: bytes of one element on the wafer (2 for float16).
 
     Attributes:
-        text: what it holds, replaced as a whole: `cleared`, `handed_over` and `extended` make the next one.
-        occupancy: ``(rows,)`` entries on each row of cores.
-        keys: ``(blocks, kv_heads, head, room)``: transposed, as the scores need them.
-        values: ``(blocks, kv_heads, room, head)``.
-        shifts: entries passed from one row to the next so far, in all.
+        text: what it holds, replaced as a whole: `cleared`, `filled` and `extended` make the next one.
     """
 
     def __init__(self, layout: Layout, policy: str = "shift", limit: int | None = None, itemsize: int = 4):
@@ -119,31 +131,26 @@ class KVCache:
 
     @property
     def occupancy(self) -> np.ndarray:
+        """``(rows,)`` entries on each row of cores."""
         return self.text.occupancy
-
-    @occupancy.setter
-    def occupancy(self, occupancy: np.ndarray) -> None:
-        self.text = replace(self.text, occupancy=occupancy)
 
     @property
     def shifts(self) -> int:
+        """Entries passed from one row to the next so far, in all."""
         return self.text.shifts
 
     @property
     def keys(self) -> np.ndarray:
+        """``(blocks, kv_heads, head, room)``: transposed, as the scores need them."""
         return self.text.keys
 
     @property
     def values(self) -> np.ndarray:
+        """``(blocks, kv_heads, room, head)``."""
         return self.text.values
 
     def __len__(self) -> int:
         return len(self.text)
-
-    @property
-    def ends(self) -> np.ndarray:
-        """``(rows,)`` one past each row's last entry, in the order of the text."""
-        return self.text.ends
 
     @property
     def entry_words(self) -> int:
@@ -155,16 +162,11 @@ class KVCache:
         """Entries that fit on one core within the limit."""
         return None if self.limit is None else self.limit // (self.entry_words * self.itemsize)
 
-    def clear(self) -> None:
-        """Forget everything; the memory is kept for the next text."""
-        self.text = self.cleared()
-
-    def hand_over(self, keys: list[np.ndarray], values: list[np.ndarray]) -> None:
-        """Take a prefill's keys and values, per block ``(kv_heads, L, head)``, spread evenly over the rows."""
-        self.text = self.handed_over(keys, values)
-
     def advance(self) -> int:
-        """Make room for one more entry: shift where the policy says so; returns the entry's place in the text.
+        """Make room for one more entry: shift where the policy says so.
+
+        Returns:
+            The entry's place in the text.
 
         Raises:
             CacheOverflow: a core has no room; the cache is as it was.
@@ -172,24 +174,32 @@ class KVCache:
         self.text = self.extended()
         return len(self) - 1
 
-    def store(self, block: int, place: int, key: np.ndarray, value: np.ndarray) -> None:
-        """Put one token's key and value ``(kv_heads, head)`` of one block at its place."""
-        self.text.store(block, place, key, value)
-
     # ---------------------------------------------------------------- what the text would be; the cache stays as it is
     def cleared(self) -> Text:
         """No entries, in the same memory."""
         return replace(self.text, occupancy=np.zeros_like(self.text.occupancy), shifts=0)
 
-    def handed_over(self, keys: list[np.ndarray], values: list[np.ndarray]) -> Text:
-        """A prefill's entries: see `hand_over`. They get memory of their own while a text lies in that of the cache."""
-        tokens, text = keys[0].shape[1], self.text
+    def filled(self, kept: Sequence[tuple[np.ndarray, np.ndarray]]) -> Text:
+        """A prefill's entries, spread evenly over the rows: the redistribution of keys and values between the phases.
+
+        They get memory of their own while a text lies in that of the cache.
+
+        Args:
+            kept: keys and values of each block, ``(kv_heads, L, head)``; heads may be padded for another mesh.
+
+        Returns:
+            The text to put in place.
+
+        Raises:
+            CacheOverflow: a core has no room for them.
+        """
+        tokens, text, d = kept[0][0].shape[1], self.text, self.layout.config.head_dim
         occupancy = self._fitting(balanced(tokens, len(text.occupancy)))
         free = len(text) == 0 and tokens <= text.room
         new = Text(occupancy, 0, *((text.keys, text.values) if free else self._memory(256 * ceil_div(tokens + 1, 256))))
-        for block, (k, v) in enumerate(zip(keys, values)):
-            new.keys[block, :, :, :tokens] = k.swapaxes(1, 2)
-            new.values[block, :, :tokens] = v
+        for block, (k, v) in enumerate(kept):
+            new.keys[block, :, :d, :tokens] = k[..., :d].swapaxes(1, 2)
+            new.values[block, :, :tokens, :d] = v[..., :d]
         return new
 
     def extended(self) -> Text:

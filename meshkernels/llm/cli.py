@@ -195,15 +195,17 @@ class Progress:
 
     def __init__(self, blocks: int):
         self.blocks, self.terminal = blocks, sys.stderr.isatty()
-        self._last = time.monotonic()
+        self._last, self._shown = time.monotonic(), -1
 
     def __call__(self, block: int, op: Any, values: dict[str, Any]) -> None:
+        """Show where the prompt is, if it is time."""
         if not self.terminal:
             if time.monotonic() - self._last >= self.PAUSE:
                 self._last = time.monotonic()
                 print(f"prefill: block {block + 1}/{self.blocks}, {op.name} done", file=sys.stderr, flush=True)
-        elif op.name == "residual 2":
-            done = (block + 1) * 30 // self.blocks
+        elif block >= 0 and block != self._shown:
+            self._shown = block
+            done = block * 30 // self.blocks
             print(f"\r\033[Kprefill [{'#' * done}{' ' * (30 - done)}] block {block + 1}/{self.blocks}",
                   end="", file=sys.stderr, flush=True)
 

@@ -12,13 +12,11 @@ import numpy as np
 from meshkernels import weights
 from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.kernels.team import Team
-from meshkernels.llm import prepared
+from meshkernels.llm.block import Forward, Hook, decode_plan, prefill_plan
 from meshkernels.llm.cache import KVCache, Text
-from meshkernels.llm.execute import Decode, Hook, Prefill
 from meshkernels.llm.layout import Layout
-from meshkernels.llm.placed import Placed, Precision, Source, Table
-from meshkernels.llm.plan import decode_plan, prefill_plan
 from meshkernels.llm.sampling import Sampler
+from meshkernels.llm.weights import Precision, Source, Weights
 from meshkernels.mesh import Mesh
 from meshkernels.tokenizer import Tokenizer
 
@@ -62,30 +60,25 @@ class Llama:
         self.cache = KVCache(self.layout, cache, cache_limit, self.precision.itemsize)
         self.hooks: list[Hook] = []
         self._users: dict[str, object] = {}
-        table = Table(source, self.precision)
         self.team = Team(threads)
-        placed = Placed(source, self.layout, table, self.precision, self.team)
+        weights = Weights(source, self.layout, self.precision)
         same = self.prefill_layout == self.layout
-        self._prefill_placed = placed if same else Placed(source, self.prefill_layout, table, self.precision)
-        self._table = table
-        self._prefill_head = prepared.Gemv(table.head, self.prefill_layout.mesh, 1, accumulate)
-        head = prepared.Gemv(table.head, self.layout.mesh, 0, accumulate, self.team)
-        self._decode = Decode(decode_plan(self.layout, 1), placed, head, self.cache)
+        self._prefill_weights = weights if same else Weights(source, self.prefill_layout, self.precision, weights)
+        self._decode = Forward(decode_plan(self.layout, 1), weights, self.team)
 
     def warm_up(self) -> float:
-        """Compile, or load from the disk, every kernel that a text needs; returns the seconds that it took.
+        """Compile, or load from the disk, every kernel that a text needs.
 
         One block of a prompt of two tokens and one of the next token, both thrown away; the text stays as it is.
+
+        Returns:
+            The seconds that it took.
         """
         def two_phases() -> tuple[None, Text]:
-            phase = Prefill(prefill_plan(self.prefill_layout, 2), self._prefill_placed, self._prefill_head)
-            phase.start(np.zeros(2, np.int64))
-            phase.run(blocks=1)
+            Forward(prefill_plan(self.prefill_layout, 2), self._prefill_weights)(np.zeros(2, np.int64), blocks=1)
             scratch = KVCache(self.layout, self.cache.policy, itemsize=self.precision.itemsize)
-            token = Decode(self._decode.plan, self._decode.placed, self._decode.head_weight, scratch)
-            token.start(0)
             with self.team.awake():
-                token.run(blocks=1)
+                self._decode(np.zeros(1, np.int64), scratch.extended(), blocks=1)
             return None, self.cache.text
 
         begin = time.perf_counter()
@@ -93,7 +86,7 @@ class Llama:
         return time.perf_counter() - begin
 
     def prefill(self, tokens: Sequence[int], *, every: bool = False) -> np.ndarray:
-        """Start a new text with a prompt, and hand its keys and values over to decode.
+        """Start a new text with a prompt, and redistribute its keys and values for decode.
 
         Args:
             tokens: token ids, at least one.
@@ -113,20 +106,23 @@ class Llama:
             raise MeshError("the prompt is empty: there is nothing to continue")
         if len(ids) > self.config.context:
             raise MeshError(f"the prompt has {len(ids)} tokens, the model's context {self.config.context}")
+
         def prompt() -> tuple[np.ndarray, Text]:
-            phase = Prefill(prefill_plan(self.prefill_layout, len(ids)), self._prefill_placed, self._prefill_head)
-            phase.start(ids)
-            values = phase.run(self._hook)
-            text = self.cache.handed_over(*(self._rehead(heads) for heads in (phase.keys, phase.kept)))
-            if not every:
-                return values["logits"][0], text
-            mesh, accumulate = self.prefill_layout.mesh, self.precision.accumulate
-            return prepared.gemm(values["N"], self._table.head, mesh, accumulate), text
+            plan = prefill_plan(self.prefill_layout, len(ids), every)
+            run = Forward(plan, self._prefill_weights)(ids, hook=self._hook)
+            logits = run.values["logits"]
+            return logits if every else logits[0], self.cache.filled(run.kept)
 
         return self._alone(prompt)
 
     def decode(self, token: int) -> np.ndarray:
-        """Append one token to the text; returns the logits ``(vocab,)`` of what follows it.
+        """Append one token to the text.
+
+        Args:
+            token: its id.
+
+        Returns:
+            Logits ``(vocab,)`` of what follows it.
 
         Raises:
             MeshError: an id outside the vocabulary, a text that is as long as the context already, or another
@@ -139,13 +135,13 @@ class Llama:
         def one_token() -> tuple[np.ndarray, Text]:
             if len(self.cache) >= self.config.context:
                 raise MeshError(f"the text has {len(self.cache)} tokens, the model's context {self.config.context}")
-            self._decode.start(int(ids[0]))
+            text = self.cache.extended()
             if self.hooks:  # whose time no thread should wait through
-                values = self._decode.run(self._hook)
+                run = self._decode(ids, text, self._hook)
             else:
                 with self.team.awake():
-                    values = self._decode.run()
-            return values["logits"][0], self._decode.finish()
+                    run = self._decode(ids, text)
+            return run.values["logits"][0], text
 
         return self._alone(one_token)
 
@@ -160,6 +156,9 @@ class Llama:
             top_p: draw from the fewest tokens whose probabilities reach this sum.
             seed: of the draws.
             stop: ids that end the text, those of the tokenizer where left out; the one that does is yielded too.
+
+        Yields:
+            The ids of the new tokens.
 
         Raises:
             MeshError: as `prefill` and `decode`; a text, but no tokenizer.
@@ -189,6 +188,15 @@ class Llama:
 
         Python looks for signals at calls and jumps, and there are none from the assignment of the text to the return:
         an interrupt finds the old text, or a caller who has the result.
+
+        Args:
+            work: gives a result and the text to put in place.
+
+        Returns:
+            The result.
+
+        Raises:
+            MeshError: somebody else is at work on the model.
         """
         mine = {"at work": object()}
         try:
@@ -215,13 +223,6 @@ class Llama:
         for hook in self.hooks:
             hook(*event)
 
-    def _rehead(self, heads: list[np.ndarray]) -> list[np.ndarray]:
-        """Heads ``(kv_heads, L, head)`` padded for prefill's mesh -> padded for decode's."""
-        wanted, d = self.layout.head, self.config.head_dim
-        if wanted == self.prefill_layout.head:
-            return heads
-        return [np.pad(h[..., :d], ((0, 0), (0, 0), (0, wanted - d))) for h in heads]
-
 
 def load(path: str | Path | None = None, mesh: Mesh | int = 8, **options) -> Llama:
     """A LLaMA from a GGUF file on a mesh; SmolLM2-135M-Instruct (fetched once) where no path is given.
@@ -230,6 +231,12 @@ def load(path: str | Path | None = None, mesh: Mesh | int = 8, **options) -> Lla
         path: the file.
         mesh: the cores of decode: a `Mesh`, or the side of a square one.
         **options: those of `Llama`.
+
+    Returns:
+        The model, with its tokenizer.
+
+    Raises:
+        WeightsError: what `Checkpoint` refuses.
     """
     checkpoint = weights.load(path)
     model = Llama(checkpoint, mesh, **options)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from meshkernels.llm.model import Llama
-from meshkernels.llm.placed import Source
+from meshkernels.llm.weights import Source
 from meshkernels.mesh import Mesh
 
 #: Sums in float32; in float16 except for the norms' squares; all in float16, as the published kernels do.
@@ -36,12 +36,17 @@ def streams(model: Llama, tokens: Sequence[int], by_token: bool = False) -> np.n
     """Residual stream of the last token after every block, ``(blocks, dim)`` float64.
 
     Args:
+        model: the model; its text is replaced.
+        tokens: the prompt.
         by_token: run the prompt through decode (MeshGEMV) instead of prefill (MeshGEMM).
+
+    Returns:
+        The stream ``(blocks, dim)``.
     """
     found = np.zeros((model.config.blocks, model.config.dim))
 
     def keep(block, op, values):
-        if op.name == "residual 2":
+        if block >= 0:  # the last operation of a block leaves what stays
             found[block] = values["X"][-1]
 
     model.hooks.append(keep)
@@ -62,7 +67,14 @@ def half_errors(source: Source, mesh: Mesh | int, tokens: Sequence[int],
     """Run a prompt in float32 and with float16 storage under each kind of sum, and compare block by block.
 
     Args:
+        source: the weights.
+        mesh: the cores, or the side of a square mesh.
+        tokens: the prompt.
         sums: for each run the dtype of sums and that of the norms' sums of squares.
+        by_token: as of `streams`.
+
+    Returns:
+        The errors of each run.
     """
     exact = streams(Llama(source, mesh), tokens, by_token)
     expected = _logits(source, exact)

@@ -33,7 +33,13 @@ class Sampler:
             raise MeshError(f"seed = {shown(seed)}: it must be a whole number, 0 or larger") from None
 
     def __call__(self, logits: np.ndarray) -> int:
-        """Token id from logits ``(vocab,)``.
+        """Choose a token.
+
+        Args:
+            logits: ``(vocab,)``.
+
+        Returns:
+            Its id.
 
         Raises:
             MeshError: no logits, or some that are not finite: nothing is likelier than a NaN, or less likely.

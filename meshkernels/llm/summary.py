@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
+from math import ceil, isqrt, sqrt
 from textwrap import fill
 from typing import Any
 
 import perfmodel
 from meshkernels.errors import DeviceLimitError, MeshError
 from meshkernels.kept import physical_memory
-from meshkernels.llm import counts
-from meshkernels.llm.handover import Transfer, handover
+from meshkernels.llm.block import decode_plan, prefill_plan
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.model import Llama
-from meshkernels.llm.plan import Plan, decode_plan, prefill_plan
-from meshkernels.mesh import Mesh, require_walkable
+from meshkernels.llm.operations import Line, Plan, Scheduled
+from meshkernels.llm.redistribute import Transfer, redistribution
+from meshkernels.mesh import MOST_CORES, Mesh, require_walkable
 from meshkernels.readers.compliance import as_device
 
 #: The wafers that predictions are made for, the larger one last.
@@ -23,17 +24,20 @@ WAFERS = ("wse2", "wse3")
 
 
 def mesh_summary(model: Llama, prompt: int, context: int) -> dict[str, Any]:
-    """Counts of the prompt, of the last token, and of the hand-over between them, as float16 on the wafer.
+    """Counts of the prompt, of the last token, and of the redistribution between them, as float16 on the wafer.
 
     Args:
         model: the model on its meshes.
         prompt: tokens of the prompt.
         context: tokens of the whole text: the token that is counted attends to so many.
+
+    Returns:
+        What ``generate --json`` prints as ``mesh``.
     """
     itemsize = 2
     accumulator = 2 if model.precision.half or model.precision.dtype == "float32" else 4
     first, token = prefill_plan(model.prefill_layout, prompt), decode_plan(model.layout, context)
-    moved = sum(handover(first, token).values(), Transfer())
+    moved = sum(redistribution(first, token).values(), Transfer())
     return {
         "rows": model.layout.mesh.rows, "cols": model.layout.mesh.cols, "bytes_per_element": itemsize,
         "all_reduces_per_block": token.all_reduces,
@@ -48,6 +52,15 @@ def predict(model: Llama, prompt: int, context: int, device: str) -> dict[str, A
     """Tokens per second of both phases on a wafer, by the performance model; notes say how far to trust them.
 
     A phase that the model cannot predict (it knows square grids that a wafer has) has None and a note why.
+
+    Args:
+        model: the model on its meshes.
+        prompt: tokens of the prompt.
+        context: tokens of the whole text.
+        device: name of the wafer.
+
+    Returns:
+        ``prefill_tokens_per_s``, ``tokens_per_s`` and ``notes``.
     """
     c = model.config
     dims = perfmodel.Model("model", c.dim, c.ffn, c.blocks, c.heads, c.kv_heads, c.head_dim, c.vocab)
@@ -71,15 +84,15 @@ def predict(model: Llama, prompt: int, context: int, device: str) -> dict[str, A
 
 
 def _phase(plan: Plan, itemsize: int, accumulator: int) -> dict[str, Any]:
-    work = counts.total(plan, itemsize, accumulator)
+    work = plan.total(itemsize, accumulator)
     return {"tokens": plan.tokens, "rows": plan.layout.mesh.rows, "cols": plan.layout.mesh.cols,
             "steps": work.steps, "critical_hops": work.hops, "stages": work.stages, "words": work.words,
             "macs": work.macs, "all_reduces": work.all_reduces,
-            "peak_bytes_per_core": counts.peak_bytes(plan, itemsize, accumulator),
-            "block": [_line(line) for line in counts.block(plan, itemsize, accumulator)]}
+            "peak_bytes_per_core": plan.peak_bytes(itemsize, accumulator),
+            "block": [_line(line) for line in plan.ledger(None, itemsize, accumulator)]}
 
 
-def _line(line: counts.Line) -> dict[str, Any]:
+def _line(line: Line) -> dict[str, Any]:
     """One operation of a block, with each of its collectives."""
     w = line.work
     return {"operation": line.name, "steps": w.steps, "hops": w.hops, "stages": w.stages, "words": w.words,
@@ -114,23 +127,74 @@ def fit_host(*layouts: Layout) -> None:
                             f"of this machine's memory is {have / 2e9:.0f} GB: choose fewer cores, or sides that share "
                             f"a factor")
         for op in prefill_plan(layout, 1).layer:
-            for product in op.products:
-                require_walkable(product.mesh)
+            for used in op.schedules:
+                if isinstance(used, Scheduled) and used.multiplies:
+                    require_walkable(used.mesh)
 
 
 def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, itemsize: int = 2) -> int:
     """Bytes per core left for decode's keys and values on a device.
+
+    Args:
+        device: its name.
+        layout: of decode.
+        prefill_layout: of prefill.
+        prompt: tokens of the prompt.
+        itemsize: bytes of a stored element.
+
+    Returns:
+        The bytes.
 
     Raises:
         DeviceLimitError: the weights and buffers of a phase, or the prompt's own keys and values, do not fit.
     """
     limit = as_device(device).memory_per_core
     plan = prefill_plan(prefill_layout, prompt)
-    keys = counts.resident(plan, itemsize)["cache"]
-    if keys > (left := counts.cache_budget(plan, limit, itemsize)):
+    keys = plan.resident(itemsize)["cache"]
+    if keys > (left := cache_budget(plan, limit, itemsize)):
         raise DeviceLimitError(f"prefill of {prompt} tokens: their keys and values take {keys} bytes on core (0, 0), "
                                f"{left} of {limit} bytes are left")
-    return counts.cache_budget(decode_plan(layout, 1), limit, itemsize)
+    return cache_budget(decode_plan(layout, 1), limit, itemsize)
+
+
+def cache_budget(plan: Plan, limit: int, itemsize: int = 2) -> int:
+    """Bytes per core left for keys and values under a memory limit, besides a phase's weights and buffers.
+
+    Args:
+        plan: of the phase.
+        limit: bytes of a core's memory.
+        itemsize: bytes of a stored element.
+
+    Returns:
+        The bytes.
+
+    Raises:
+        DeviceLimitError: those alone exceed the limit.
+    """
+    kept = _kept(plan, itemsize)
+    if kept >= limit:
+        mesh = plan.layout.mesh
+        raise DeviceLimitError(
+            f"{plan.phase} of {plan.tokens} tokens: core (0, 0) of {mesh.rows} x {mesh.cols} would hold {kept} bytes "
+            f"of weights and buffers, the limit is {limit} bytes{_advice(plan, kept / limit, limit, itemsize)}")
+    return limit - kept
+
+
+def _kept(plan: Plan, itemsize: int) -> int:
+    """Bytes per core of everything but the cache."""
+    return plan.peak_bytes(itemsize, itemsize) - plan.resident(itemsize)["cache"]
+
+
+def _advice(plan: Plan, excess: float, limit: int, itemsize: int) -> str:
+    """The smallest square grid that would do, if one near the obvious size does."""
+    build = prefill_plan if plan.phase == "prefill" else decode_plan
+    start = ceil(sqrt(plan.layout.mesh.cores * excess))
+    for side in range(start, min(start + start // 4 + 1, isqrt(MOST_CORES)) + 1):
+        larger = build(Layout(plan.layout.config, Mesh(side)), plan.tokens)
+        weights = larger.resident(itemsize)["weights"]  # at hand at once; counting the buffers takes seconds
+        if weights < limit and _kept(larger, itemsize) < limit:
+            return f"; {side} x {side} cores would do"
+    return ""
 
 
 def block_table(phase: dict[str, Any]) -> str:

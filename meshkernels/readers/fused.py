@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from meshkernels.kernels import chains, gemv, memory, ring
-from meshkernels.kernels.pack import columns
+from meshkernels.kernels.pack import Columns, columns
 from meshkernels.mesh import Tiling
 from meshkernels.placed import Placed
 from meshkernels.readers import lockstep
@@ -48,13 +48,16 @@ def run(schedule: Schedule, operands: dict[str, Any], accumulate: np.dtype) -> n
     return _split_sum(schedule, order, left[0], right, half)
 
 
-def _split_sum(schedule: Schedule, order: SplitSum, x: np.ndarray, W: np.ndarray | Placed, half: bool) -> np.ndarray:
+def _split_sum(schedule: Schedule, order: SplitSum, x: np.ndarray, W: np.ndarray | Columns | Placed,
+               half: bool) -> np.ndarray:  # fmt: skip
     """Partial results of all cores at once, then the schedule's own moves add them up."""
     size, lines = schedule.mesh.length(order.axis), schedule.mesh.lines(order.axis)
-    stored = W.in_columns() if isinstance(W, Placed) else columns(W, allocate=memory.borrow)
+    stored = W.in_columns() if isinstance(W, Placed) else W
+    if not isinstance(stored, Columns):
+        stored = columns(stored, allocate=memory.borrow)
     simple = schedule.derived("sums", whole_vector_sums)
     partials = gemv.gemv_sums(x, stored, size, *(simple or ()), accumulate="float16" if half else None)
-    if not isinstance(W, Placed):
+    if not isinstance(W, (Placed, Columns)):
         memory.give_back(stored.data)
     if simple is not None:
         return partials

@@ -10,7 +10,9 @@ import numpy as np
 
 import meshkernels as mk
 from meshkernels.algorithms import known
-from meshkernels.llm import prepared
+from meshkernels.kernels.pack import columns
+from meshkernels.kernels.team import Team
+from meshkernels.llm import Scheduled
 from tests import oracle
 from tests.fuzz import child, judge
 from tests.fuzz.ready import DTYPES, dtype
@@ -99,7 +101,7 @@ def _product(random: np.random.Generator) -> str:
         given = max(K, 1) + int(random.integers(-1, 2))
         x = place(np.ones((1, given), np.float32), random)
         try:
-            found = prepared.Gemv(np.ascontiguousarray(W), mesh, int(random.integers(2)))(x)
+            found = Scheduled(mesh, W.shape, int(random.integers(2))).prepared(columns(W), Team(1))(x)
         except (mk.MeshError, TypeError):
             judge.require(given != len(W), f"{what}: refused")
             return "refused"

@@ -18,7 +18,7 @@ from meshkernels.kernels import team as team_module
 from meshkernels.kernels.pack import columns
 from meshkernels.kernels.reduce import combine_in_order
 from meshkernels.kernels.team import Team
-from meshkernels.llm import prepared
+from meshkernels.llm import Scheduled
 
 PACKAGE = Path(__file__).parents[2] / "meshkernels"
 #: What turns an array into an address, or an address into an array.
@@ -39,10 +39,11 @@ CALLERS = {
     "kernels/team.py Team.run": "itself; and Team.job for the weight and its tree of sums",
     "kernels/team.py Team._stay": "works on what Team.run has posted",
     "kernels/tiles.py tile_products": "itself: shapes, handles",
-    "llm/execute.py Phase.norm": "itself: shape of X",
-    "llm/execute.py Prefill.softmax": "itself: shape of S",
-    "llm/execute.py Decode.score": "itself: shapes of Q and of the cache",
-    "llm/execute.py Decode.mix": "itself: shapes of S and of the cache",
+    "llm/block.py norm": "itself: shape of X",
+    "llm/block.py prompt_softmax": "itself: shape of S",
+    "llm/block.py scores": "itself: shapes of Q and of the cache",
+    "llm/block.py softmax": "itself: shape of S",
+    "llm/block.py mix": "itself: shapes of P and of the cache",
 }
 #: Functions that handle addresses, beside the compiled ones: where what they point to is checked.
 HANDLERS = {
@@ -134,7 +135,7 @@ def test_a_new_way_is_found(code):
 
 def test_a_vector_of_another_length_is_refused():
     W = np.ones((40, 48), np.float32)
-    product = prepared.Gemv(W, Mesh(2), 0)
+    product = Scheduled(Mesh(2), W.shape, 0).prepared(columns(W), Team(1))
     with pytest.raises(MeshError, match=r"\(1, 32\).*\(40, 48\).*40 elements"):
         product(np.ones((1, 32), np.float32))
     for shape in ((1, 41), (0, 40), (2, 40), (40, 1), (2, 20)):
@@ -145,7 +146,7 @@ def test_a_vector_of_another_length_is_refused():
 
 def test_a_product_outlives_what_becomes_of_its_weight():
     W = np.ones((40, 48), np.float32)
-    product = prepared.Gemv(W, Mesh(2), 0)
+    product = Scheduled(Mesh(2), W.shape, 0).prepared(columns(W), Team(1))
     W.shape = (48, 40)
     assert product(np.ones((1, 40), np.float32)).shape == (1, 48)
     del W
@@ -245,8 +246,8 @@ def test_operands_that_do_not_match_are_refused_by_the_executor_itself():
         lambda: tiles.tile_products(ones(2, 3, 4), ones(2, 4, 6), [0, 2], [0, 1], ones(2, 3, 6)),
         lambda: tiles.tile_products(ones(2, 3, 4), ones(2, 4, 6), [0, 1], [0, -1], ones(2, 3, 6)),
         lambda: tiles.tile_products(ones(2, 3, 4), ones(2, 4, 6), [0], [0], ones(2, 3, 6)),
-        lambda: prepared.Gemm(ones(8, 7), Mesh(2))(ones(5, 9)),
-        lambda: prepared.AllReduce(Mesh(4), 0)(ones(3, 7)),
+        lambda: Scheduled(Mesh(2), (5, 8, 7), algorithm="meshgemm").multiply(ones(5, 9), ones(8, 7)),
+        lambda: Scheduled(Mesh(4), (7,), 0).combine(ones(3, 7)),
     ]
     for number, call in enumerate(calls):
         with pytest.raises(MeshError):

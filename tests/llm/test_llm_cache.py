@@ -96,15 +96,15 @@ def test_entries_survive_growth():
     for entry in range(700):
         place = kv.advance()
         for block in range(2):
-            kv.store(block, place, np.full((1, kv.layout.head), entry), np.full((1, kv.layout.head), -entry))
+            kv.text.store(block, place, np.full((1, kv.layout.head), entry), np.full((1, kv.layout.head), -entry))
     assert np.array_equal(kv.keys[1, 0, 0, :700], np.arange(700))
     assert np.array_equal(kv.values[0, 0, :700, 1], -np.arange(700))
 
 
-def test_hand_over_puts_a_prompt_where_appending_would():
+def test_a_prompt_is_put_where_appending_would():
     kv, tokens = cache(4), 11
     keys = [np.random.default_rng(b).standard_normal((1, tokens, kv.layout.head)) for b in range(2)]
-    kv.hand_over(keys, keys)
+    kv.text = kv.filled(list(zip(keys, keys)))
     assert kv.occupancy.tolist() == balanced(tokens, 4).tolist()
     np.testing.assert_allclose(kv.keys[1, 0, :, :tokens], keys[1][0].T, rtol=1e-6)
     np.testing.assert_allclose(kv.values[1, 0, :tokens], keys[1][0], rtol=1e-6)

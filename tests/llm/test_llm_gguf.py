@@ -14,10 +14,10 @@ import pytest
 from gguf_files import Piece, pieces, value
 from llama_reference import Synthetic, tiny
 
-from meshkernels import weights
+from meshkernels import Mesh, weights
 from meshkernels.errors import MeshError
-from meshkernels.llm import Llama
-from meshkernels.llm.placed import Precision, Table
+from meshkernels.llm import Layout, Llama
+from meshkernels.llm.weights import Precision, Weights
 from meshkernels.weights import Config, WeightsError
 
 SMALL = tiny(4, 2, 16, dim=64, ffn=96, vocab=300)
@@ -218,7 +218,7 @@ def test_weights_that_come_from_elsewhere_are_held_to_the_same_shapes():
             Llama(source, 2)
     source._tensors["blk.0.attn_q.bias"] = np.zeros(8, np.float32)
     with pytest.raises(WeightsError, match=r"blk.0.attn_q.bias"):
-        Table(source, Precision())
+        Weights(source, Layout(source.config, Mesh(1)), Precision())
 
 
 @pytest.mark.parametrize("field, wrong", [("heads", 0), ("heads", 2.0), ("dim", "64"), ("context", 2**31),

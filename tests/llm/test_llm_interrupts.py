@@ -46,7 +46,7 @@ def test_interrupted_at_any_line(models, operation):
     other.prefill(PROMPT)
     expected = other.decode(TOKEN)
     firsts = {where: number for number, where in reversed(list(enumerate(met)))
-              if where.startswith(("model.", "cache.", "execute.", "team.", "pool."))}  # each of these lines once
+              if where.startswith(("model.", "cache.", "block.", "team.", "pool."))}  # each of these lines once
     for number in sorted({*firsts.values(), *random.Random(0).sample(range(len(met)), min(20, len(met)))}):
         _, where = interrupted(lambda: act(model), at(number))
         if not where:  # threads share out lines otherwise: it went through
@@ -172,7 +172,8 @@ def test_a_hook_that_clears_the_cache_does_not_move_a_token_out_of_it():
     model, other = Llama(Synthetic(tiny()), 3), Llama(Synthetic(tiny()), 3)
     for m in (model, other):
         m.prefill(PROMPT)
-    model.hooks.append(lambda block, op, values: model.cache.hand_over(*[[np.ones((2, 1, model.layout.head))] * 2] * 2))
+    one = [[np.ones((2, 1, model.layout.head))] * 2] * 2
+    model.hooks.append(lambda block, op, values: setattr(model.cache, "text", model.cache.filled(one)))
     assert np.array_equal(model.decode(TOKEN), other.decode(TOKEN))
 
 
@@ -194,11 +195,17 @@ def test_kernels_are_given_what_they_do_not_check(grid, half, monkeypatch):
         assert out.shape[0] == heads and out.shape[1] >= tokens
         tree(dst, src, root, head // width)
 
-    def mix(p, values, ends, dst, src, root, half, out):
-        heads, head = out.shape
-        assert heads % len(values) == 0 and values.shape[2] == head and len(p) == heads
-        assert (np.diff(ends, prepend=0) >= 0).all() and ends[-1] <= min(p.shape[1], values.shape[1])
+    def subtract_max(S, ends, dst, src, root):
+        assert (np.diff(ends, prepend=0) >= 0).all() and ends[-1] <= S.shape[1] and S.flags.writeable
         tree(dst, src, root, len(ends))
+
+    def normalise(P, ends, dst, src, root, half):
+        subtract_max(P, ends, dst, src, root)
+
+    def mix(P, values, ends, dst, src, root, half, out):
+        subtract_max(P, ends, dst, src, root)
+        heads, head = out.shape
+        assert heads % len(values) == 0 and values.shape[2] == head and len(P) == heads and ends[-1] <= values.shape[1]
 
     def mask_scores(S, scale, half):
         assert S.ndim == 3 and S.shape[1] == S.shape[2] and S.flags.writeable
@@ -207,7 +214,7 @@ def test_kernels_are_given_what_they_do_not_check(grid, half, monkeypatch):
         assert P.shape[1] == P.shape[2] and tile >= 1 and -(-P.shape[2] // tile) <= len(dst) + 1
         tree(dst, src, root, len(dst) + 1)
 
-    for check in (square_sums, scores, mix, mask_scores, normalise_rows):
+    for check in (square_sums, scores, mask_scores, normalise_rows, subtract_max, normalise, mix):
         kernel = getattr(kernels, check.__name__)
 
         def checked(*args, check=check, kernel=kernel):
@@ -219,4 +226,5 @@ def test_kernels_are_given_what_they_do_not_check(grid, half, monkeypatch):
     model = Llama(Synthetic(tiny(6, 3)), Mesh(*grid), **({"dtype": "float16", "accumulate": "float16"} if half else {}))
     for length in (1, 7, 29):
         list(model.generate([5] * length, 4))
-    assert called == {"square_sums", "scores", "mix", "mask_scores", "normalise_rows"}
+    assert called == {"square_sums", "scores", "mask_scores", "normalise_rows", "subtract_max", "normalise",
+                      "mix"}

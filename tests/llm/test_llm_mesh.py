@@ -1,13 +1,15 @@
-"""The prepared products, reductions and attention kernels give the bits that the stepping mesh gives."""
+"""Products, reductions and attention kernels as a block uses them give the bits that the stepping mesh gives."""
 
 import numpy as np
 import pytest
+from llama_reference import Synthetic, tiny
 
 import meshkernels as mk
 from meshkernels.kernels import attention as kernels
 from meshkernels.kernels import team as team_module
+from meshkernels.kernels.pack import columns
 from meshkernels.kernels.team import Team
-from meshkernels.llm import prepared
+from meshkernels.llm import Llama, Scheduled
 
 GRIDS = [(1, 1), (2, 3), (5, 5), (8, 4), (24, 24)]
 DRAW = np.random.default_rng(0).standard_normal
@@ -22,12 +24,22 @@ def half(*shape: int) -> np.ndarray:
     return array(*shape).astype(np.float16).astype(np.float32)
 
 
+def gemv(W, mesh, axis, accumulate="float32", team=None):
+    """A GEMV as decode prepares it."""
+    return Scheduled(mesh, W.shape, axis).prepared(columns(W), team or Team(1), accumulate)
+
+
+def product(A, B, mesh, algorithm="meshgemm"):
+    """A matrix product as prefill does it."""
+    return Scheduled(mesh, (*A.shape, B.shape[algorithm == "meshgemm"]), algorithm=algorithm).multiply(A, B)
+
+
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 @pytest.mark.parametrize("axis", [0, 1])
 def test_gemv(grid, axis):
     mesh, x, W = mk.Mesh(*grid), array(37), array(37, 51)
     expected = mk.gemv(x, W, mesh, axis=axis, method="lockstep")
-    assert np.array_equal(prepared.Gemv(W, mesh, axis)(x[None])[0], expected)
+    assert np.array_equal(gemv(W, mesh, axis)(x[None])[0], expected)
 
 
 @pytest.mark.parametrize("threads", [2, 3])
@@ -35,7 +47,7 @@ def test_gemv_by_a_team(threads, monkeypatch):
     monkeypatch.setattr(team_module, "_cores", lambda: threads)  # more than there are: they take turns
     mesh, team = mk.Mesh(5), Team(threads)
     weights = [array(37, n) for n in (1, 15, 576, 9001)]
-    products = [prepared.Gemv(W, mesh, 0, team=team) for W in weights]
+    products = [gemv(W, mesh, 0, team=team) for W in weights]
     xs = [array(37) for _ in range(20)]
     expected = [[mk.gemv(x, W, mesh) for W in weights] for x in xs]
     with team.awake():
@@ -56,15 +68,16 @@ def test_a_team_is_no_larger_than_the_cores_it_may_use(monkeypatch, cores, asked
 def test_gemv_in_float16(grid):
     mesh, x, W = mk.Mesh(*grid), half(37), half(37, 51)
     expected = mk.gemv(x.astype(np.float16), W.astype(np.float16), mesh, accumulate="float16", method="lockstep")
-    assert np.array_equal(prepared.Gemv(W, mesh, 0, "float16")(x[None])[0], expected)
+    assert np.array_equal(gemv(W, mesh, 0, "float16")(x[None])[0], expected)
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_gemm_and_gemm_t(grid):
     mesh, X, W, K = mk.Mesh(*grid), array(13, 22), array(22, 31), array(17, 22)
-    assert np.array_equal(prepared.Gemm(W, mesh)(X), mk.gemm(X, W, mesh, method="lockstep"))
-    assert np.array_equal(prepared.gemm(X, W, mesh), mk.gemm(X, W, mesh, method="lockstep"))
-    assert np.array_equal(prepared.gemm_t(X, K, mesh), mk.gemm_t(X, K, mesh, method="lockstep"))
+    weighted = Scheduled(mesh, (13, 22, 31), algorithm="meshgemm").prepared(columns(W), Team(1))
+    assert np.array_equal(weighted(X), mk.gemm(X, W, mesh, method="lockstep"))
+    assert np.array_equal(product(X, W, mesh), mk.gemm(X, W, mesh, method="lockstep"))
+    assert np.array_equal(product(X, K, mesh, "gemm_t"), mk.gemm_t(X, K, mesh, method="lockstep"))
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
@@ -73,7 +86,7 @@ def test_allreduce(grid, axis):
     mesh, partials = mk.Mesh(*grid), array(grid[axis], 9)
     values = np.expand_dims(partials, 1 - axis).repeat(grid[1 - axis], 1 - axis)
     expected = mk.allreduce(values, mesh, axis=axis)
-    assert np.array_equal(prepared.AllReduce(mesh, axis)(partials.copy()), expected[0])
+    assert np.array_equal(Scheduled(mesh, (9,), axis).combine(partials.copy()), expected[0])
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8, 24])
@@ -81,7 +94,7 @@ def test_square_sums_are_a_gemv_with_itself(rows):
     mesh, x = mk.Mesh(rows, 1), array(1, 100)
     expected = mk.gemv(x[0], np.ascontiguousarray(x.T), mesh, method="lockstep")
     sums = kernels.square_sums(x, -(-100 // rows), rows, False)
-    assert np.array_equal(prepared.AllReduce(mesh, 0)(sums), expected)
+    assert np.array_equal(Scheduled(mesh, (1,), 0).combine(sums), expected)
 
 
 @pytest.mark.parametrize("cols", [1, 2, 3, 8])
@@ -90,23 +103,63 @@ def test_scores_are_gemvs_along_x(cols, tokens):
     mesh, width = mk.Mesh(2, cols), 4
     q, keys = array(4, cols * width), array(2, cols * width, tokens)  # two query heads share a key head
     found = np.empty((4, tokens), np.float32)
-    kernels.scores(q, keys, tokens, width, *prepared.tree(mesh, 1), np.float32(0.5), False, found)
+    kernels.scores(q, keys, tokens, width, *Scheduled(mesh, (1,), 1).order, np.float32(0.5), False, found)
     for h in range(4):
         expected = mk.gemv(q[h], keys[h // 2], mesh, axis=1, method="lockstep") * np.float32(0.5)
         assert np.array_equal(found[h], expected)
 
 
 @pytest.mark.parametrize("rows, each", [(1, 7), (2, 4), (5, 3), (24, 2)])
-def test_mix_is_a_sum_and_a_gemv_along_y(rows, each):
+def test_sum_and_mix_are_gemvs_along_y(rows, each):
     """With level rows the cache is cut as a GEMV cuts it."""
-    mesh, tokens = mk.Mesh(rows, 2), rows * each
-    p, values = np.abs(array(4, tokens)), array(2, tokens, 6)
-    found = np.empty((4, 6), np.float32)
-    kernels.mix(p, values, each * np.arange(1, rows + 1), *prepared.tree(mesh, 0), False, found)
+    mesh, tokens, ends = mk.Mesh(rows, 2), rows * each, each * np.arange(1, rows + 1)
+    p, values, order = np.abs(array(4, tokens)), array(2, tokens, 6), Scheduled(mesh, (4,), 0).order
+    found, normal = np.empty((4, 6), np.float32), p.copy()
+    kernels.normalise(normal, ends, *order, False)
+    kernels.mix(p, values, ends, *order, False, found)
     for h in range(4):
         total = mk.gemv(p[h], np.ones((tokens, 1), np.float32), mesh, method="lockstep")[0]
-        weights = p[h] * (np.float32(1) / total)
-        assert np.array_equal(found[h], mk.gemv(weights, values[h // 2], mesh, method="lockstep"))
+        assert np.array_equal(normal[h], p[h] * (np.float32(1) / total))
+        assert np.array_equal(found[h], mk.gemv(p[h], values[h // 2], mesh, method="lockstep"))
+
+
+@pytest.mark.parametrize("ends", [(3, 3, 8, 9), (0, 0, 1, 2), (5,)], ids=str)
+def test_rows_of_any_length_are_combined_as_the_all_reduce_combines_them(ends):
+    """Partial values of each row of cores, by NumPy, one after the other; then the verb."""
+    mesh, S = mk.Mesh(len(ends), 3), array(2, ends[-1])
+    parts = [S[:, begin:end] for begin, end in zip([0, *ends], ends)]
+
+    def everywhere(partials, op):
+        return mk.allreduce(np.repeat(np.array(partials, np.float32)[:, None], 3, 1), mesh, axis=0, op=op)[0]
+
+    largest = everywhere([part.max(1, initial=-np.inf) for part in parts], "max")
+    sums = everywhere([part.cumsum(1, dtype=np.float32)[:, -1] if part.size else [0, 0] for part in parts], "add")
+    found = S.copy()
+    kernels.subtract_max(found, np.array(ends), *Scheduled(mesh, (2,), 0, op="max").order)
+    assert np.array_equal(found, S - largest[:, None])
+    found = S.copy()
+    kernels.normalise(found, np.array(ends), *Scheduled(mesh, (2,), 0).order, False)
+    assert np.array_equal(found, S * (np.float32(1) / sums)[:, None])
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_the_embedding_is_the_all_reduce_of_one_row_and_zeros(grid):
+    """Bit by bit: of the cores of a line one has the row, and zeros of either sign end as the mesh leaves them."""
+    source = Synthetic(tiny())
+    source._tensors["token_embd.weight"][::2, ::3] = -0.0
+    model, mesh, token = Llama(source, mk.Mesh(*grid)), mk.Mesh(*grid), 4
+    seen = {}
+    model.hooks.append(lambda block, op, values: seen.setdefault(op.name, values[op.writes[0]]))
+    model.decode(token)
+    row = source.tensor("token_embd.weight")[token]
+    tile = -(-len(row) // mesh.rows)
+    values = np.zeros((*mesh.shape, tile), np.float32)  # core (y, x): features of row y, rows of the table of column x
+    owner = token // -(-model.config.vocab // mesh.cols)
+    for y in range(mesh.rows):
+        mine = row[y * tile : y * tile + tile]
+        values[y, owner, : len(mine)] += mine
+    found = mk.allreduce(values, mesh, axis=1).ravel()[: len(row)]  # whatever is beyond its end is padding
+    assert seen["embedding"][0].tobytes() == found.tobytes()
 
 
 @pytest.mark.parametrize("cols, length", [(1, 5), (3, 10), (8, 8), (5, 12)])
@@ -117,7 +170,7 @@ def test_causal_softmax(cols, length):
     kernels.mask_scores(S, np.float32(0.5), False)
     np.exp(S, out=S)
     row = S[1, -1].copy()
-    kernels.normalise_rows(S, -(-length // cols), *prepared.tree(mk.Mesh(1, cols), 1), False)
+    kernels.normalise_rows(S, -(-length // cols), *Scheduled(mk.Mesh(1, cols), (1,), 1).order, False)
     np.testing.assert_allclose(S, expected / expected.sum(-1, keepdims=True), rtol=2e-6)
     assert not S[:, ~np.tri(length, dtype=bool)].any()
     total = mk.gemv(row, np.ones((length, 1), np.float32), mk.Mesh(1, cols), axis=1, method="lockstep")[0]

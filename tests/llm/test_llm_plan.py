@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from meshkernels import Mesh
-from meshkernels.llm import Layout, Placement, counts, decode_plan, prefill_plan
-from meshkernels.llm.handover import Transfer, handover, transfer
+from meshkernels.llm import Layout, Placement, decode_plan, prefill_plan
+from meshkernels.llm.redistribute import Transfer, redistribution, transfer
 from meshkernels.weights import Config
 
 SMOLLM = Config(blocks=30, dim=576, ffn=1536, heads=9, kv_heads=3, head_dim=64, vocab=49152, context=8192)
@@ -22,10 +22,10 @@ def cut(placement: Placement) -> str:
 # --------------------------------------------------------------------------------------------------------- plan
 def test_decode_has_the_ten_all_reduces_of_the_published_table():
     plan = decode_plan(Layout(SMOLLM, Mesh(24)), 48)
-    found = [("yx"[c.axis], c.op) for op in plan.layer for c in op.collectives]
-    assert found == [("y", "add"), ("y", "add"), ("x", "add"), ("y", "max"), ("y", "add"), ("y", "add"),
-                     ("x", "add"), ("y", "add"), ("y", "add"), ("x", "add")]
-    words = [c.words for op in plan.layer for c in op.collectives]
+    collectives = [c for line in plan.ledger() for c in line.collectives]
+    assert [axis + op for op, axis, _ in collectives] == [
+        "yadd", "yadd", "xadd", "ymax", "yadd", "yadd", "xadd", "yadd", "yadd", "xadd"]
+    words = [n for _, _, n in collectives]
     # norm 1; fused q 3x8, k 8, v 8; scores of 3 heads x 2 entries; max and sum of 3 heads; 24 features; ...
     assert words == [1, 40, 6, 3, 3, 24, 24, 1, 128, 24]
 
@@ -34,23 +34,26 @@ def test_decode_never_transposes():
     """A GEMV's input is cut along the axis that is summed, its output along the other, its weight along both."""
     plan = decode_plan(Layout(SMOLLM, Mesh(24)), 48)
     for op in plan.layer + plan.after:
-        for gemv in op.products:
+        for gemv in op.schedules:
+            if not gemv.multiplies:
+                continue
             summed, other = "yx"[gemv.axis], "xy"[gemv.axis]
-            weights = [p for p in op.reads if p.startswith("W") or p == "table"]
+            weights = plan.weights(op)
+            assert weights
             assert cut(plan.placements[op.reads[0]]) == summed
             assert all(cut(plan.placements[name]) == other for name in op.writes)
             assert all(cut(plan.placements[name]) == "xy" for name in weights)
-    axes = [gemv.axis for op in plan.layer for gemv in op.products]
+    axes = [gemv.axis for op in plan.layer for gemv in op.schedules if gemv.multiplies]
     assert axes == [0, 1, 0, 1]  # QKV, out, up and gate, down
 
 
 def test_every_operation_finds_its_inputs_where_they_were_left():
     for plan in (decode_plan(Layout(SMOLLM, Mesh(8, 4)), 9), prefill_plan(Layout(SMOLLM, Mesh(8, 4)), 9)):
-        there = {"X", "token", "tokens"}
+        there = {"token"}
         for op in plan.before + plan.layer + plan.after:
-            assert {name for name in op.reads if name[0] not in "Ww" and name != "table"} <= there, op.name
+            assert set(op.reads) - set(plan.weights(op)) <= there, op.name
             there |= set(op.writes)
-            assert all(name in plan.placements for name in op.writes if name != "token")
+            assert all(name in plan.placements for name in (*op.reads, *op.writes))
 
 
 def test_prefill_activations_are_cut_both_ways():
@@ -59,8 +62,8 @@ def test_prefill_activations_are_cut_both_ways():
         assert cut(plan.placements[name]) == "xy"
     assert plan.placements["X"].notation == "L_y E_x"
     assert plan.placements["S"].notation == "H_x:3 L_y S_x:8"
-    verbs = [p.verb for op in plan.layer for p in op.products]
-    assert verbs == ["gemm", "gemm_t", "gemm", "gemm", "gemm", "gemm"]
+    verbs = [used.algorithm for op in plan.layer for used in op.schedules if used.multiplies]
+    assert verbs == ["meshgemm", "gemm_t", "meshgemm", "meshgemm", "meshgemm", "meshgemm"]
 
 
 def test_weights_are_placed_the_other_way_round_for_decode():
@@ -114,25 +117,25 @@ def test_ledger_of_a_block_on_a_line_of_cores_by_hand():
     """3 x 1 cores: each all-reduce along y is 1 hop to the middle and 1 back; nothing moves along x."""
     config = Config(blocks=4, dim=6, ffn=6, heads=1, kv_heads=1, head_dim=2, vocab=9, context=99)
     plan = decode_plan(Layout(config, Mesh(3, 1)), 7)  # the seventh token
-    lines = {line.name: line for line in counts.block(plan)}
+    lines = {line.name: line for line in plan.ledger()}
     assert lines["attention norm"].work.hops == 2 and lines["attention norm"].work.all_reduces == 1
     assert lines["down"].work.hops == 0 and lines["down"].work.words == 0
     assert lines["QKV"].work.macs == 6 * 3 * 2  # dim x (q, k, v of width 2)
     # 6 entries lie 2, 2, 2: level, so rows 1 and 2 pass one up: key and value of 2 features each
     assert lines["append"].work.hops == 1 and lines["append"].work.words == 2 * 4
-    assert counts.total(plan).all_reduces == 4 * 10 + 1 + 1 + 1 + 1
+    assert plan.total().all_reduces == 4 * 10 + 1 + 1 + 1 + 1
 
 
 def test_resident_bytes_are_the_weights_divided_by_the_cores():
     plan = decode_plan(Layout(SMOLLM, Mesh(24)), 24)
-    kept = counts.resident(plan, 2)
+    kept = plan.resident(2)
     weights = 30 * (576 * (576 + 192 + 192 + 576) + 3 * 576 * 1536)
     assert kept["weights"] == weights * 2 // 576
     assert kept["table"] == 49152 * 576 * 2 // 576
     assert kept["cache"] == 30 * 2 * 192 * 2 * 24 // 576
 
 
-# ------------------------------------------------------------------------------------------------ re-placement
+# ------------------------------------------------------------------------------------------------ redistribution
 def by_element(before: Placement, after: Placement) -> Transfer:
     """The same count, one element and one core at a time."""
     def holders(placement, element):
@@ -158,9 +161,9 @@ def test_transfer_counts_every_element(grids):
             assert transfer(old, new) == by_element(old, new), name
 
 
-def test_same_grid_hands_over_only_what_is_placed_otherwise():
+def test_same_grid_moves_only_what_is_placed_otherwise():
     layout = Layout(SMOLLM, Mesh(24))
-    moved = handover(prefill_plan(layout, 48), decode_plan(layout, 49))
+    moved = redistribution(prefill_plan(layout, 48), decode_plan(layout, 49))
     assert all(moved[name].words == 0 for name in ("Wq", "Wk", "Wv", "Wup", "Wgate"))
     assert moved["K cache"].words == 0  # 48 tokens lie 2 on each of 24 rows in both phases
     # W_down is transposed in placement: only the tiles on the diagonal stay

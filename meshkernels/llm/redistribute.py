@@ -1,4 +1,4 @@
-"""The re-placement between the phases: what has to move where when prefill hands over to decode.
+"""The redistribution between the phases: what has to move where when decode follows prefill.
 
 W_O, W_down and the table are cut the other way round in decode, the norms' weights lie along the other axis,
 and the keys and values go from even blocks of the prompt to the cache's rows. Other grids move everything.
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from meshkernels.llm.cache import balanced
-from meshkernels.llm.placement import Placement
-from meshkernels.llm.plan import Plan
+from meshkernels.llm.layout import Placement
+from meshkernels.llm.operations import Plan
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """What a re-placement moves: elements that change core, the longest way, and words times links."""
+    """What a redistribution moves: elements that change core, the longest way, and words times links."""
 
     words: int = 0
     hops: int = 0
@@ -83,27 +83,31 @@ def transfer(before: Placement, after: Placement, parts_before: Parts | None = N
     return Transfer(int(weight @ (len(dy) * len(dx) - stay)), hops, int(word_hops))
 
 
-def handover(prefill: Plan, decode: Plan) -> dict[str, Transfer]:
-    """Everything that moves between prefill and decode, by tensor; weights and caches of all blocks together."""
-    blocks = decode.layout.config.blocks
-    repeats = {"table": 1, "w_out": 1}
-    names = [name for name in decode.placements if name[0] in "Ww" or name in ("table", "K cache", "V cache")]
+def redistribution(prefill: Plan, decode: Plan) -> dict[str, Transfer]:
+    """Everything that moves between prefill and decode, by tensor; weights and caches of all blocks together.
+
+    Args:
+        prefill: the plan of the prompt.
+        decode: the plan of a token.
+
+    Returns:
+        What moves of every tensor that stays on the mesh, by its name.
+    """
     rows = np.repeat(np.arange(decode.layout.mesh.rows), balanced(prefill.tokens, decode.layout.mesh.rows))
     moved = {}
-    for name in names:
-        old, new = _features(prefill, name), _features(decode, name)
-        if name.endswith("cache"):
-            new = {"S": rows}
-        one = transfer(prefill.placements[name], decode.placements[name], old, new)
-        moved[name] = one.times(repeats.get(name, blocks))
+    for name, times in decode.stored.items():
+        placement = decode.placements[name]
+        new = {"S": rows} if placement.kind == "cache" else _features(decode, placement)
+        old = _features(prefill, prefill.placements[name])
+        moved[name] = transfer(prefill.placements[name], placement, old, new).times(times)
     return moved
 
 
-def _features(plan: Plan, name: str) -> Parts:
+def _features(plan: Plan, placement: Placement) -> Parts:
     """The part that holds each feature of the attention's output: they lie in the layout's order, with padding."""
-    if "C" not in plan.placements[name].dims:
+    if "C" not in placement.dims:
         return {}
     order, real = plan.layout.out_order.ravel(), plan.layout.config.q_dim
     place = np.empty(real, np.int64)
     place[order[order < real]] = np.flatnonzero(order < real)
-    return {"C": place // plan.placements[name].tile["C"]}
+    return {"C": place // placement.tile["C"]}

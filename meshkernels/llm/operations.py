@@ -1,0 +1,365 @@
+"""What a block is made of: tensors in their places, operations, and the schedules that operations run.
+
+A `Plan` is one list of operations. `meshkernels.llm.block` writes the list and runs it; here the same list is counted.
+Products on different strips of heads run side by side (their words add up, their hops do not); repeats run one
+after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+
+from meshkernels.algorithms import gemv as vector
+from meshkernels.api import schedule
+from meshkernels.errors import MeshError
+from meshkernels.kept import remember
+from meshkernels.kernels.pack import Columns
+from meshkernels.kernels.reduce import combine_in_order
+from meshkernels.kernels.team import Team
+from meshkernels.llm.layout import Layout, Placement
+from meshkernels.mesh import Mesh
+from meshkernels.readers import fused
+from meshkernels.readers.ledger import count
+from meshkernels.schedules import ChainSum, Schedule, verify
+
+
+@dataclass(frozen=True)
+class Work:
+    """Counts of one operation, or of several one after the other.
+
+    Attributes:
+        steps: steps of all schedules.
+        hops, stages: links and software-handled stages on the critical path.
+        words: elements sent (padding included).
+        macs: multiply-adds of all cores together.
+        buffers: bytes per core that the operation needs besides what is resident.
+        all_reduces: all-reduces, a GEMV's own included.
+    """
+
+    steps: int = 0
+    hops: int = 0
+    stages: int = 0
+    words: int = 0
+    macs: int = 0
+    buffers: int = 0
+    all_reduces: int = 0
+
+    def __add__(self, other: Work) -> Work:
+        sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        return Work(**sums | {"buffers": max(self.buffers, other.buffers)})
+
+    def times(self, repeats: int) -> Work:
+        """The same, ``repeats`` times over."""
+        return Work(**{f.name: getattr(self, f.name) * repeats for f in fields(self)} | {"buffers": self.buffers})
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A schedule where it stands in a block; it runs and counts itself.
+
+    Attributes:
+        mesh: the cores that it runs on: the whole mesh, or one strip of heads.
+        shape: ``(M, K, N)`` of a matrix product, ``(K, N)`` of a GEMV, ``(words,)`` per core of an all-reduce.
+        axis: the axis that a GEMV or an all-reduce sums along: 0 = y, 1 = x; None for a matrix product.
+        algorithm: the name of what builds it.
+        op: "add", or "max" of an all-reduce.
+        copies: side by side on different strips, all at work at once.
+        repeats: one after the other on the same cores.
+    """
+
+    mesh: Mesh
+    shape: tuple[int, ...]
+    axis: int | None = None
+    algorithm: str = "ktree"
+    op: str = "add"
+    copies: int = 1
+    repeats: int = 1
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The schedule itself, built when it is first asked for, and verified."""
+        return _built(self.mesh, self.shape, self.axis, self.algorithm, self.op)
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether it is a product, not an all-reduce alone."""
+        return len(self.shape) > 1
+
+    @property
+    def cores(self) -> int:
+        """Cores on one line of the axis: so many partial values are combined."""
+        assert self.axis is not None
+        return self.mesh.length(self.axis)
+
+    @property
+    def collectives(self) -> tuple[tuple[str, str, int], ...]:
+        """``(op, axis, words)`` of each all-reduce: axis "y" or "x", elements per core."""
+        if self.axis is None:
+            return ()
+        return ((self.op, "yx"[self.axis], self.schedule.result.words),) * self.repeats
+
+    @cached_property
+    def order(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """The order of its additions, ``(dst, src, root)``, as derived from its moves.
+
+        ``partial[dst[i]] += partial[src[i]]`` for i = 0, 1, ..; then ``partial[root]`` is the sum. Whole vectors are
+        streamed: whatever their length (that of a cache grows), their order is this one.
+
+        Returns:
+            Places on a line of the axis.
+        """
+        found = self.schedule.derived("sums", fused.whole_vector_sums)
+        assert found is not None, "a K-tree streams whole vectors"
+        dst, src, root = found
+        return dst, src, int(root[0])
+
+    def combine(self, partials: np.ndarray, half: bool = False) -> np.ndarray:
+        """Run an all-reduce: partial values ``(cores, ...)`` -> ``(...)``.
+
+        Args:
+            partials: one of each core of a line; used up.
+            half: round every sum to float16.
+
+        Returns:
+            The values that every core of the line ends with.
+        """
+        dst, src, root = self.order
+        return combine_in_order(partials, dst, src, op=self.op, half=half)[root]
+
+    def multiply(self, A: np.ndarray, B: np.ndarray | Columns, accumulate: str = "float32") -> np.ndarray:
+        """Run a matrix product: float32 operands of the schedule's shapes -> ``(M, N)``.
+
+        Where rows do not differ in their order of summation (dist-GEMM-T), A may be several left operands, one below
+        the other: ``(copies * M, K)`` -> ``(copies * M, N)``.
+
+        Args:
+            A: ``(M, K)``.
+            B: ``(K, N)``, or ``(N, K)`` of dist-GEMM-T.
+            accumulate: dtype of sums.
+
+        Returns:
+            The product.
+
+        Raises:
+            MeshError: operands of another shape or dtype: a hook may have put them there.
+        """
+        left, (rows, K), right, shape, alike = self._operands
+        shaped(left, A, len(A) // rows * rows if alike else rows, K)
+        return fused.run(self.schedule, {left: A, right: shaped(right, B, *shape)}, np.dtype(accumulate))
+
+    def prepared(self, W: Columns, team: Team, accumulate: str = "float32") -> Callable[[np.ndarray], np.ndarray]:
+        """A product prepared for one weight.
+
+        Args:
+            W: ``(K, N)``, referred to, not copied.
+            team: the threads of a GEMV.
+            accumulate: dtype of sums.
+
+        Returns:
+            A function ``(M, K) -> (M, N)``; M = 1 for a GEMV.
+        """
+        if self.axis is None:
+            return lambda X: self.multiply(X, W, accumulate)
+        job = team.job(W, self.cores, *self.order, accumulate == "float16")
+
+        def gemv(x: np.ndarray) -> np.ndarray:
+            x, out = np.ascontiguousarray(x, np.float32), np.empty((1, job.N), np.float32)
+            team.run(job, x, out)
+            return out
+
+        return gemv
+
+    @cached_property
+    def _operands(self) -> tuple[str, tuple[int, int], str, tuple[int, int], bool]:
+        """Names and shapes of both, and whether rows are alike."""
+        (left, a), (right, b) = self.schedule.operands.items()
+        return left, a.shape, right, b.shape, isinstance(self.schedule.proof.order, ChainSum)
+
+    def work(self, itemsize: int, accumulator: int) -> Work:
+        """What it makes the mesh do; arguments as of `Plan.ledger`."""
+        one = _counted(replace(self, copies=1, repeats=1), itemsize, accumulator)
+        return replace(one, words=one.words * self.copies, macs=one.macs * self.copies).times(self.repeats)
+
+
+def shaped(name: str, array: Any, *shape: int) -> Any:
+    """``array``, if it is as compiled code expects it, which checks no index; a hook may have put another there."""
+    if array.shape != shape or array.dtype != np.float32:
+        raise MeshError(f"{name} is {array.dtype} {array.shape}; it must be float32 {shape}")
+    return array
+
+
+@remember
+def _built(mesh: Mesh, shape: tuple[int, ...], axis: int | None, algorithm: str, op: str) -> Schedule:
+    if len(shape) == 1:
+        found = vector.allreduce(mesh, *shape, axis=axis or 0, reduce=algorithm, op=op)
+    else:
+        found = schedule(algorithm, mesh, *shape, **({} if axis is None else {"axis": axis}))
+    verify(found)
+    return found
+
+
+@lru_cache(maxsize=512)
+def _counted(scheduled: Scheduled, itemsize: int, accumulator: int) -> Work:
+    stored = itemsize if scheduled.multiplies else accumulator  # an all-reduce alone combines sums
+    ledger = count(scheduled.schedule, f"float{8 * stored}", f"float{8 * accumulator}")
+    return Work(ledger.steps, ledger.critical_hops, ledger.stages, ledger.words, int(ledger.macs.sum()),
+                ledger.peak_bytes_per_core, int(scheduled.axis is not None))
+
+
+@dataclass(frozen=True)
+class Passing:
+    """Neighbours along y that pass words on, all at once: what appending to the cache moves; see `KVCache`."""
+
+    words: int
+    algorithm = "KV shift"
+    multiplies = False
+    repeats = 1
+    collectives = ()
+
+    def work(self, itemsize: int, accumulator: int) -> Work:
+        """One step and one hop, if anything moves."""
+        return Work(steps=int(self.words > 0), hops=int(self.words > 0), words=self.words)
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """One line of a block: a local function, and the schedules that it runs.
+
+    Attributes:
+        name: what is computed, unique within its list.
+        do: ``do(run, *operands, *schedules) -> results``; see `meshkernels.llm.block`.
+        reads, writes: names of the tensors that it reads and writes; `Plan.placements` declares them.
+        schedules: what moves, in order.
+    """
+
+    name: str
+    do: Callable[..., Any]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    schedules: tuple[Scheduled | Passing, ...] = ()
+
+
+@dataclass(frozen=True)
+class Line:
+    """One operation's line in the ledger of a block.
+
+    Attributes:
+        name: the operation.
+        work: its counts.
+        collectives: ``(op, axis, words)`` of each all-reduce: axis "y" or "x", elements per core.
+    """
+
+    name: str
+    work: Work
+    collectives: tuple[tuple[str, str, int], ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All operations of one phase.
+
+    Attributes:
+        phase: "prefill" or "decode".
+        layout: the model's dimensions on the mesh.
+        tokens: sequence length that lengths are given for: the prompt's, or the cache's including this token.
+        before, layer, after: operations before the blocks (embedding), of each block, and after them.
+        placements: what every tensor is and where it lives, by name.
+    """
+
+    phase: str
+    layout: Layout
+    tokens: int
+    before: tuple[Operation, ...]
+    layer: tuple[Operation, ...]
+    after: tuple[Operation, ...]
+    placements: dict[str, Placement]
+
+    @property
+    def all_reduces(self) -> int:
+        """All-reduces in one block."""
+        return sum(len(used.collectives) for op in self.layer for used in op.schedules)
+
+    @cached_property
+    def stored(self) -> dict[str, int]:
+        """Tensors that stay on the mesh, and how many there are of each: one a block, or one in all."""
+        in_block = {name for op in self.layer for name in (*op.reads, *op.writes)}
+        return {name: self.layout.config.blocks if name in in_block else 1
+                for name, place in self.placements.items() if place.kind != "activation"}
+
+    def weights(self, op: Operation) -> tuple[str, ...]:
+        """The weights among an operation's operands."""
+        return tuple(name for name in op.reads if self.placements[name].kind not in ("activation", "cache"))
+
+    def entering(self, operations: Sequence[Operation]) -> set[str]:
+        """The activations that a list finds there when it begins."""
+        found, written = set[str](), set[str]()
+        for op in operations:
+            found |= set(op.reads) - written
+            written |= set(op.writes)
+        return found - set(self.stored)
+
+    # -------------------------------------------------------------------------------------------------- counts
+    def ledger(self, operations: Sequence[Operation] | None = None, itemsize: int = 2,
+               accumulator: int = 2) -> tuple[Line, ...]:
+        """What every operation of a list makes the mesh do.
+
+        Args:
+            operations: the list; None: those of one block.
+            itemsize: bytes of a stored element.
+            accumulator: bytes of a sum.
+
+        Returns:
+            A line for each operation.
+        """
+        found = []
+        for op in self.layer if operations is None else operations:
+            work = sum((used.work(itemsize, accumulator) for used in op.schedules), Work())
+            if any(used.multiplies for used in op.schedules):  # its weights are resident
+                tiles = sum(self.placements[name].words for name in self.weights(op))
+                work = replace(work, buffers=work.buffers - tiles * itemsize)
+            found.append(Line(op.name, work, sum((used.collectives for used in op.schedules), ())))
+        return tuple(found)
+
+    def total(self, itemsize: int = 2, accumulator: int = 2) -> Work:
+        """Counts of the whole phase: embedding, all blocks, head; arguments as of `ledger`."""
+        parts = [sum((line.work for line in self.ledger(part, itemsize, accumulator)), Work())
+                 for part in (self.before, self.layer, self.after)]
+        return parts[0] + parts[1].times(self.layout.config.blocks) + parts[2]
+
+    def resident(self, itemsize: int = 2) -> dict[str, int]:
+        """Bytes per core of what stays, by kind: the weights of all blocks, norms, the table, the cache."""
+        found: dict[str, int] = {}
+        for name, times in self.stored.items():
+            place = self.placements[name]
+            found[place.kind] = found.get(place.kind, 0) + times * place.words * itemsize
+        return found
+
+    def peak_bytes(self, itemsize: int = 2, accumulator: int = 2) -> int:
+        """Bytes on the fullest core: what is resident, and the most that an operation needs and others keep alive.
+
+        An operation's own operands are part of its schedule's buffers where it has one product; where it has a
+        product per head, those of all heads are there besides the one at work.
+
+        Args:
+            itemsize: bytes of a stored element.
+            accumulator: bytes of a sum.
+
+        Returns:
+            The bytes.
+        """
+        needs = []
+        for operations in (self.before, self.layer, self.after):
+            carried = self.entering(operations)
+            for i, (op, line) in enumerate(zip(operations, self.ledger(operations, itemsize, accumulator))):
+                alive = carried & {name for later in operations[i + 1 :] for name in later.reads}
+                own = {*op.reads, *op.writes}
+                whole = any(used.multiplies and used.repeats == 1 for used in op.schedules)
+                there = (alive - own if whole else alive | own) - set(self.stored)
+                needs.append(line.work.buffers + sum(self.placements[name].words * itemsize for name in there))
+                carried = alive | set(op.writes)
+        return sum(self.resident(itemsize).values()) + max(needs)
