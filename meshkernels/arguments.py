@@ -20,7 +20,7 @@ def as_mesh(mesh: Mesh) -> Mesh:
     """``mesh`` itself, if it is one."""
     if not isinstance(mesh, Mesh):
         raise MeshTypeError(f"mesh must be a Mesh, not {type(mesh).__name__}")
-    return mesh
+    return mesh if mesh.distribution is None else Mesh(mesh.rows, mesh.cols)  # a schedule never holds ranks
 
 
 def as_axis(axis: int) -> int:
@@ -49,6 +49,8 @@ def as_groups(groups: Any) -> int | tuple[int, ...] | None:
 
 def operand(name: str, value: ArrayLike, ndim: int) -> np.ndarray:
     """An array of ``ndim`` dimensions and an accepted dtype, in this machine's byte order."""
+    if getattr(value, "layout", None) is not None:  # a DistMatrix has a dtype that is accepted
+        return value  # type: ignore[return-value]
     if isinstance(value, np.ma.MaskedArray):
         raise MeshTypeError(f"{name} is a masked array: a mesh has no masks; fill it first")
     array = np.asarray(value)

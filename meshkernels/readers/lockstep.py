@@ -122,7 +122,7 @@ def run(schedule: Schedule, operands: dict[str, np.ndarray], accumulate: np.dtyp
             names = (op.left, op.right) if isinstance(op, Multiply) else (op.source,)
             slots = (op.left_slot, op.right_slot) if isinstance(op, Multiply) else (op.slot,)
             found = [_tiles(schedule, name, slot, t, s, tracker, stores, copies) for name, slot in zip(names, slots)]
-            _compute(op, slots_at(op.piece, t, s), found, values[op.into], half)
+            compute(op, slots_at(op.piece, t, s), found, values[op.into], half)
         if observe:
             holds = {name: tracker.ids(name).copy() for name in tracker.held}
             observe(Snapshot(index, settled(step, t, s), _read_only(holds), _read_only(values)))
@@ -196,7 +196,7 @@ def _tiles(schedule: Schedule, name: str, slot: Any, t: int, s: int, tracker: Tr
     return own.reshape(-1, *own.shape[3:]), np.arange(schedule.mesh.cores) * own.shape[2] + slots
 
 
-def _compute(op: Multiply | Copy, piece: Any, tiles: list[tuple[np.ndarray, np.ndarray]], into: np.ndarray,
+def compute(op: Multiply | Copy, piece: Any, tiles: list[tuple[np.ndarray, np.ndarray]], into: np.ndarray,
              half: bool) -> None:  # fmt: skip
     """One operation on every core; the only place where lockstep touches arithmetic of tiles."""
     rows, cols, h, w = into.shape[1:]
@@ -280,7 +280,7 @@ def _incoming(move: Move, mesh: Mesh, views: dict[str, np.ndarray], half: bool, 
         mine = pick(held, place.slots)
     else:
         mine = held[place.to_y, place.to_x] if place.slots is None else held[place.to_y, place.to_x, place.slots]
-    return place, _combine(move.combine, mine, fetched, half)
+    return place, combine(move.combine, mine, fetched, half)
 
 
 def _useful(place: Any, pieces: int) -> Any:
@@ -293,7 +293,7 @@ def _useful(place: Any, pieces: int) -> Any:
     return Arrival(place.move, place.source, keep, np.minimum(place.sent, clip), np.minimum(slots, clip))
 
 
-def _combine(op: str, mine: np.ndarray, arriving: np.ndarray, half: bool) -> np.ndarray:
+def combine(op: str, mine: np.ndarray, arriving: np.ndarray, half: bool) -> np.ndarray:
     both = np.add(mine, arriving) if op == "add" else np.maximum(mine, arriving)
     return both.astype(np.float16).astype(mine.dtype) if half else both
 
@@ -316,7 +316,7 @@ def _reduced(move: Move, mesh: Mesh, views: dict[str, np.ndarray], half: bool, t
             part = source[:, lines_at, slice(None) if slot is None else slice(slot, slot + 1)]
             sums: dict[int, np.ndarray] = {}
             for a, b in streams(root, members, route.low_first):
-                sums[b] = _combine(move.combine or "", sums.get(b, part[b]), sums.get(a, part[a]), half)
+                sums[b] = combine(move.combine or "", sums.get(b, part[b]), sums.get(a, part[a]), half)
             total = sums.get(root, part[root]).copy() if root not in sums else sums[root]
             if isinstance(into, np.ndarray):
                 place = np.broadcast_to(np.moveaxis(into, route.axis, 0), (size, len(phases)))[root, lines]
