@@ -9,6 +9,7 @@
 
 from meshkernels.algorithms import algorithms, register
 from meshkernels.api import allreduce, alltoall, gemm, gemm_t, gemv, run, schedule, transpose
+from meshkernels.engines.jax import to_jax
 from meshkernels.engines.matrix import DistMatrix, gather, scatter
 from meshkernels.errors import DeviceLimitError, MeshError, RankError, ScheduleError
 from meshkernels.mesh import Mesh, Tiling
@@ -21,7 +22,7 @@ from meshkernels.schedules import Schedule, verify
 __all__ = [
     "Compliance", "DeviceLimitError", "DistMatrix", "Ledger", "Mesh", "MeshError", "RankError", "Ring", "Schedule",
     "ScheduleError", "Tiling", "algorithms", "allreduce", "alltoall", "compliance", "count", "gather", "gemm", "gemm_t",
-    "gemv", "place", "register", "run", "scatter", "schedule", "transpose", "verify",
+    "gemv", "place", "register", "run", "scatter", "schedule", "to_jax", "transpose", "verify",
 ]
 
 
