@@ -126,7 +126,7 @@ class DistMatrix:
         across = len(own) // down
         padded = np.zeros((down * h, across * w), part.dtype)
         padded[: part.shape[0], : part.shape[1]] = part
-        blocks = padded.reshape(down, h, across, w).swapaxes(1, 2).reshape(-1, h, w)
+        blocks = padded.reshape(down, h, across, w).swapaxes(1, 2).reshape(len(own), h, w)
         return DistMatrix(layout, on, blocks)
 
 

@@ -512,7 +512,7 @@ class _Rank:
         if A.size and B.size:
             whole[: len(A), : B.shape[1]] = kernels.ring_product(
                 A, B, order, accumulate="float16" if self.half else None, out_dtype=self.stored)
-        return whole.reshape(len(rows), h, len(cols), w).swapaxes(1, 2).reshape(-1, h, w)
+        return whole.reshape(len(rows), h, len(cols), w).swapaxes(1, 2).reshape(len(ids), h, w)
 
     def _matrix(self, name: str, rows: np.ndarray | None, cols: np.ndarray | None) -> np.ndarray:
         panel = self.tiles[name]
