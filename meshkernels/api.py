@@ -295,7 +295,8 @@ def run(schedule: Schedule, operands: Mapping[str, ArrayLike], *, accumulate: DT
         mesh: the schedule's mesh, with the communicator whose ranks run it; None: this process does.
 
     Returns:
-        The result, a matrix of ``schedule.result.shape`` (of a mesh with ranks a `DistMatrix`); with ``ledger=True`` the pair ``(result, ledger)``.
+        The result, a matrix of ``schedule.result.shape``, on a mesh with ranks a `DistMatrix`; with ``ledger=True`` the
+        pair ``(result, ledger)``.
 
     Raises:
         ScheduleError: the schedule does not do what it says: see `verify`.

@@ -42,7 +42,7 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
     """Declare the subcommand."""
     parser = commands.add_parser("demo", help="one block of a real model by every algorithm", description=__doc__)
     parser.add_argument("--grid", type=int, nargs="+", metavar="N",
-                        help="cores a side, or rows and columns (default: 24; with --jax as square as can be)")  # fmt: skip
+                        help="cores a side, or rows and columns (default: 24; with --jax nearly square)")
     parser.add_argument("--device", default="wse2", help="whose limits the verdict uses (default: wse2)")
     parser.add_argument("--prompt", type=console.utf8, default=PROMPT)
     parser.add_argument("--model", help="another GGUF file (default: SmolLM2-135M, fetched once)")

@@ -113,8 +113,8 @@ def crossing(found: Messages, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def between(ledger: Ledger, ranks: int | tuple[int, int] | Cut) -> np.ndarray:
     """Bytes that the schedule of a ledger sends from rank to rank.
 
-    A tile goes once to each rank that has cores to receive it; local moves are not counted. Laying out operands that lie
-    otherwise, before the schedule begins, is not in it.
+    A tile goes once to each rank that has cores to receive it; local moves are not counted. Laying out operands that
+    lie otherwise, before the schedule begins, is not in it.
 
     Args:
         ledger: what was counted.
@@ -149,6 +149,14 @@ def between(ledger: Ledger, ranks: int | tuple[int, int] | Cut) -> np.ndarray:
 
 def as_cut(mesh: Mesh, size: int, ranks: Any) -> Cut:
     """The cut of a mesh for ``size`` ranks, by a grid where one is asked for.
+
+    Args:
+        mesh: the cores.
+        size: ranks.
+        ranks: a grid of them, or None.
+
+    Returns:
+        The cut.
 
     Raises:
         MeshError: a grid of another number of ranks, or as `Cut.of`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -110,14 +111,14 @@ class Devices(Engine):
         self.grid = rows, count // rows
         self.where = f" on {count} {self.devices[0].platform} devices of JAX"
         self._functions: dict[Any, Any] = {}
-        self.gemm = self.gemm_t = self._run  # type: ignore[assignment]
-        self.gemv = self._gemv  # type: ignore[assignment]
+        self.gemm = self.gemm_t = self._run
+        self.gemv = self._gemv
 
     def mesh(self, *grid: int) -> mk.Mesh:
         """One core for each device."""
         mesh = mk.Mesh(*grid)
         if mesh.cores != len(self.devices):
-            raise MeshError(f"--grid {' '.join(map(str, grid))}: {mesh.cores} cores; --jax {len(self.devices)} needs as "
+            raise MeshError(f"--grid {' '.join(map(str, grid))}: {mesh.cores} cores; --jax {len(self.devices)} has as "
                             "many cores as devices")
         return mesh
 
@@ -143,6 +144,12 @@ class Devices(Engine):
 def emulated(count: int) -> Sequence[Any]:
     """So many devices of JAX: those it has, or the CPU as so many.
 
+    Args:
+        count: how many.
+
+    Returns:
+        The devices.
+
     Raises:
         MeshError: JAX has begun with fewer.
     """
@@ -150,10 +157,8 @@ def emulated(count: int) -> Sequence[Any]:
         import jax
     except ImportError as missing:
         raise MeshError(f"--jax needs JAX, which cannot be imported ({missing}): {on_jax.INSTALL}") from None
-    try:
+    with suppress(RuntimeError):  # it has begun
         jax.config.update("jax_num_cpu_devices", count)
-    except RuntimeError:  # it has begun
-        pass
     devices = jax.devices()
     if len(devices) < count:
         devices = jax.devices("cpu")

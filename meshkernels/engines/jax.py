@@ -1,10 +1,10 @@
 """Compile a schedule to one jitted JAX function: a core is a device, a step is traced as the schedule has it.
 
-On every device a buffer is an array ``(slots, h, w)``. A `Shift` and a `Permute` are one ``lax.ppermute`` of exactly the
-schedule's messages; a `Multicast` or `Relay` is a sum along the axis in which only the roots take part, or, where a line
-has several roots, an all-gather from which each device picks its root; a `Reduce` is a sum along the axis, or an
-all-gather of which each root adds up its members. Multiply-adds and reductions are XLA's, in its order: results agree with
-the exact product within the bound of a dot product, not bit for bit.
+On every device a buffer is an array ``(slots, h, w)``. A `Shift` and a `Permute` are one ``lax.ppermute`` of exactly
+the schedule's messages; a `Multicast` or `Relay` is a sum along the axis in which only the roots take part, or, where a
+line has several roots, an all-gather from which each device picks its root; a `Reduce` is a sum along the axis, or an
+all-gather of which each root adds up its members. Multiply-adds and reductions are XLA's, in its order: results agree
+with the exact product within the bound of a dot product, not bit for bit.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def to_jax(schedule: Schedule, devices: Any = None) -> Callable[..., Any]:
 
     Args:
         schedule: what to do; verified first.
-        devices: ``rows * cols`` devices, row by row, an array ``(rows, cols)`` of them, or a `jax.sharding.Mesh` of that
-            shape; None: the first of ``jax.devices()``.
+        devices: ``rows * cols`` devices, row by row, an array ``(rows, cols)`` of them, or a `jax.sharding.Mesh` of
+            that shape; None: the first of ``jax.devices()``.
 
     Returns:
         ``f(*operands)``, arrays of the shapes in ``schedule.operands`` (a vector may be given for one row), in any
@@ -67,6 +67,14 @@ def to_jax(schedule: Schedule, devices: Any = None) -> Callable[..., Any]:
 def device_mesh(jax: Any, schedule: Schedule, devices: Any) -> Any:
     """The `jax.sharding.Mesh` of the schedule's shape.
 
+    Args:
+        jax: the module.
+        schedule: whose cores the devices are.
+        devices: as `to_jax` takes them.
+
+    Returns:
+        The mesh, of axes `AXES`.
+
     Raises:
         MeshError: devices of another number or arrangement.
     """
@@ -76,14 +84,14 @@ def device_mesh(jax: Any, schedule: Schedule, devices: Any) -> Any:
         devices = jax.devices()
         if len(devices) < cores:
             raise MeshError(f"{shape[0]} x {shape[1]} cores need {cores} devices; JAX has {len(devices)} "
-                            f"({devices[0].platform}; XLA_FLAGS=--xla_force_host_platform_device_count={cores} emulates "
-                            "them on a CPU)")
+                            f"({devices[0].platform}; XLA_FLAGS=--xla_force_host_platform_device_count={cores} "
+                            "emulates them on a CPU)")
         devices = devices[:cores]
     array = np.asarray(devices.devices if named else devices, dtype=object)
     fits = array.shape == shape if array.ndim > 1 or named else len(array) == cores
     if not fits:
-        raise MeshError(f"devices {'of a mesh ' * named}{array.shape}: the schedule has {shape[0]} x {shape[1]} cores and "
-                        f"takes {cores} devices or a mesh of that shape")
+        raise MeshError(f"devices {'of a mesh ' * named}{array.shape}: the schedule has {shape[0]} x {shape[1]} cores "
+                        f"and takes {cores} devices or a mesh of that shape")
     return jax.sharding.Mesh(array.reshape(shape), AXES)
 
 
@@ -200,7 +208,10 @@ class _Device:
     def step(self, step: Step, t: int, s: int) -> None:
         """Compute, then let everything move at once."""
         for op in step.compute:
-            (self._multiply if isinstance(op, Multiply) else self._copy)(op, t, s)  # type: ignore[operator]
+            if isinstance(op, Multiply):
+                self._multiply(op, t, s)
+            else:
+                self._copy(op, t, s)
         before = dict(self.state)  # what moves read
         for move in step.moves:
             if isinstance(move.route, Reduce):

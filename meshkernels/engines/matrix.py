@@ -81,8 +81,8 @@ class DistMatrix:
         """
         on = require_together(mesh.distribution, "slices")
         if on.cut.grid is None:
-            raise MeshError(f"{on}: there is no grid of so many ranks, and runs of cores have no rectangle of a matrix; "
-                            "use scatter")
+            raise MeshError(f"{on}: there is no grid of so many ranks, and a run of cores has no rectangle of a "
+                            "matrix; use scatter")
         own = on.cut.cores(on.ranks.rank)
         y, x = np.divmod(own[[0, -1]], mesh.cols)
         tile = Tiling(shape, mesh.shape).tile
@@ -113,8 +113,8 @@ class DistMatrix:
             rows, cols = DistMatrix.slices(sizes, mesh)  # type: ignore[arg-type]
             wanted = rows.stop - rows.start, cols.stop - cols.start
             if part.shape != wanted:
-                raise MeshError(f"local is {part.shape}; rank {on.ranks.rank} has {wanted} of a matrix of {sizes}: rows "
-                                f"{rows.start} to {rows.stop}, columns {cols.start} to {cols.stop}")
+                raise MeshError(f"local is {part.shape}; rank {on.ranks.rank} has {wanted} of a matrix of {sizes}: "
+                                f"rows {rows.start} to {rows.stop}, columns {cols.start} to {cols.stop}")
             said[0] = f"from_local({sizes}, {part.dtype}) on {on}"
         except Exception as failure:
             on.ranks.agree("", failure)
@@ -306,15 +306,15 @@ class _Cells:
         self.size = (self.rows[:, 1] - self.rows[:, 0]) * (self.cols[:, 1] - self.cols[:, 0])
         self._tiles = old.tile, new.tile
 
-    def _within(self, c: int, tile: tuple[int, int]) -> tuple[slice, slice]:
+    def _within(self, c: int | np.integer, tile: tuple[int, int]) -> tuple[slice, slice]:
         (y0, y1), (x0, x1) = self.rows[c], self.cols[c]
         y, x = y0 // tile[0] * tile[0], x0 // tile[1] * tile[1]
         return slice(y0 - y, y1 - y), slice(x0 - x, x1 - x)
 
-    def within_old(self, c: int) -> tuple[slice, slice]:
+    def within_old(self, c: int | np.integer) -> tuple[slice, slice]:
         """Where a rectangle lies in its block of the old tiling."""
         return self._within(c, self._tiles[0])
 
-    def within_new(self, c: int) -> tuple[slice, slice]:
+    def within_new(self, c: int | np.integer) -> tuple[slice, slice]:
         """Where it lies in its block of the new one."""
         return self._within(c, self._tiles[1])

@@ -1,5 +1,6 @@
-"""What one move of a schedule means to an engine: messages between cores, one entry each; and the additions of a
-`Reduce`, in rounds. Cores are numbered row by row: core (y, x) is ``y * cols + x``.
+"""What one move of a schedule means to an engine: messages between cores, and the additions of a `Reduce` in rounds.
+
+Cores are numbered row by row: core (y, x) is ``y * cols + x``.
 """
 
 from __future__ import annotations
@@ -85,15 +86,15 @@ def additions(route: Reduce, mesh: Mesh, t: int = 0, s: int = 0) -> Additions:
     """What is added to what in a `Reduce`, in the order that its streams ask for."""
     size, phases = mesh.length(route.axis), route.phases(mesh, t, s)
     along, across = (1, mesh.cols) if route.axis == 1 else (mesh.cols, 1)  # between cores of a line, between lines
-    found = []
+    parts: tuple[list[np.ndarray], ...] = ([], [], [], [])
     for phase in np.unique(phases):
         lines = np.flatnonzero(phases == phase)
-        places = _rounds(route.along(int(phase), size), route.low_first)
-        for part, place in enumerate(places):
-            base = 0 if part == 2 else lines[:, None] * across
-            found.append((part, (base + place * (1 if part == 2 else along)) * np.ones((len(lines), 1), np.int64)))
-    return Additions(*(np.concatenate([np.zeros(0, np.int64), *(each.ravel() for part, each in found if part == wanted)])
-                       for wanted in range(4)))  # fmt: skip
+        begin = lines[:, None] * across
+        source, target, when, roots = _rounds(route.along(int(phase), size), route.low_first)
+        for found, cores in zip(parts, (begin + source * along, begin + target * along, np.tile(when, (len(lines), 1)),
+                                        begin + roots * along)):  # fmt: skip
+            found.append(cores.ravel())
+    return Additions(*(np.concatenate(found) for found in parts))
 
 
 def _rounds(root: np.ndarray, low_first: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

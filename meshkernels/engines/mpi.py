@@ -1,10 +1,10 @@
 """Run a schedule on the ranks of a mesh: what crosses from rank to rank is a message, everything else a local move.
 
-A rank keeps the tiles that its cores hold, each once however many of its cores hold it, and hands them from core to core
-by number. In every step it posts the messages of tiles, computes, and takes what has arrived. Two ways to compute, the
-same bits: core by core in each step, overlapped with that step's messages (``"lockstep"``: a rank never holds more than
-its cores do), or all the steps of its cores as one product when the last tile has arrived (``"fused"``: a rank holds
-each tile that came by), where sums stay on their cores and each is a chain along a ring.
+A rank keeps the tiles that its cores hold, each once however many of its cores hold it, and hands them from core to
+core by number. In every step it posts the messages of tiles, computes, and takes what has arrived. Two ways to compute,
+the same bits: core by core in each step, overlapped with that step's messages (``"lockstep"``: a rank never holds more
+than its cores do), or all the steps of its cores as one product when the last tile has arrived (``"fused"``: a rank
+holds each tile that came by), where sums stay on their cores and each is a chain along a ring.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ValueMove:
 
 @dataclass
 class SumMove:
-    """A `Reduce`: in each round cores that send their sums to other ranks, that receive one, that add one of a core here.
+    """A `Reduce`: in each round some cores send their sums to other ranks, receive one, or add that of a core here.
 
     Attributes:
         rounds: ``[(sends, receives, (2, n): source and target)]``.
@@ -79,7 +79,7 @@ class Stage:
 
     Attributes:
         compute: each operation with the block ids that every core of this rank reads, ``(1 or 2, cores)``.
-        kept: for each operand the ids of the blocks that some core of this rank holds after the step, where that changed.
+        kept: for each operand the ids of the blocks that cores of this rank hold after the step, where that changed.
     """
 
     tiles: list[TileMove] = field(default_factory=list)
@@ -174,16 +174,20 @@ class _Planner:
             changed.add(self._operand(target))
         if self.order is None:
             for operand in changed:
-                ids = [held[self.own].ravel() for name, held in self.held.items() if self._operand(name) == operand]
-                stage.kept[operand] = np.unique(np.concatenate(ids))
+                kept = [held[self.own].ravel() for name, held in self.held.items() if self._operand(name) == operand]
+                stage.kept[operand] = np.unique(np.concatenate(kept))
         return stage
 
     def _slots(self, value: int | Index, t: int, s: int) -> np.ndarray:
         return slots_of(value, self.mesh, t, s)[self.own]
 
     def _between(self, found: Messages, what: np.ndarray) -> tuple[Peers, Peers, np.ndarray, np.ndarray]:
-        """What this rank sends and receives of ``what (..., n)`` the messages carry; then of the entries that arrive
-        from other ranks the place among all that it receives, and the entries."""
+        """What this rank sends and receives of ``what (..., n)`` that the messages carry.
+
+        Returns:
+            ``(sends, receives, place, entries)``: the entries that arrive from other ranks, and the place of each among
+            all that this rank receives.
+        """
         first, which, going = crossing(found, self.owner)
         source, target = self.owner[found.source[first]], self.owner[found.target[first]]
         sends = [(int(peer), what[..., first[(source == self.rank) & (target == peer)]])
@@ -203,7 +207,8 @@ class _Planner:
         inside = np.flatnonzero((self.owner[found.source] == self.rank) & (self.owner[found.target] == self.rank))
         entries = np.concatenate([inside, coming])
         into = np.stack([self.place[found.target[entries]], found.into[entries]])
-        return ValueMove(move, sends, [(peer, part.shape[1]) for peer, part in receives], pieces[:, inside], which, into)
+        counts = [(peer, part.shape[1]) for peer, part in receives]
+        return ValueMove(move, sends, counts, pieces[:, inside], which, into)
 
     def _sum(self, move: Move, t: int, s: int) -> SumMove:
         assert isinstance(move.route, Reduce)
@@ -264,8 +269,7 @@ class _Planner:
 
 def plan(schedule: Schedule, cut: Cut, rank: int, stepping: bool) -> Plan:
     """What one rank does, worked out once for a schedule and a cut."""
-    return schedule.derived(f"ranks {cut} {rank} {stepping}",  # type: ignore[return-value]
-                            lambda given: _Planner(given, cut, rank, stepping).plan())
+    return schedule.derived(f"ranks {cut} {rank} {stepping}", lambda given: _Planner(given, cut, rank, stepping).plan())
 
 
 class Pool:

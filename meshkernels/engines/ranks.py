@@ -64,6 +64,12 @@ class Ranks:
     def of(comm: Any) -> Ranks:
         """Those of a communicator, made at the first call.
 
+        Args:
+            comm: the communicator.
+
+        Returns:
+            The ranks.
+
         Raises:
             MeshTypeError: no communicator; without mpi4py it says what to install.
         """
@@ -75,7 +81,7 @@ class Ranks:
         if not isinstance(comm, MPI.Intracomm) or comm == MPI.COMM_NULL:
             raise MeshTypeError(f"comm must be an intracommunicator of mpi4py, not {type(comm).__name__}")
         key = _keyval()
-        found = comm.Get_attr(key)
+        found: Any = comm.Get_attr(key)
         if found is None:
             found = Ranks(comm)
             comm.Set_attr(key, found)
@@ -285,7 +291,7 @@ def on_ranks(position: int | None, whole: bool = False) -> Callable[[Callable], 
         @wraps(verb)
         def call(*arguments: Any, **options: Any) -> Any:
             named = position is None or len(arguments) <= position
-            mesh = options.get("mesh") if named else arguments[position]  # type: ignore[index]
+            mesh: Any = options.get("mesh") if named else arguments[position]  # type: ignore[index]
             distribution = getattr(mesh, "distribution", None)
             if distribution is None:
                 return verb(*arguments, **options)
@@ -316,6 +322,13 @@ def _together(call: Call, verb: Callable[[], Any]) -> Any:
 
 def require_together(distribution: Any, what: str) -> Distribution:
     """``distribution`` of a mesh, where it has one.
+
+    Args:
+        distribution: the mesh's, or None.
+        what: the function that needs it.
+
+    Returns:
+        It.
 
     Raises:
         MeshError: it has none.

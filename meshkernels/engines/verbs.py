@@ -35,11 +35,13 @@ def execute(call: Call, schedule: Schedule, operands: Mapping[str, Any], row: in
 
     Raises:
         MeshError: an option that needs one process, or an operand on another mesh.
+        MeshTypeError: an operand that is placed on one process.
         RankError: another rank refuses, or was asked for something else.
     """
     for name, given in (("out", out), ("observe", observe)):
         if given is not None:
-            raise MeshError(f"{name}: a mesh with a communicator has its cores in several processes; without comm it can")
+            raise MeshError(f"{name}: a mesh with a communicator has its cores in several processes; leave out one "
+                            "of the two")
     for name, given in operands.items():
         if isinstance(given, Placed):
             raise MeshTypeError(f"{name} is placed on one process: on ranks scatter takes the place of place")

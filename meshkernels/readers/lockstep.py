@@ -294,6 +294,7 @@ def _useful(place: Any, pieces: int) -> Any:
 
 
 def combine(op: str, mine: np.ndarray, arriving: np.ndarray, half: bool) -> np.ndarray:
+    """``"add"`` or ``"max"`` of numbers that meet; rounded to float16 where ``half``."""
     both = np.add(mine, arriving) if op == "add" else np.maximum(mine, arriving)
     return both.astype(np.float16).astype(mine.dtype) if half else both
 

@@ -33,6 +33,7 @@ def on_ranks(count: int, script: str, *arguments: str, limit: int = LIMIT) -> su
     launcher = mpiexec()
     assert launcher is not None
     given = ["-c", script] if "\n" in script else [script]
-    environment = os.environ | {"NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
+    environment = os.environ | {"NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
+                                "PYTHONPATH": str(HERE.parents[1])}  # fmt: skip
     return subprocess.run([launcher, "-n", str(count), sys.executable, *given, *arguments], capture_output=True,
                           text=True, timeout=limit, env=environment, cwd=HERE.parents[1])  # fmt: skip

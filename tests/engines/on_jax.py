@@ -74,7 +74,8 @@ def test_products_within_the_bound_of_a_dot_product(case):
 
 @pytest.mark.parametrize("grid", [(4, 2), (2, 4), (2, 2), (8, 1), (1, 5)])
 @pytest.mark.parametrize(("family", "algorithm"), [
-    ("gemm", "meshgemm"), ("gemm", "cannon"), ("gemm_t", "meshgemm_t"), ("gemm", "cannon25d"), ("reduce", "ring")])  # fmt: skip
+    ("gemm", "meshgemm"), ("gemm", "cannon"), ("gemm_t", "meshgemm_t"), ("gemm", "cannon25d"), ("reduce", "ring"),
+])  # fmt: skip
 def test_permutes_in_the_compiled_module_are_those_of_the_ledger(family, algorithm, grid):
     M, K, N = 13, 22, 17
     sizes = (K, N) if family == "reduce" else (M, K, N)
@@ -146,7 +147,8 @@ def test_a_schedule_of_ones_own():
     f = mk.to_jax(mk.Schedule.from_json(mk.schedule("summa", mesh, 8, 8, 8).to_json()), devices)
     rng = np.random.default_rng(2)
     A, B = rng.standard_normal((2, 8, 8))
-    sharded = [jax.device_put(X, jax.NamedSharding(devices, jax.sharding.PartitionSpec("rows", "cols"))) for X in (A, B)]
+    sharding = jax.NamedSharding(devices, jax.sharding.PartitionSpec("rows", "cols"))
+    sharded = [jax.device_put(X, sharding) for X in (A, B)]
     near(jax.jit(lambda A, B: f(A, B) * 2)(*sharded) / 2, A, B)
 
 

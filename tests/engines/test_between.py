@@ -106,7 +106,8 @@ def test_every_core_a_rank_without_multicasts_is_the_whole_ledger():
     assert ledger.between((4, 6)).sum() == ledger.bytes
 
 
-@pytest.mark.parametrize(("ranks", "says"), [(0, "0 ranks"), (17, "17 ranks on 4 x 4 cores"), ((5, 1), "ranks = 5 x 1")])
+@pytest.mark.parametrize(("ranks", "says"), [
+    (0, "0 ranks"), (17, "17 ranks on 4 x 4 cores"), ((5, 1), "ranks = 5 x 1")])  # fmt: skip
 def test_ranks_that_do_not_fit(ranks, says):
     ledger = mk.count(mk.schedule("meshgemm", mk.Mesh(4), 8, 8, 8))
     with pytest.raises(mk.MeshError, match=says):

@@ -1,4 +1,5 @@
-"""Schedules on JAX. The tests themselves are on_jax.py: JAX starts threads and keeps memory, so it has its own process."""
+"""Schedules on JAX. The tests themselves are on_jax.py: JAX starts threads and keeps memory, so it has a process of its
+own."""
 
 from __future__ import annotations
 
