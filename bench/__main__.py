@@ -83,7 +83,7 @@ def _run(argv: list[str] | None) -> int:
     raw = RESULTS / "pytest-benchmark.json"
     about = measure.machine()
     about |= {f"peak_{dtype}_gflops": round(measure.fma_peak(dtype), 1) for dtype in ("float32", "float64")}
-    files = [str(Path(__file__).parent / name) for name in ("bench_kernels.py", "bench_llm.py")]
+    files = [str(Path(__file__).parent / name) for name in ("bench_kernels.py", "bench_llm.py", "bench_engines.py")]
     status = pytest.main([*files, "-q", "-p", "no:cacheprovider",
                           "-k", options.k, f"--benchmark-json={raw}", "--benchmark-columns=median,iqr"])  # fmt: skip
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):

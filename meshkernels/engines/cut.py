@@ -67,7 +67,7 @@ class Cut:
                             f"{mesh.cores} ranks; take a larger mesh or start fewer ranks")
         grids = [(n, count // n) for n in range(1, count + 1)
                  if count % n == 0 and n <= mesh.rows and count // n <= mesh.cols]  # fmt: skip
-        border = [(down * mesh.cols + across * mesh.rows, -down) for down, across in grids]
+        border = [(down * mesh.cols + across * mesh.rows, down) for down, across in grids]
         return Cut(mesh.rows, mesh.cols, count, grids[border.index(min(border))] if grids else None)
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,9 @@ from meshkernels.arguments import as_count, operand
 from meshkernels.engines.ranks import Distribution, require_together
 from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.mesh import Mesh, Tiling
+
+#: Takes ids ``(n,)`` of blocks, and the blocks ``(n, h, w)``.
+Put = Callable[[np.ndarray, np.ndarray], None]
 
 
 class Layout(NamedTuple):
@@ -230,16 +234,17 @@ def wanted_by(layout: Layout, ranks: int) -> np.ndarray:
     return np.arange(ranks)[:, None] == np.array(layout.owner, np.int64)
 
 
-def fetch(D: DistMatrix, tiling: Tiling, wanted: np.ndarray) -> np.ndarray:
+def fetch(D: DistMatrix, tiling: Tiling, wanted: np.ndarray, put: Put | None = None) -> np.ndarray:
     """Blocks of a matrix for the ranks that want them, cut as they want; collective.
 
     Args:
         D: the matrix.
         tiling: how the blocks are cut that are wanted.
         wanted: ``(ranks, blocks)`` of that tiling; the same on all ranks.
+        put: takes ids and blocks as they come, in any order and perhaps as views; None: they are returned.
 
     Returns:
-        Those that this rank wants, ``(n, h, w)`` in the order of their ids.
+        Those that this rank wants, ``(n, h, w)`` in the order of their ids; none if ``put`` takes them.
     """
     ranks = D.on.ranks
     me, owner = ranks.rank, np.array(D.layout.owner, np.int64)
@@ -248,19 +253,24 @@ def fetch(D: DistMatrix, tiling: Tiling, wanted: np.ndarray) -> np.ndarray:
     place[mine] = np.arange(len(mine))
     at = np.zeros(len(owner), np.int64)
     at[owner == me] = np.arange(len(D.blocks))
-    out = np.zeros((len(mine), *tiling.tile), D.dtype)
-    if tiling == D.layout.tiling:
+    same = tiling == D.layout.tiling
+    out = np.zeros((0 if same and put else len(mine), *tiling.tile), D.dtype)
+    if same:
+        def keep(ids: np.ndarray, blocks: np.ndarray) -> None:
+            out[place[ids]] = blocks
+
+        put = put or keep
         for peer in range(ranks.size):
             if peer != me and (ids := np.flatnonzero(wanted[peer] & (owner == me))).size:
                 ranks.send(peer, D.blocks[at[ids]], "layout")
-        coming = {peer: ids for peer in range(ranks.size)
-                  if peer != me and (ids := np.flatnonzero(wanted[me] & (owner == peer))).size}  # fmt: skip
-        found = {peer: ranks.receive(peer, (len(ids), *tiling.tile), D.dtype) for peer, ids in coming.items()}
+        coming = [(ids, ranks.receive(peer, (len(ids), *tiling.tile), D.dtype)) for peer in range(ranks.size)
+                  if peer != me and (ids := np.flatnonzero(wanted[me] & (owner == peer))).size]  # fmt: skip
         kept = np.flatnonzero(wanted[me] & (owner == me))
-        out[place[kept]] = D.blocks[at[kept]]
-        ranks.wait()
-        for peer, ids in coming.items():
-            out[place[ids]] = found[peer]
+        put(kept, D.blocks if len(kept) == len(D.blocks) else D.blocks[at[kept]])
+        for ids, message in coming:
+            with message.arrived() as blocks:
+                put(ids, blocks)
+        ranks.finish()
         return out
     cells = _Cells(D.layout.tiling, tiling)
     taken, given = wanted[:, cells.new], owner[cells.old]  # (ranks, cells), (cells,)
@@ -268,18 +278,20 @@ def fetch(D: DistMatrix, tiling: Tiling, wanted: np.ndarray) -> np.ndarray:
         if peer != me and (sent := np.flatnonzero(taken[peer] & (given == me))).size:
             parts = [D.blocks[at[cells.old[c]]][cells.within_old(c)].ravel() for c in sent]
             ranks.send(peer, np.concatenate(parts), "layout")
-    came = {peer: cut for peer in range(ranks.size)
-            if peer != me and (cut := np.flatnonzero(taken[me] & (given == peer))).size}  # fmt: skip
-    buffers = {peer: ranks.receive(peer, (int(cells.size[cut].sum()),), D.dtype) for peer, cut in came.items()}
+    came = [(cut, ranks.receive(peer, (int(cells.size[cut].sum()),), D.dtype)) for peer in range(ranks.size)
+            if peer != me and (cut := np.flatnonzero(taken[me] & (given == peer))).size]  # fmt: skip
     for c in np.flatnonzero(taken[me] & (given == me)):
         out[place[cells.new[c]]][cells.within_new(c)] = D.blocks[at[cells.old[c]]][cells.within_old(c)]
-    ranks.wait()
-    for peer, cut in came.items():
-        begin = 0
-        for c in cut:
-            target = out[place[cells.new[c]]][cells.within_new(c)]
-            target[...] = buffers[peer][begin : begin + target.size].reshape(target.shape)
-            begin += target.size
+    for cut, message in came:
+        with message.arrived() as elements:
+            begin = 0
+            for c in cut:
+                target = out[place[cells.new[c]]][cells.within_new(c)]
+                target[...] = elements[begin : begin + target.size].reshape(target.shape)
+                begin += target.size
+    ranks.finish()
+    if put:
+        put(mine, out)
     return out
 
 

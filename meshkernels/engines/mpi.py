@@ -9,6 +9,7 @@ holds each tile that came by), where sums stay on their cores and each is a chai
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,23 +19,30 @@ import numpy as np
 from meshkernels.engines.cut import Cut, crossing
 from meshkernels.engines.matrix import DistMatrix, Layout, fetch
 from meshkernels.engines.messages import Messages, additions, messages, slots_of
-from meshkernels.engines.ranks import Distribution
-from meshkernels.execute import kernels
+from meshkernels.engines.ranks import Distribution, Incoming
+from meshkernels.execute import cpu, kernels
 from meshkernels.mesh import Tiling, ceil_div
 from meshkernels.readers import lockstep
 from meshkernels.schedules import Index, Multiply, Reduce, RingOrder, Tiles, Values
 from meshkernels.schedules.steps import Copy, Move, Schedule, Step, unrolled
 
+#: Stages whose messages are expected before those of the one at hand have come, where nothing is computed in between.
+AHEAD = 16
 Peers = list[tuple[int, np.ndarray]]
 
 
 @dataclass
 class TileMove:
-    """Blocks of one operand that travel between this rank and others: ``[(rank, block ids)]``; -1: an empty slot."""
+    """Blocks of one operand that travel between this rank and others: ``[(rank, block ids)]``; -1: an empty slot.
+
+    Attributes:
+        needs: stages whose messages must have arrived before this can be sent: the last one that brought any of it.
+    """
 
     operand: str
     sends: Peers
     receives: Peers
+    needs: int = 0
 
 
 @dataclass
@@ -126,11 +134,18 @@ class _Planner:
             home[operand][owner[ids.ravel() >= 0], ids[ids >= 0]] = True
         touched = {name: held[self.rank].copy() for name, held in home.items()}
         stages = []
+        since = {name: np.zeros(len(held), np.int64) for name, held in touched.items()}  # stages before a block is here
         for step, t, s in unrolled(self.schedule.program):
             stages.append(self._stage(step, t, s))
             for move in stages[-1].tiles:
+                move.needs = max((int(since[move.operand][ids[ids >= 0]].max(initial=0)) for _, ids in move.sends),
+                                 default=0)  # fmt: skip
+            for move in stages[-1].tiles:
                 for _, ids in move.receives:
-                    touched[move.operand][ids[ids >= 0]] = True
+                    new = ids[ids >= 0]
+                    new = new[~touched[move.operand][new]]
+                    since[move.operand][new] = len(stages)
+                    touched[move.operand][new] = True
         layout, collected = self._collect()
         return Plan(stages, home, {name: np.flatnonzero(each) for name, each in touched.items()}, layout, collected,
                     self.order)  # fmt: skip
@@ -280,10 +295,9 @@ class Pool:
         place: ``(blocks,)`` where each block lies, or -1.
     """
 
-    def __init__(self, tiling: Tiling, ids: np.ndarray, blocks: np.ndarray):
-        self.array = np.array(blocks, order="C")
+    def __init__(self, tiling: Tiling, dtype: np.dtype):
+        self.array = np.zeros((0, *tiling.tile), dtype)
         self.place = np.full(tiling.grid[0] * tiling.grid[1], -1)
-        self.place[ids] = np.arange(len(ids))
         self._free: list[int] = []
 
     def take(self, ids: np.ndarray) -> np.ndarray:
@@ -293,15 +307,15 @@ class Pool:
     def put(self, ids: np.ndarray, blocks: np.ndarray) -> None:
         """Keep blocks, those of an id of -1 left out."""
         new = np.flatnonzero((ids >= 0) & (self.place[ids] < 0))
+        new = new[np.unique(ids[new], return_index=True)[1]]
         short = len(new) - len(self._free)
         if short > 0:
             held = len(self.array)
             self.array = np.concatenate([self.array, np.zeros((short, *self.array.shape[1:]), self.array.dtype)])
             self._free += range(held, held + short)
-        for i in new:
-            if self.place[ids[i]] < 0:
-                self.place[ids[i]] = self._free.pop()
-                self.array[self.place[ids[i]]] = blocks[i]
+        if len(new):
+            self.place[ids[new]] = [self._free.pop() for _ in new]
+            self.array[self.place[ids[new]]] = blocks[new]
 
     def keep(self, ids: np.ndarray) -> None:
         """Let go of all other blocks."""
@@ -319,11 +333,17 @@ class Panel:
         array: ``(rows, h, columns, w)``.
     """
 
-    def __init__(self, tiling: Tiling, touched: np.ndarray, ids: np.ndarray, blocks: np.ndarray):
+    def __init__(self, tiling: Tiling, touched: np.ndarray, dtype: np.dtype):
         self.across, (h, w) = tiling.grid[1], tiling.tile
         self.rows, self.cols = np.unique(touched // self.across), np.unique(touched % self.across)
-        self.array = np.zeros((len(self.rows), h, len(self.cols), w), blocks.dtype)
-        self.put(ids, blocks)
+        shape = len(self.rows), h, len(self.cols), w
+        self._memory = cpu.borrow(int(np.prod(shape)), dtype)
+        self.array = self._memory.reshape(shape)
+        self._there = np.zeros(tiling.grid[0] * tiling.grid[1], bool)
+
+    def close(self) -> None:
+        """Let the memory go to the next product."""
+        cpu.give_back(self._memory)
 
     def _at(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.searchsorted(self.rows, ids // self.across), np.searchsorted(self.cols, ids % self.across)
@@ -337,11 +357,13 @@ class Panel:
         return _taken(ids, chosen, self.array.shape[1::2], self.array.dtype)
 
     def put(self, ids: np.ndarray, blocks: np.ndarray) -> None:
-        """Keep blocks, those of an id of -1 left out."""
-        if len(ids) and ids.min() < 0:
-            ids, blocks = ids[ids >= 0], blocks[ids >= 0]
+        """Keep blocks, those of an id of -1 left out; one that is here already stays as it is."""
+        new = (ids >= 0) & ~self._there[ids]
+        if not new.all():
+            ids, blocks = ids[new], blocks[new]
         row, col = self._at(ids)
         self.array[row, :, col] = blocks
+        self._there[ids] = True
 
     def matrix(self, rows: np.ndarray | None, cols: np.ndarray | None, tiling: Tiling) -> np.ndarray:
         """The elements in block rows and columns (None: in all), padding left out."""
@@ -394,42 +416,77 @@ class _Rank:
         self.values: dict[str, np.ndarray] = {}  # (pieces, cores, h, w)
 
     def run(self, operands: dict[str, np.ndarray | DistMatrix]) -> DistMatrix:
+        order = self.plan.order
         for name, tiling in self.schedule.operands.items():
-            ids, blocks = self._home(operands[name], tiling, self.plan.home[name])
-            self.tiles[name] = (Pool(tiling, ids, blocks) if self.plan.order is None else
-                                Panel(tiling, self.plan.touched[name], ids, blocks))  # fmt: skip
-        if self.plan.order is None:
+            store = Pool(tiling, self.stored) if order is None else Panel(tiling, self.plan.touched[name], self.stored)
+            self._home(operands[name], tiling, self.plan.home[name], store)
+            self.tiles[name] = store
+        if order is None:
             self.values = {name: np.zeros((held.pieces, self.cores, *held.shape), self.wide)
                            for name, held in self.schedule.buffers.items() if isinstance(held, Values)}  # fmt: skip
-        for stage in self.plan.stages:
-            self._step(stage)
-        blocks = self._collected() if self.plan.order is None else self._product(self.plan.order)
+            for stage in self.plan.stages:
+                self._step(stage)
+            blocks = self._collected()
+        else:
+            self._pass_on()
+            blocks = self._product(order)
+        self.ranks.finish()
         return DistMatrix(self.plan.result, self.on, blocks.astype(self.stored, copy=False))
 
-    def _home(self, given: np.ndarray | DistMatrix, tiling: Tiling, home: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and blocks of an operand that the cores of this rank hold at first."""
-        ids = np.flatnonzero(home[self.ranks.rank])
+    def _home(self, given: np.ndarray | DistMatrix, tiling: Tiling, home: np.ndarray, store: Pool | Panel) -> None:
+        """Put the blocks of an operand where the cores of this rank hold them at first."""
         if isinstance(given, DistMatrix):
-            return ids, fetch(given, tiling, home).astype(self.stored, copy=False)
+            fetch(given, tiling, home, store.put)
+            return
+        ids = np.flatnonzero(home[self.ranks.rank])
         (h, w), blocks = tiling.tile, np.zeros((len(ids), *tiling.tile), self.stored)
         for block, (i, j) in zip(blocks, zip(*np.divmod(ids, tiling.grid[1]))):
             part = given[i * h : (i + 1) * h, j * w : (j + 1) * w]
             block[: part.shape[0], : part.shape[1]] = part
-        return ids, blocks
+        store.put(ids, blocks)
+
+    def _pass_on(self) -> None:
+        """All messages of tiles: each is sent as soon as what it passes on is here, however late others are."""
+        stages, coming = self.plan.stages, deque[list[tuple[Panel | Pool, np.ndarray, Incoming]]]()
+        arrived = posted = 0
+        for stage in stages:
+            while posted < min(len(stages), arrived + AHEAD):
+                coming.append(self._expected(stages[posted]))
+                posted += 1
+            needs = max((move.needs for move in stage.tiles), default=0)
+            while arrived < needs:
+                self._take(coming.popleft())
+                arrived += 1
+            self._send(stage)
+        while arrived < len(stages):
+            if not coming:
+                coming.append(self._expected(stages[arrived]))
+            self._take(coming.popleft())
+            arrived += 1
+        self.ranks.finish()  # nobody waits for a message while this rank computes
+
+    def _send(self, stage: Stage) -> None:
+        for move in stage.tiles:
+            for peer, ids in move.sends:
+                self.ranks.send(peer, self.tiles[move.operand].take(ids))
+
+    def _expected(self, stage: Stage) -> list[tuple[Panel | Pool, np.ndarray, Incoming]]:
+        return [(self.tiles[move.operand], ids,
+                 self.ranks.receive(peer, (len(ids), *self.schedule.operands[move.operand].tile), self.stored))
+                for move in stage.tiles for peer, ids in move.receives]  # fmt: skip
+
+    def _take(self, coming: list[tuple[Panel | Pool, np.ndarray, Incoming]]) -> None:
+        for store, ids, message in coming:
+            with message.arrived() as blocks:
+                store.put(ids, blocks)
 
     def _step(self, stage: Stage) -> None:
-        ranks, coming = self.ranks, []
-        for move in stage.tiles:
-            store, tile = self.tiles[move.operand], self.schedule.operands[move.operand].tile
-            for peer, ids in move.sends:
-                ranks.send(peer, store.take(ids))
-            coming += [(store, ids, ranks.receive(peer, (len(ids), *tile), self.stored)) for peer, ids in move.receives]
+        self._send(stage)
+        coming = self._expected(stage)
         for op, ids, piece in stage.compute:
             self._compute(op, ids, piece)
         found = [self._post(move) for move in stage.values]
-        ranks.wait()
-        for store, ids, blocks in coming:
-            store.put(ids, blocks)
+        self._take(coming)
         for operand, ids in stage.kept.items():
             self.tiles[operand].keep(ids)  # type: ignore[union-attr]
         arrived = [(move, self._arrived(move, received)) for move, received in zip(stage.values, found)]
@@ -460,18 +517,22 @@ class _Rank:
         """As wide as the schedule says: the dtype of tiles, or that of sums."""
         return self.stored if self.schedule.stored(buffer) else self.accumulate
 
-    def _post(self, value: ValueMove) -> list[np.ndarray]:
+    def _post(self, value: ValueMove) -> list[Incoming]:
         held, wire = self.values[value.move.buffer], self._wire(value.move.buffer)
         for peer, (core, slot) in value.sends:
             self.ranks.send(peer, held[slot, core].astype(wire, copy=False))
         return [self.ranks.receive(peer, (count, *held.shape[2:]), wire) for peer, count in value.receives]
 
-    def _arrived(self, value: ValueMove, received: list[np.ndarray]) -> np.ndarray:
+    def _arrived(self, value: ValueMove, received: list[Incoming]) -> np.ndarray:
         """What arrives, combined with what is there, ``(n, h, w)``."""
         held, target = self.values[value.move.buffer], self.values[value.move.target]
         numbers = held[value.local[1], value.local[0]]
         if received:
-            numbers = np.concatenate([numbers, np.concatenate(received)[value.which].astype(self.wide)])
+            came = []
+            for message in received:
+                with message.arrived() as pieces:
+                    came.append(pieces.astype(self.wide))
+            numbers = np.concatenate([numbers, np.concatenate(came)[value.which]])
         if value.move.combine:
             numbers = lockstep.combine(value.move.combine, target[value.into[1], value.into[0]], numbers, self.half)
         return numbers
@@ -488,9 +549,9 @@ class _Rank:
                       for peer, cores in receives]  # fmt: skip
             if len(source):
                 sums[:, target] = lockstep.combine(op, sums[:, target], sums[:, source], self.half)
-            self.ranks.wait()
-            for cores, numbers in coming:
-                sums[:, cores] = lockstep.combine(op, sums[:, cores], numbers.astype(self.wide), self.half)
+            for cores, message in coming:
+                with message.arrived() as numbers:
+                    sums[:, cores] = lockstep.combine(op, sums[:, cores], numbers.astype(self.wide), self.half)
         return sums
 
     # ------------------------------------------------------------------------------------------ the result
@@ -511,11 +572,17 @@ class _Rank:
         transposed = self.schedule.task.kind == "product_t"
         A = self._matrix(left, rows, None)
         B = self._matrix(right, cols, None).T if transposed else self._matrix(right, None, cols)
-        h, w = result.tile
-        whole = np.zeros((len(rows) * h, len(cols) * w), self.stored)
+        (h, w), whole = result.tile, None
         if A.size and B.size:
-            whole[: len(A), : B.shape[1]] = kernels.ring_product(
-                A, B, order, accumulate="float16" if self.half else None, out_dtype=self.stored)
+            whole = kernels.ring_product(A, B, order, accumulate="float16" if self.half else None,
+                                         out_dtype=self.stored)  # fmt: skip
+        for panel in self.tiles.values():
+            panel.close()  # type: ignore[union-attr]
+        if whole is None or whole.shape != (len(rows) * h, len(cols) * w):
+            padded = np.zeros((len(rows) * h, len(cols) * w), self.stored)
+            if whole is not None:
+                padded[: whole.shape[0], : whole.shape[1]] = whole
+            whole = padded
         return whole.reshape(len(rows), h, len(cols), w).swapaxes(1, 2).reshape(len(ids), h, w)
 
     def _matrix(self, name: str, rows: np.ndarray | None, cols: np.ndarray | None) -> np.ndarray:

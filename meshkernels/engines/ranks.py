@@ -28,6 +28,7 @@ from numba import config
 
 from meshkernels.engines.cut import Cut, as_cut
 from meshkernels.errors import MeshError, MeshTypeError, RankError
+from meshkernels.kept import physical_memory
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 INSTALL = "pip install 'meshkernels[mpi]'"
 #: Of all messages: those between two ranks arrive in the order in which they were sent.
 _TAG = 1
+#: Buffers of messages wait for the next ones, up to 1/64 of main memory.
+KEPT = physical_memory() // 64
 
 
 class Ranks:
@@ -54,8 +57,8 @@ class Ranks:
         self.comm = comm.Dup()
         self.rank, self.size = comm.rank, comm.size
         self.sent = {purpose: np.zeros(self.size, np.int64) for purpose in ("schedule", "layout")}
-        self._buffers: list[np.ndarray] = []
-        self._requests: list[Any] = []
+        self._free: list[np.ndarray] = []
+        self._leaving: list[tuple[Any, np.ndarray]] = []
         self._share_cores()
         if self.size > 1:
             self._end_together()
@@ -93,34 +96,40 @@ class Ranks:
     # ------------------------------------------------------------------------------------------ messages
 
     def send(self, to: int, array: np.ndarray, purpose: str = "schedule") -> None:
-        """Send a copy of ``array``; it has left at the next `wait`."""
+        """Send a copy of ``array``; it has left after the next `finish`."""
         buffer = self._buffer(array.nbytes)
-        buffer.view(array.dtype).reshape(array.shape)[...] = array
+        own = buffer[: array.nbytes]
+        own.view(array.dtype).reshape(array.shape)[...] = array
         self.sent[purpose][to] += array.nbytes
-        self._requests.append(self.comm.Isend([buffer, self._bytes], to, _TAG))
+        self._leaving.append((self.comm.Isend([own, self._bytes], to, _TAG), buffer))
 
-    def receive(self, source: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """What ``source`` sends next: there after the next `wait`, until the `send` or `receive` after that."""
-        buffer = self._buffer(int(np.prod(shape)) * dtype.itemsize)
-        self._requests.append(self.comm.Irecv([buffer, self._bytes], source, _TAG))
-        return buffer.view(dtype).reshape(shape)
+    def receive(self, source: int, shape: tuple[int, ...], dtype: np.dtype) -> Incoming:
+        """What ``source`` sends next, perhaps before it has come."""
+        nbytes = int(np.prod(shape)) * dtype.itemsize
+        buffer = self._buffer(nbytes)
+        request = self.comm.Irecv([buffer[:nbytes], self._bytes], source, _TAG)
+        return Incoming(self, request, buffer, buffer[:nbytes].view(dtype).reshape(shape))
 
-    def wait(self) -> None:
-        """Until all that was sent and received has been."""
-        if self._requests:
-            from mpi4py import MPI
-
-            MPI.Request.Waitall(self._requests)
-            self._requests.clear()
+    def finish(self) -> None:
+        """Until all that was sent has left."""
+        for request, buffer in self._leaving:
+            request.Wait()
+            self._free.append(buffer)
+        self._leaving.clear()
+        while sum(map(len, self._free)) > KEPT:
+            self._free.remove(max(self._free, key=len))
 
     def _buffer(self, nbytes: int) -> np.ndarray:
-        """The next of the buffers, which are the same from one `wait` to the next as long as they are large enough."""
-        place = len(self._requests)
-        if place == len(self._buffers):
-            self._buffers.append(np.empty(0, np.uint8))
-        if len(self._buffers[place]) < nbytes:
-            self._buffers[place] = np.empty(nbytes, np.uint8)
-        return self._buffers[place][:nbytes]
+        """A buffer that no message is in any more, if one fits."""
+        for request, buffer in self._leaving[:]:
+            if not request.Test():
+                break
+            self._leaving.pop(0)
+            self._free.append(buffer)
+        for place, buffer in enumerate(self._free):
+            if nbytes <= len(buffer) <= 4 * nbytes + 4096:
+                return self._free.pop(place)
+        return np.empty(nbytes, np.uint8)
 
     @property
     def _bytes(self) -> Any:
@@ -217,6 +226,20 @@ class Ranks:
         if here > 1 and "NUMBA_NUM_THREADS" not in os.environ:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             config.NUMBA_NUM_THREADS = max(1, min(config.NUMBA_NUM_THREADS, cores // here))  # type: ignore[attr-defined]
+
+
+class Incoming:
+    """One message on its way to this rank."""
+
+    def __init__(self, ranks: Ranks, request: Any, buffer: np.ndarray, array: np.ndarray):
+        self._ranks, self._request, self._buffer, self._array = ranks, request, buffer, array
+
+    @contextmanager
+    def arrived(self) -> Iterator[np.ndarray]:
+        """What the message brings, once it is there; its buffer goes to another message after the block."""
+        self._request.Wait()
+        yield self._array
+        self._ranks._free.append(self._buffer)
 
 
 _key: list[int] = []
