@@ -39,7 +39,8 @@ def main(n: int, algorithm: str, rounds: int) -> None:
     print(json.dumps({
         "what": f"{algorithm}, {n}^3 on {grid.rows}x{grid.cols} devices", "threads": count,
         "ours_ms": 1e3 * statistics.median(mine), "peer_ms": 1e3 * statistics.median(theirs), "ratio": ratio,
-        "ratio_low": low, "ratio_high": high, "rounds": rounds, "peer": "jnp.matmul, automatic sharding", "target": None,
+        "ratio_low": low, "ratio_high": high, "rounds": rounds, "target": None,
+        "peer": "jnp.matmul, automatic sharding",
     }))  # fmt: skip
 
 

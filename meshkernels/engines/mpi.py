@@ -10,8 +10,8 @@ holds each tile that came by), where sums stay on their cores and each is a chai
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ from meshkernels.schedules.steps import Copy, Move, Schedule, Step, unrolled
 
 #: Stages whose messages are expected before those of the one at hand have come, where nothing is computed in between.
 AHEAD = 16
+#: Bytes of a block from which on blocks are copied one by one.
+LARGE = 16 << 10
 Peers = list[tuple[int, np.ndarray]]
 
 
@@ -300,9 +302,13 @@ class Pool:
         self.place = np.full(tiling.grid[0] * tiling.grid[1], -1)
         self._free: list[int] = []
 
-    def take(self, ids: np.ndarray) -> np.ndarray:
-        """Blocks ``(n, h, w)``; zeros for an id of -1."""
-        return _taken(ids, lambda held: self.array[self.place[held]], self.array.shape[1:], self.array.dtype)
+    def take(self, ids: np.ndarray, out: np.ndarray) -> None:
+        """Write blocks ``(n, h, w)``; zeros for an id of -1."""
+        if len(ids) and ids.min() < 0:
+            out[ids < 0] = 0
+            out[ids >= 0] = self.array[self.place[ids[ids >= 0]]]
+        else:
+            np.take(self.array, self.place[ids], axis=0, out=out, mode="clip")
 
     def put(self, ids: np.ndarray, blocks: np.ndarray) -> None:
         """Keep blocks, those of an id of -1 left out."""
@@ -348,13 +354,17 @@ class Panel:
     def _at(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.searchsorted(self.rows, ids // self.across), np.searchsorted(self.cols, ids % self.across)
 
-    def take(self, ids: np.ndarray) -> np.ndarray:
-        """Blocks ``(n, h, w)``; zeros for an id of -1."""
-        def chosen(held: np.ndarray) -> np.ndarray:
-            row, col = self._at(held)
-            return self.array[row, :, col]
-
-        return _taken(ids, chosen, self.array.shape[1::2], self.array.dtype)
+    def take(self, ids: np.ndarray, out: np.ndarray) -> None:
+        """Write blocks ``(n, h, w)``; zeros for an id of -1."""
+        held = np.flatnonzero(ids >= 0)
+        row, col = self._at(ids[held])
+        if len(held) < len(ids):
+            out[...] = 0
+        if out[:1].nbytes < LARGE:
+            out[held] = self.array[row, :, col]
+        else:  # in half the time
+            for i, y, x in zip(held.tolist(), row.tolist(), col.tolist()):
+                out[i] = self.array[y, :, x]
 
     def put(self, ids: np.ndarray, blocks: np.ndarray) -> None:
         """Keep blocks, those of an id of -1 left out; one that is here already stays as it is."""
@@ -362,7 +372,11 @@ class Panel:
         if not new.all():
             ids, blocks = ids[new], blocks[new]
         row, col = self._at(ids)
-        self.array[row, :, col] = blocks
+        if blocks[:1].nbytes < LARGE:
+            self.array[row, :, col] = blocks
+        else:
+            for y, x, block in zip(row.tolist(), col.tolist(), blocks):
+                self.array[y, :, x] = block
         self._there[ids] = True
 
     def matrix(self, rows: np.ndarray | None, cols: np.ndarray | None, tiling: Tiling) -> np.ndarray:
@@ -374,15 +388,6 @@ class Panel:
             array = array[np.searchsorted(self.rows, down)][:, :, np.searchsorted(self.cols, right)]
         flat = array.reshape(len(down) * h, len(right) * w)
         return flat[: tiling.useful(0)[down].sum(), : tiling.useful(1)[right].sum()]
-
-
-def _taken(ids: np.ndarray, chosen: Callable[[np.ndarray], np.ndarray], shape: tuple[int, ...],
-           dtype: np.dtype) -> np.ndarray:  # fmt: skip
-    if not len(ids) or ids.min() >= 0:
-        return chosen(ids)
-    blocks = np.zeros((len(ids), *shape), dtype)
-    blocks[ids >= 0] = chosen(ids[ids >= 0])
-    return blocks
 
 
 def run(schedule: Schedule, operands: dict[str, np.ndarray | DistMatrix], accumulate: np.dtype, stored: np.dtype,
@@ -467,8 +472,9 @@ class _Rank:
 
     def _send(self, stage: Stage) -> None:
         for move in stage.tiles:
+            store, tile = self.tiles[move.operand], self.schedule.operands[move.operand].tile
             for peer, ids in move.sends:
-                self.ranks.send(peer, self.tiles[move.operand].take(ids))
+                self.ranks.send_filled(peer, (len(ids), *tile), self.stored, partial(store.take, ids))
 
     def _expected(self, stage: Stage) -> list[tuple[Panel | Pool, np.ndarray, Incoming]]:
         return [(self.tiles[move.operand], ids,

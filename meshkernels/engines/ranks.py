@@ -97,10 +97,16 @@ class Ranks:
 
     def send(self, to: int, array: np.ndarray, purpose: str = "schedule") -> None:
         """Send a copy of ``array``; it has left after the next `finish`."""
-        buffer = self._buffer(array.nbytes)
-        own = buffer[: array.nbytes]
-        own.view(array.dtype).reshape(array.shape)[...] = array
-        self.sent[purpose][to] += array.nbytes
+        self.send_filled(to, array.shape, array.dtype, lambda message: np.copyto(message, array), purpose)
+
+    def send_filled(self, to: int, shape: tuple[int, ...], dtype: np.dtype, fill: Callable[[np.ndarray], None],
+                    purpose: str = "schedule") -> None:  # fmt: skip
+        """Send what ``fill`` writes into the array of that shape that it is given."""
+        nbytes = int(np.prod(shape)) * dtype.itemsize
+        buffer = self._buffer(nbytes)
+        own = buffer[:nbytes]
+        fill(own.view(dtype).reshape(shape))
+        self.sent[purpose][to] += nbytes
         self._leaving.append((self.comm.Isend([own, self._bytes], to, _TAG), buffer))
 
     def receive(self, source: int, shape: tuple[int, ...], dtype: np.dtype) -> Incoming:
