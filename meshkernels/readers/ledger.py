@@ -137,7 +137,7 @@ class Ledger:
         Examples:
             >>> from meshkernels import Mesh, schedule
             >>> count(schedule("meshgemm", Mesh(4), 8, 8, 8), "float32").between(2).tolist()
-            [[0, 192], [192, 0]]
+            [[0, 256], [256, 0]]
         """
         from meshkernels.engines.cut import between
 

@@ -16,7 +16,7 @@ from tests.engines.launch import HERE, LIMIT, needs_jax
 @needs_jax
 def test_on_eight_emulated_devices():
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_ENABLE_X64": "1",
-                                "JAX_PLATFORMS": "cpu"}  # fmt: skip
+                                "JAX_PLATFORMS": "cpu", "TESTS_ON_JAX": "1"}  # fmt: skip
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "on_jax.py")],
                           capture_output=True, text=True, timeout=2 * LIMIT, env=environment, cwd=HERE.parents[1])
     assert done.returncode == 0, done.stdout[-20000:] + done.stderr
