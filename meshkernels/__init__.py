@@ -11,7 +11,9 @@ from typing import Any
 
 from meshkernels.algorithms import algorithms, register
 from meshkernels.api import allreduce, alltoall, gemm, gemm_t, gemv, run, schedule, transpose
-from meshkernels.errors import DeviceLimitError, MeshError, ScheduleError
+from meshkernels.engines.jax import to_jax
+from meshkernels.engines.matrix import DistMatrix, gather, scatter
+from meshkernels.errors import DeviceLimitError, MeshError, RankError, ScheduleError
 from meshkernels.mesh import Mesh, Tiling
 from meshkernels.placed import place
 from meshkernels.readers.compliance import Compliance, compliance
@@ -20,9 +22,9 @@ from meshkernels.rings import Ring
 from meshkernels.schedules import Schedule, verify
 
 __all__ = [
-    "Compliance", "DeviceLimitError", "Ledger", "Mesh", "MeshError", "Ring", "Schedule", "ScheduleError", "Tiling",
-    "algorithms", "allreduce", "alltoall", "compliance", "count", "gemm", "gemm_t", "gemv", "place", "register", "run",
-    "schedule", "transpose", "verify",
+    "Compliance", "DeviceLimitError", "DistMatrix", "Ledger", "Mesh", "MeshError", "RankError", "Ring", "Schedule",
+    "ScheduleError", "Tiling", "algorithms", "allreduce", "alltoall", "compliance", "count", "gather", "gemm", "gemm_t",
+    "gemv", "place", "register", "run", "scatter", "schedule", "to_jax", "transpose", "verify",
 ]
 
 

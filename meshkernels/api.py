@@ -23,6 +23,7 @@ from meshkernels.arguments import (
     operand,
     output,
 )
+from meshkernels.engines.ranks import current, on_ranks
 from meshkernels.errors import MeshError, MeshTypeError, shown
 from meshkernels.kept import remember
 from meshkernels.mesh import Mesh
@@ -35,6 +36,7 @@ from meshkernels.schedules import Schedule, verify
 Observer = Callable[[Any], object]
 
 
+@on_ranks(2)
 def gemm(A: ArrayLike, B: ArrayLike | Placed, mesh: MeshLike, *, algorithm: str | Schedule = "meshgemm",
          accumulate: DTypeLike | None = None, out: np.ndarray | None = None, ledger: bool = False,
          device: perfmodel.Device | str | None = None, method: str = "fused",
@@ -80,6 +82,7 @@ def gemm(A: ArrayLike, B: ArrayLike | Placed, mesh: MeshLike, *, algorithm: str 
     return _execute(wanted, operands, slice(None), accumulate, out, ledger, device, method, observe)
 
 
+@on_ranks(2)
 def gemm_t(A: ArrayLike, B: ArrayLike, mesh: MeshLike, *, algorithm: str | Schedule = "gemm_t",
            accumulate: DTypeLike | None = None, out: np.ndarray | None = None, ledger: bool = False,
            device: perfmodel.Device | str | None = None, method: str = "fused", observe: Observer | None = None,
@@ -117,6 +120,7 @@ def gemm_t(A: ArrayLike, B: ArrayLike, mesh: MeshLike, *, algorithm: str | Sched
     return _execute(wanted, operands, slice(None), accumulate, out, ledger, device, method, observe)
 
 
+@on_ranks(2, whole=True)
 def gemv(x: ArrayLike, W: ArrayLike | Placed, mesh: MeshLike, *, reduce: str = "ktree", axis: int = 0,
          levels: int | None = None, groups: int | Sequence[int] | None = None, broadcast: bool = True,
          accumulate: DTypeLike | None = None, out: np.ndarray | None = None, ledger: bool = False,
@@ -163,6 +167,7 @@ def gemv(x: ArrayLike, W: ArrayLike | Placed, mesh: MeshLike, *, reduce: str = "
     return _execute(wanted, {"x": x[None], "W": W}, 0, accumulate, out, ledger, device, method, observe)
 
 
+@on_ranks(1, whole=True)
 def allreduce(values: ArrayLike, mesh: MeshLike, *, axis: int = 0, op: str = "add", reduce: str = "ktree",
               levels: int | None = None, groups: int | Sequence[int] | None = None, broadcast: bool = True,
               accumulate: DTypeLike | None = None, ledger: bool = False,
@@ -211,6 +216,7 @@ def allreduce(values: ArrayLike, mesh: MeshLike, *, axis: int = 0, op: str = "ad
     return (lines, *more) if ledger else lines
 
 
+@on_ranks(1)
 def transpose(A: ArrayLike, mesh: MeshLike, *, ledger: bool = False, device: perfmodel.Device | str | None = None,
               method: str = "fused", observe: Observer | None = None) -> Any:  # fmt: skip
     """``A.T`` on a mesh: core (y, x) sends its tile, turned, to the core that holds its place in the transpose.
@@ -240,6 +246,7 @@ def transpose(A: ArrayLike, mesh: MeshLike, *, ledger: bool = False, device: per
     return _execute(wanted, {"A": A}, slice(None), None, None, ledger, device, method, observe)
 
 
+@on_ranks(1, whole=True)
 def alltoall(values: ArrayLike, mesh: MeshLike, *, axis: int = 1, ledger: bool = False,
              device: perfmodel.Device | str | None = None, method: str = "fused",
              observe: Observer | None = None) -> Any:  # fmt: skip
@@ -283,9 +290,10 @@ def alltoall(values: ArrayLike, mesh: MeshLike, *, axis: int = 1, ledger: bool =
     return (got, *more) if ledger else got
 
 
+@on_ranks(None)
 def run(schedule: Schedule, operands: Mapping[str, ArrayLike], *, accumulate: DTypeLike | None = None,
         out: np.ndarray | None = None, ledger: bool = False, device: perfmodel.Device | str | None = None,
-        method: str = "fused", observe: Observer | None = None) -> Any:  # fmt: skip
+        method: str = "fused", observe: Observer | None = None, mesh: Mesh | None = None) -> Any:  # fmt: skip
     """Run any schedule that one has in hand; it is verified first.
 
     Args:
@@ -297,9 +305,11 @@ def run(schedule: Schedule, operands: Mapping[str, ArrayLike], *, accumulate: DT
         device: refuse what this device cannot hold or route.
         method: ``"fused"`` or ``"lockstep"``: the same bits.
         observe: called with a `Snapshot` in each step of ``method="lockstep"``.
+        mesh: the schedule's mesh, with the communicator whose ranks run it; None: this process does.
 
     Returns:
-        The result, a matrix of ``schedule.result.shape``; with ``ledger=True`` the pair ``(result, ledger)``.
+        The result, a matrix of ``schedule.result.shape``, on a mesh with ranks a `DistMatrix`; with ``ledger=True`` the
+        pair ``(result, ledger)``.
 
     Raises:
         ScheduleError: the schedule does not do what it says: see `verify`.
@@ -315,6 +325,8 @@ def run(schedule: Schedule, operands: Mapping[str, ArrayLike], *, accumulate: DT
     if not isinstance(schedule, Schedule):
         raise MeshTypeError(f"run takes a Schedule, not {type(schedule).__name__}")
     verify(schedule)  # refuses a schedule that is wrong, before its parts are looked at
+    if mesh is not None and as_mesh(mesh) != schedule.mesh:
+        raise MeshError(f"the schedule {schedule.name!r} is for {schedule.mesh}, not for {mesh}")
     if not isinstance(operands, Mapping) or set(operands) != set(schedule.operands):
         given = ", ".join(map(str, operands)) if isinstance(operands, Mapping) else type(operands).__name__
         raise MeshError(f"{schedule.name} takes the operands {', '.join(schedule.operands)}; given: {given}")
@@ -463,6 +475,11 @@ def _execute(schedule: Schedule, operands: Mapping[str, np.ndarray | Placed], ro
     counted = count(schedule, stored, sums) if ledger or device is not None else None
     if counted is not None and device is not None:
         require(counted, device)
+    if (call := current.get()) is not None:
+        from meshkernels.engines.verbs import execute
+
+        result = execute(call, schedule, operands, row, sums, stored, out, method, observe)
+        return (result, counted) if ledger else result
     if method == "lockstep":
         same = {name: array.astype(stored, copy=False) for name, array in arrays.items()}
         computed = lockstep.run(schedule, same, sums, observe)

@@ -23,7 +23,7 @@ MeshLike = Mesh | int | tuple[int, int]
 def as_mesh(mesh: MeshLike) -> Mesh:
     """The mesh that is meant."""
     if isinstance(mesh, Mesh):
-        return mesh
+        return mesh if mesh.distribution is None else Mesh(mesh.rows, mesh.cols)  # a schedule never holds ranks
     if isinstance(mesh, (int, np.integer)) and not isinstance(mesh, bool):
         return Mesh(int(mesh))
     if isinstance(mesh, (tuple, list)) and len(mesh) == 2:
@@ -79,6 +79,8 @@ def as_groups(groups: Any) -> int | tuple[int, ...] | None:
 
 def operand(name: str, value: ArrayLike, ndim: int) -> np.ndarray:
     """An array of ``ndim`` dimensions and an accepted dtype, in this machine's byte order."""
+    if getattr(value, "layout", None) is not None:  # a DistMatrix has a dtype that is accepted
+        return value  # type: ignore[return-value]
     if isinstance(value, np.ma.MaskedArray):
         raise MeshTypeError(f"{name} is a masked array: a mesh has no masks; fill it first")
     array = np.asarray(value)

@@ -3,6 +3,9 @@
 The weights are those of SmolLM2-135M, the input the normalised embeddings of a real prompt. Four projections of the
 first block run as matrix products for the whole prompt and as matrix-vector products for its last token; the scores
 of one attention head show the product with a transpose.
+
+Started by ``mpiexec -n 4`` the ranks share out the cores, and the table says how many bytes went between them; with
+``--jax 8`` each core is a device of JAX.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import meshkernels as mk
 from meshkernels import weights
 from meshkernels.algorithms import known
 from meshkernels.arguments import grid
+from meshkernels.engines import demo as engines
 from meshkernels.mesh import require_walkable
 from meshkernels.readers.compliance import require_fabric
 from perfmodel import console
@@ -31,34 +35,42 @@ COLUMNS = (
     ("words", "words sent", "{:,}"), ("word_hops", "words x links", "{:,}"),
     ("peak_bytes_per_core", "bytes/core", "{:,}"), ("colours", "colours", "{:,}"),
     ("verdict", "PLMR", "{}"), ("host_ms", "host ms", "{:.2f}"),
+    ("bytes_between_ranks", "bytes between ranks", "{:,}"),
 )  # fmt: skip
 
 
 def add_arguments(commands: argparse._SubParsersAction) -> None:
     """Declare the subcommand."""
     parser = commands.add_parser("demo", help="one block of a real model by every algorithm", description=__doc__)
-    parser.add_argument("--grid", nargs="+", default=["24"], metavar="N",
-                        help="cores a side, or rows and columns: 24, 24x16 or 24 16 (default: 24)")
+    parser.add_argument("--grid", nargs="+", metavar="N", help="cores a side, or rows and columns: 24, 24x16 or 24 16 "
+                        "(default: 24; with --jax nearly square)")
     parser.add_argument("--device", default="wse2", help="whose limits the verdict uses (default: wse2)")
     parser.add_argument("--prompt", type=console.utf8, default=PROMPT)
     parser.add_argument("--model", help="another GGUF file (default: SmolLM2-135M, fetched once)")
+    parser.add_argument("--jax", type=int, metavar="N", help="run on N devices of JAX, one for each core")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the subcommand; returns the exit code."""
-    mesh = grid("x".join(options.grid))
+    engine = engines.find(options.jax)
+    mesh = engine.mesh(*(engine.grid if options.grid is None else grid("x".join(options.grid)).shape))
     require_fabric(mesh, options.device)  # before anything is fetched
     require_walkable(mesh)
-    checkpoint = weights.load(options.model)
-    rows = list(measure(mesh, checkpoint, options.prompt, options.device))
+    checkpoint = engine.first(lambda: weights.load(options.model))
+    rows = list(measure(mesh, checkpoint, options.prompt, options.device, engine))
+    if not engine.prints:
+        return 0
     if options.json:
         print(json.dumps(rows, indent=1))
         return 0
-    print(f"block 0 of {checkpoint.path.name} on {mesh.rows} x {mesh.cols} cores, float32, {options.prompt!r}")
+    print(f"block 0 of {checkpoint.path.name} on {mesh.rows} x {mesh.cols} cores{engine.where}, float32, "
+          f"{options.prompt!r}")
     print(table(rows))
     print("words sent: a message counts once, a multicast too; words x links: what all links carry.")
+    for line in engine.legend:
+        print(line)
     for reason in _fitting("gemm", mesh)[1] + _fitting("gemm_t", mesh)[1]:
         print(f"left out: {reason}")
     print(f"PLMR: which of Parallelism, Latency, Memory, Routing fail on {options.device}, by these counts.")
@@ -85,7 +97,8 @@ def projections(checkpoint: weights.Checkpoint, prompt: str) -> dict[str, tuple[
     return {name: (X.astype(np.float32), W[name]) for name, X in inputs.items()}
 
 
-def measure(mesh: mk.Mesh, checkpoint: weights.Checkpoint, prompt: str, device: str) -> Iterator[dict]:
+def measure(mesh: mk.Mesh, checkpoint: weights.Checkpoint, prompt: str, device: str,
+            engine: engines.Engine) -> Iterator[dict]:  # fmt: skip
     """One row per algorithm and projection: error against NumPy in float64, counts, verdict, host time."""
     products = projections(checkpoint, prompt)
     gemms, gemm_ts = (_fitting(family, mesh)[0] for family in ("gemm", "gemm_t"))
@@ -93,23 +106,23 @@ def measure(mesh: mk.Mesh, checkpoint: weights.Checkpoint, prompt: str, device: 
         exact = X.astype(np.float64) @ W.astype(np.float64)
         for algorithm in gemms:
             def call(algorithm=algorithm, X=X, W=W, **more):
-                return mk.gemm(X, W, mesh, algorithm=algorithm, **more)
+                return engine.gemm(X, W, mesh, algorithm=algorithm, **more)
 
-            yield _row(f"{name} {X.shape[0]}x{W.shape[0]}x{W.shape[1]}", call, exact, device)
+            yield _row(f"{name} {X.shape[0]}x{W.shape[0]}x{W.shape[1]}", call, exact, device, engine)
         for algorithm in known("reduce"):
             def call(algorithm=algorithm, X=X, W=W, **more):
-                return mk.gemv(X[-1], W, mesh, reduce=algorithm, **more)
+                return engine.gemv(X[-1], W, mesh, reduce=algorithm, **more)
 
-            yield _row(f"{name} 1x{W.shape[0]}x{W.shape[1]}", call, exact[-1], device)
+            yield _row(f"{name} 1x{W.shape[0]}x{W.shape[1]}", call, exact[-1], device, engine)
     Q, K = (X @ W for X, W in (products["attn_q"], products["attn_k"]))
     head = checkpoint.config.head_dim
     Q, K = Q[:, :head], K[:, :head]
     exact = Q.astype(np.float64) @ K.T.astype(np.float64)
     for algorithm in gemm_ts:
         def scores(algorithm=algorithm, **more):
-            return mk.gemm_t(Q, K, mesh, algorithm=algorithm, **more)
+            return engine.gemm_t(Q, K, mesh, algorithm=algorithm, **more)
 
-        yield _row(f"QK^T {len(Q)}x{head}x{len(K)}", scores, exact, device)
+        yield _row(f"QK^T {len(Q)}x{head}x{len(K)}", scores, exact, device, engine)
 
 
 def _fitting(family: str, mesh: mk.Mesh) -> tuple[list[str], list[str]]:
@@ -124,8 +137,10 @@ def _fitting(family: str, mesh: mk.Mesh) -> tuple[list[str], list[str]]:
     return names, reasons
 
 
-def _row(op: str, call, exact: np.ndarray, device: str) -> dict:
+def _row(op: str, call, exact: np.ndarray, device: str, engine: engines.Engine) -> dict:
     result, ledger = call(ledger=True)  # also compiles what is not compiled yet
+    result = engine.whole(result)
+    sent = engine.sent()
     begin = time.perf_counter()
     call()
     host = time.perf_counter() - begin
@@ -135,14 +150,15 @@ def _row(op: str, call, exact: np.ndarray, device: str) -> dict:
         **{key: ledger.summary()[key] for key in ("steps", "critical_hops", "hops_per_step", "stages", "words",
                                                   "word_hops", "peak_bytes_per_core", "colours")},
         "compliant": judged.compliant, "verdict": "ok" if judged.compliant else f"fails {judged.fails}",
-        "device": device, "host_ms": host * 1e3,
+        "device": device, "host_ms": host * 1e3, **engine.measured(sent),
     }  # fmt: skip
 
 
 def table(rows: list[dict]) -> str:
     """The rows as aligned text, a line between operations."""
-    cells = [[form.format(row[key]) for key, _, form in COLUMNS] for row in rows]
-    head = [heading for _, heading, _ in COLUMNS]
+    columns = [column for column in COLUMNS if column[0] in rows[0]]
+    cells = [[form.format(row[key]) for key, _, form in columns] for row in rows]
+    head = [heading for _, heading, _ in columns]
     wide = [max(map(len, column)) for column in zip(head, *cells)]
     lines, last = [], None
     for op, line in zip([None, *(row["op"] for row in rows)], [head, *cells]):

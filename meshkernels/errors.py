@@ -14,6 +14,10 @@ class MeshTypeError(TypeError):
     """An argument of a type or dtype that is not accepted; the message names those that are."""
 
 
+class RankError(MeshError):
+    """Another rank refused its arguments or failed, or the ranks were asked for different things."""
+
+
 class ScheduleError(RuntimeError):
     """A schedule that is no schedule, or does not compute what it says; the message names step, core and buffer."""
 

@@ -6,15 +6,19 @@ along a row (east-west, x), exactly as NumPy counts the axes of a ``(rows, cols)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import lcm
 from operator import index
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from meshkernels.errors import MeshError, MeshTypeError
 from perfmodel.errors import shown
+
+if TYPE_CHECKING:
+    from meshkernels.engines.ranks import Distribution
 
 #: Most cores a side, and in all. Counting holds every core in memory, and of a broadcast from each core of a line every
 #: link: some gigabytes at either bound. The widest wafer has 1,170 cores a side and 878,000 in all.
@@ -37,10 +41,13 @@ class Mesh:
     Args:
         rows: cores down a column (y axis).
         cols: cores along a row (x axis); the same as ``rows`` where left out.
+        comm: an mpi4py communicator whose ranks share out the cores; verbs that get this mesh run on them. It is no
+            part of the mesh's value: schedules never hold it.
+        ranks: a grid ``(down, across)`` of the ranks of ``comm``; None: the one with the shortest borders.
 
     Raises:
-        MeshError: a side below 1 or above `LONGEST_SIDE`, or more than `MOST_CORES` cores.
-        MeshTypeError: a side that is not an integer.
+        MeshError: a side below 1 or above `LONGEST_SIDE`, or more than `MOST_CORES` cores; more ranks than cores.
+        MeshTypeError: a side that is not an integer, or a ``comm`` that is no communicator of mpi4py.
 
     Examples:
         >>> Mesh(24, 16)
@@ -52,7 +59,21 @@ class Mesh:
     rows: int
     cols: int
 
-    def __init__(self, rows: int, cols: int | None = None):
+    def __init__(self, rows: int, cols: int | None = None, *, comm: Any = None, ranks: Sequence[int] | None = None):
+        if comm is None and ranks is not None:
+            raise MeshError(f"ranks = {shown(ranks)}: ranks are those of a communicator; give comm too")
+        if comm is None:
+            self._take(rows, cols)
+            return
+        from meshkernels.engines.ranks import Distribution
+
+        def take() -> Mesh:
+            self._take(rows, cols)
+            return self
+
+        object.__setattr__(self, "_distribution", Distribution(comm, take, ranks))
+
+    def _take(self, rows: int, cols: int | None) -> None:
         cols = rows if cols is None else cols
         for name, side in (("rows", rows), ("cols", cols)):
             try:
@@ -65,6 +86,14 @@ class Mesh:
             object.__setattr__(self, name, side)
         if self.cores > MOST_CORES:
             raise MeshError(f"a mesh of {self.rows} x {self.cols} = {self.cores} cores: at most {MOST_CORES}")
+
+    @property
+    def distribution(self) -> Distribution | None:
+        """The ranks that share out the cores, where there are any."""
+        return self.__dict__.get("_distribution")
+
+    def __reduce__(self) -> Any:
+        return Mesh, (self.rows, self.cols)  # a communicator belongs to its process
 
     @property
     def cores(self) -> int:

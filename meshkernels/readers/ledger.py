@@ -143,6 +143,30 @@ class Ledger:
                 products.append([m, k, right[0] if operation.transposed else right[1]])
         return products
 
+    def between(self, ranks: int | tuple[int, int]) -> np.ndarray:
+        """Bytes that go from rank to rank where processes share out the cores: see `meshkernels.engines`.
+
+        A tile goes once to each rank that has cores to receive it. Laying out operands that lie otherwise, before the
+        schedule begins, is not in it.
+
+        Args:
+            ranks: how many, or a grid ``(down, across)`` of them, as `Mesh` takes it.
+
+        Returns:
+            ``(ranks, ranks)`` bytes [from, to].
+
+        Raises:
+            MeshError: ranks that do not fit on the mesh.
+
+        Examples:
+            >>> from meshkernels import Mesh, schedule
+            >>> count(schedule("meshgemm", Mesh(4), 8, 8, 8), "float32").between(2).tolist()
+            [[0, 256], [256, 0]]
+        """
+        from meshkernels.engines.cut import between
+
+        return between(self, ranks)
+
     @property
     def imbalance(self) -> float:
         """Multiply-adds of the busiest core over the mean; 1.0 is perfect balance."""

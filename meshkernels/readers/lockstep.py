@@ -117,7 +117,7 @@ def run(schedule: Schedule, operands: dict[str, np.ndarray], accumulate: np.dtyp
             names = (op.left, op.right) if isinstance(op, Multiply) else (op.source,)
             slots = (op.left_slot, op.right_slot) if isinstance(op, Multiply) else (op.slot,)
             found = [_tiles(schedule, name, slot, t, s, tracker, stores, copies) for name, slot in zip(names, slots)]
-            _compute(op, slots_at(op.piece, t, s), found, values[op.into], half)
+            compute(op, slots_at(op.piece, t, s), found, values[op.into], half)
         if observe:
             holds = {name: tracker.ids(name).copy() for name in tracker.held}
             observe(Snapshot(index, settled(step, t, s), _read_only(holds), _read_only(values)))
@@ -183,7 +183,7 @@ def _tiles(schedule: Schedule, name: str, slot: Any, t: int, s: int, tracker: Tr
     return own.reshape(-1, *own.shape[3:]), np.arange(schedule.mesh.cores) * own.shape[2] + slots
 
 
-def _compute(op: Multiply | Copy, piece: Any, tiles: list[tuple[np.ndarray, np.ndarray]], into: np.ndarray,
+def compute(op: Multiply | Copy, piece: Any, tiles: list[tuple[np.ndarray, np.ndarray]], into: np.ndarray,
              half: bool) -> None:  # fmt: skip
     """One operation on every core; the only place where lockstep touches arithmetic of tiles."""
     rows, cols, h, w = into.shape[1:]

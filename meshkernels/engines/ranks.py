@@ -1,0 +1,367 @@
+"""The ranks of a communicator as a mesh uses them: messages whose buffers are reused, agreement, and no hang.
+
+**Agreement.** Before a verb moves anything, every rank says what it was asked for. If one refuses its arguments, or two
+were asked for different things, all of them raise: the one that refused its own error, the others `RankError` with that
+rank's number and traceback. **Failure.** A rank that fails later, or whose program ends with an exception, prints its
+number and traceback and ends all of them (``MPI_Abort``): the others may be waiting for its messages. A rank whose
+program ends while others call a verb says so, and they raise.
+
+Every function here that talks to other ranks is collective.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from hashlib import blake2b
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba import config
+
+from meshkernels.engines.cut import Cut, as_cut
+from meshkernels.errors import MeshError, MeshTypeError, RankError
+from meshkernels.kept import physical_memory
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from meshkernels.mesh import Mesh
+
+INSTALL = "pip install 'meshkernels[mpi]'"
+#: Of all messages: those between two ranks arrive in the order in which they were sent.
+_TAG = 1
+#: Buffers of messages wait for the next ones, up to 1/64 of main memory.
+KEPT = physical_memory() // 64
+
+
+class Ranks:
+    """A communicator of its own, with the same ranks as the one it was made from.
+
+    Attributes:
+        comm: the communicator.
+        rank: the number of this process.
+        size: how many there are.
+        sent: bytes that this rank has sent to each, by purpose: ``"schedule"`` (moves of a schedule), ``"layout"``
+            (operands and results on their way to where a schedule or a caller wants them).
+    """
+
+    def __init__(self, comm: MPI.Comm):
+        self.comm = comm.Dup()
+        self.rank, self.size = comm.rank, comm.size
+        self.sent = {purpose: np.zeros(self.size, np.int64) for purpose in ("schedule", "layout")}
+        self._free: list[np.ndarray] = []
+        self._leaving: list[tuple[Any, np.ndarray]] = []
+        self._share_cores()
+        if self.size > 1:
+            self._end_together()
+
+    @staticmethod
+    def of(comm: Any) -> Ranks:
+        """Those of a communicator, made at the first call.
+
+        Args:
+            comm: the communicator.
+
+        Returns:
+            The ranks.
+
+        Raises:
+            MeshTypeError: no communicator; without mpi4py it says what to install.
+        """
+        try:
+            from mpi4py import MPI
+        except ImportError as missing:
+            raise MeshTypeError(f"comm is a communicator of mpi4py, which cannot be imported ({missing}): "
+                                f"{INSTALL}") from None
+        if not isinstance(comm, MPI.Intracomm) or comm == MPI.COMM_NULL:
+            raise MeshTypeError(f"comm must be an intracommunicator of mpi4py, not {type(comm).__name__}")
+        key = _keyval()
+        found: Any = comm.Get_attr(key)
+        if found is None:
+            found = Ranks(comm)
+            comm.Set_attr(key, found)
+        return found
+
+    def __deepcopy__(self, memo: Any) -> Ranks:
+        return self
+
+    # ------------------------------------------------------------------------------------------ messages
+
+    def send(self, to: int, array: np.ndarray, purpose: str = "schedule") -> None:
+        """Send a copy of ``array``; it has left after the next `finish`."""
+        self.send_filled(to, array.shape, array.dtype, lambda message: np.copyto(message, array), purpose)
+
+    def send_filled(self, to: int, shape: tuple[int, ...], dtype: np.dtype, fill: Callable[[np.ndarray], None],
+                    purpose: str = "schedule") -> None:  # fmt: skip
+        """Send what ``fill`` writes into the array of that shape that it is given."""
+        nbytes = int(np.prod(shape)) * dtype.itemsize
+        buffer = self._buffer(nbytes)
+        own = buffer[:nbytes]
+        fill(own.view(dtype).reshape(shape))
+        self.sent[purpose][to] += nbytes
+        self._leaving.append((self.comm.Isend([own, self._bytes], to, _TAG), buffer))
+
+    def receive(self, source: int, shape: tuple[int, ...], dtype: np.dtype) -> Incoming:
+        """What ``source`` sends next, perhaps before it has come."""
+        nbytes = int(np.prod(shape)) * dtype.itemsize
+        buffer = self._buffer(nbytes)
+        request = self.comm.Irecv([buffer[:nbytes], self._bytes], source, _TAG)
+        return Incoming(self, request, buffer, buffer[:nbytes].view(dtype).reshape(shape))
+
+    def finish(self) -> None:
+        """Until all that was sent has left."""
+        for request, buffer in self._leaving:
+            request.Wait()
+            self._free.append(buffer)
+        self._leaving.clear()
+        while sum(map(len, self._free)) > KEPT:
+            self._free.remove(max(self._free, key=len))
+
+    def _buffer(self, nbytes: int) -> np.ndarray:
+        """A buffer that no message is in any more, if one fits."""
+        for request, buffer in self._leaving[:]:
+            if not request.Test():
+                break
+            self._leaving.pop(0)
+            self._free.append(buffer)
+        for place, buffer in enumerate(self._free):
+            if nbytes <= len(buffer) <= 4 * nbytes + 4096:
+                return self._free.pop(place)
+        return np.empty(nbytes, np.uint8)
+
+    @property
+    def _bytes(self) -> Any:
+        from mpi4py import MPI
+
+        return MPI.BYTE
+
+    # ------------------------------------------------------------------------------------------ agreement
+
+    def agree(self, said: str, failure: BaseException | None = None) -> None:
+        """Let every rank say what it does.
+
+        Args:
+            said: what, the same text on all ranks.
+            failure: what keeps this rank from it.
+
+        Raises:
+            RankError: another rank fails, or says something else.
+        """
+        told = "".join(traceback.format_exception(failure)) if failure else said
+        mine = np.frombuffer(bytes([failure is not None]) + blake2b(told.encode(), digest_size=15).digest(), np.uint8)
+        every = np.empty((self.size, len(mine)), np.uint8)
+        self.comm.Allgather(mine, every)
+        if not every[:, 0].any() and (every == mine).all():
+            return
+        texts = self.comm.allgather(told)
+        failed = np.flatnonzero(every[:, 0])
+        if failure is not None:  # the caller raises it
+            return
+        if len(failed):
+            raise RankError(f"rank {failed[0]} of {self.size} cannot go on; its traceback:\n{texts[failed[0]]}")
+        groups: dict[str, list[int]] = {}
+        for rank, text in enumerate(texts):
+            groups.setdefault(text, []).append(rank)
+        raise RankError("the ranks were asked for different things: " + "; ".join(
+            f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}: {text}" for text, ranks in groups.items()))
+
+    @contextmanager
+    def agreed(self, said: str) -> Iterator[None]:
+        """A block of checks that every rank passes, or all of them raise.
+
+        Raises:
+            RankError: another rank did not pass, or says something else.
+        """
+        try:
+            yield
+        except Exception as failure:
+            self.agree(said, failure)
+            raise
+        self.agree(said)
+
+    @contextmanager
+    def fatal(self) -> Iterator[None]:
+        """A block in which other ranks wait for this one: an exception ends all of them."""
+        try:
+            yield
+        except BaseException as failure:
+            if self.size > 1:
+                self._abort(failure)
+            raise
+
+    def _abort(self, failure: BaseException) -> None:
+        text = "".join(traceback.format_exception(failure))
+        print(f"rank {self.rank} of {self.size} fails and ends all of them:\n{text}", file=sys.stderr, flush=True)
+        self.comm.Abort(1)
+
+    def _end_together(self) -> None:
+        before = sys.excepthook
+
+        def hook(kind: type[BaseException], failure: BaseException, trace: TracebackType | None) -> None:
+            before(kind, failure, trace)
+            print(f"rank {self.rank} of {self.size} fails and ends all of them", file=sys.stderr, flush=True)
+            self.comm.Abort(1)
+
+        sys.excepthook = hook
+        atexit.register(self._say_goodbye)
+
+    def _say_goodbye(self) -> None:
+        from mpi4py import MPI
+
+        if not MPI.Is_finalized():
+            try:
+                self.agree("the end of the program")
+            except RankError as still:
+                print(f"rank {self.rank}: {still}", file=sys.stderr, flush=True)
+
+    def _share_cores(self) -> None:
+        """Ranks on one machine share its cores, unless NUMBA_NUM_THREADS says how many threads each has."""
+        from mpi4py import MPI
+
+        local = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
+        here = local.size
+        local.Free()
+        if here > 1 and "NUMBA_NUM_THREADS" not in os.environ:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            config.NUMBA_NUM_THREADS = max(1, min(config.NUMBA_NUM_THREADS, cores // here))  # type: ignore[attr-defined]
+
+
+class Incoming:
+    """One message on its way to this rank."""
+
+    def __init__(self, ranks: Ranks, request: Any, buffer: np.ndarray, array: np.ndarray):
+        self._ranks, self._request, self._buffer, self._array = ranks, request, buffer, array
+
+    @contextmanager
+    def arrived(self) -> Iterator[np.ndarray]:
+        """What the message brings, once it is there; its buffer goes to another message after the block."""
+        self._request.Wait()
+        yield self._array
+        self._ranks._free.append(self._buffer)
+
+
+_key: list[int] = []
+
+
+def _keyval() -> int:
+    """The attribute of a communicator that holds its `Ranks`."""
+    if not _key:
+        from mpi4py import MPI
+
+        _key.append(MPI.Comm.Create_keyval())
+    return _key[0]
+
+
+class Distribution:
+    """The ranks of a mesh, and which cores are whose.
+
+    Attributes:
+        ranks: the processes.
+        cut: which of them owns each core.
+    """
+
+    def __init__(self, comm: Any, check: Callable[[], Mesh], grid: Sequence[int] | None):
+        self.ranks = Ranks.of(comm)
+        said: list[Any] = []
+
+        def agreed() -> str:
+            return f"Mesh({said[0].rows}, {said[0].cols}), ranks {said[1].grid or said[1].ranks}" if said else ""
+
+        try:
+            mesh = check()
+            self.cut: Cut = as_cut(mesh, self.ranks.size, grid)
+            said += [mesh, self.cut]
+        except Exception as failure:
+            self.ranks.agree("", failure)
+            raise
+        self.ranks.agree(agreed())
+
+    def __str__(self) -> str:
+        cut = self.cut
+        return f"{cut.rows} x {cut.cols} cores on {'{} x {}'.format(*cut.grid) if cut.grid else cut.ranks} ranks"
+
+
+class Call:
+    """One verb on one distribution: it has been agreed on, or not yet."""
+
+    def __init__(self, distribution: Distribution, verb: str, whole: bool):
+        self.on, self.verb, self.whole, self.settled = distribution, verb, whole, False
+
+    def agree(self, said: str) -> None:
+        """All ranks go on, or all raise: see `Ranks.agree`."""
+        self.settled = True
+        self.on.ranks.agree(f"{self.verb}({said}) on {self.on}")
+
+
+#: The verb that the calling thread is in, if it runs on ranks.
+current: ContextVar[Call | None] = ContextVar("current", default=None)
+
+
+def on_ranks(position: int | None, whole: bool = False) -> Callable[[Callable], Callable]:
+    """Decorator of a verb: where its mesh has a communicator, it runs on the ranks of that.
+
+    Args:
+        position: of the argument ``mesh``; None: a keyword only.
+        whole: the result is whole on every rank, not a `DistMatrix`.
+
+    Returns:
+        The decorator.
+    """
+
+    def wrap(verb: Callable) -> Callable:
+        @wraps(verb)
+        def call(*arguments: Any, **options: Any) -> Any:
+            named = position is None or len(arguments) <= position
+            mesh: Any = options.get("mesh") if named else arguments[position]  # type: ignore[index]
+            distribution = getattr(mesh, "distribution", None)
+            if distribution is None:
+                return verb(*arguments, **options)
+            alone = type(mesh)(mesh.rows, mesh.cols)
+            if named:
+                options["mesh"] = alone
+            else:
+                arguments = (*arguments[:position], alone, *arguments[position + 1 :])  # type: ignore[operator]
+            return _together(Call(distribution, verb.__name__, whole), lambda: verb(*arguments, **options))
+
+        return call
+
+    return wrap
+
+
+def _together(call: Call, verb: Callable[[], Any]) -> Any:
+    before = current.set(call)
+    try:
+        return verb()
+    except Exception as failure:
+        if not call.settled:
+            call.settled = True
+            call.on.ranks.agree(call.verb, failure)
+        raise
+    finally:
+        current.reset(before)
+
+
+def require_together(distribution: Any, what: str) -> Distribution:
+    """``distribution`` of a mesh, where it has one.
+
+    Args:
+        distribution: the mesh's, or None.
+        what: the function that needs it.
+
+    Returns:
+        It.
+
+    Raises:
+        MeshError: it has none.
+    """
+    if distribution is None:
+        raise MeshError(f"{what} needs a mesh that knows its ranks: Mesh(rows, cols, comm=MPI.COMM_WORLD)")
+    return distribution
