@@ -32,6 +32,7 @@ class Machine:
         stage: software of a core handles a message that travels on: a relay, or an add in a reduction.
         setup: start of a vector instruction: a local one, a send, a receive.
         startup: tasks of a step whose moves run beside its computation; contains two hops and two ramps.
+        launch: before the first such step of a program.
         copy: elements per cycle of a local copy.
         die: a message crosses from one die to the next; dies are ``die_rows`` cores high.
         product: constants of the local product of tiles.
@@ -47,6 +48,7 @@ class Machine:
     stage: float
     setup: float
     startup: float
+    launch: float
     copy: float
     die: float
     die_rows: float
@@ -89,8 +91,8 @@ def machine(device: perfmodel.Device | str) -> Machine:
     found = {name: (own[name]["value"], own[name]["source"]) for name in ("word", "turn", "setup", "copy")}
     found |= {name: (getattr(chip, theirs), chip.quantity(theirs).source)
               for name, theirs in (("hop", "alpha"), ("ramp", "ramp"), ("stage", "beta"), ("die_rows", "die_rows"))}
-    found |= {"startup": (gemm.values["startup"], gemm.parameters["startup"].origin),
-              "die": (gemv.values["die"], gemv.parameters["die"].origin)}
+    found |= {name: (gemm.values[name], gemm.parameters[name].origin) for name in ("startup", "launch")}
+    found |= {"die": (gemv.values["die"], gemv.parameters["die"].origin)}
     sources = {name: source for name, (_, source) in found.items()}
     sources |= {f"product.{name}": gemm.parameters[name].origin for name in products}
     sources |= {f"vector.{name}": gemv.parameters[name].origin for name in vectors}

@@ -29,7 +29,8 @@ class Plan:
 
     Attributes:
         work: cycles of its computation.
-        reads, writes: numbers of the buffers that the computation reads and writes.
+        reads, sent, writes: numbers of the buffers that the computation reads, that messages other than of a `Reduce`
+            are sent from, and that the computation writes.
         sources, targets: buffers of each move. words, wire, bytes: of a message of each move.
         costs: ``(moves, 2)`` of taking a message in, of a core that does one thing after the other and of one that
             does everything at once.
@@ -39,6 +40,7 @@ class Plan:
 
     work: float
     reads: np.ndarray
+    sent: np.ndarray
     writes: np.ndarray
     sources: np.ndarray
     targets: np.ndarray
@@ -95,7 +97,7 @@ class Engine:
         computing, sending: ``(cores,)`` cycles of computation, and of messages that leave.
         causes: of each step ``(2, cores)`` why a core began and ended when it did: 0 its own processor, b + 1 the
             arrival in buffer b, at the end m + 1 the arrival by move m.
-        events: heads of messages at routers, as far as they were played one by one; messages: sent, a multicast once.
+        messages: sent, a multicast counted once.
     """
 
     def __init__(self, schedule: Schedule, machine: Machine, itemsize: int, accumulator: int,
@@ -111,12 +113,12 @@ class Engine:
         self.begins, self.cursor, self.depart = (np.zeros(cores) for _ in range(3))
         self.mode = np.zeros(cores, np.uint8)
         self.sends, self.receives = (np.zeros(cores, np.int16) for _ in range(2))
-        self.taking = np.zeros(cores, np.bool_)
+        self.taking, self.launched = (np.zeros(cores, np.bool_) for _ in range(2))
         self.arrive = np.zeros((0, cores))
         self.computing, self.sending = np.zeros(cores), np.zeros(cores)
         self.causes: list[np.ndarray] = []
         self.steps: list[tuple[Step, int, int]] = []
-        self.events = self.messages = 0
+        self.messages = 0
         self.keep_causes = True
         self._plans: dict[int, Plan] = {}
         self._tables: dict[int, routes.Table] = {}
@@ -151,6 +153,9 @@ class Engine:
             else:
                 reads.add(self.number[op.source])
             work += self._cycles(op)
+            if isinstance(op, Multiply) and not op.accumulate:
+                h, w = schedule.tile(op.into)
+                work += machine.setup + h * w * (schedule.slots(op.into) if op.piece is None else 1) / machine.copy
         words = np.array([schedule.words(move) for move in moves], np.int64)
         size = np.array([n * self.width[move.buffer] for n, move in zip(words, moves)], np.int64)
         wire = -(-size // machine.device.word_bytes) * machine.word
@@ -161,7 +166,8 @@ class Engine:
         tables = [None if isinstance(move.route, Permute) else self._table(move.route) for move in moves]
         overlap = any(self.versions[target] and not r for target, r in zip(targets, reduces))
         multicast = [table is not None and table.cast for table in tables]
-        return Plan(work, np.array(sorted(reads), np.int64), np.array(sorted(writes), np.int64),
+        sent = {source for source, r in zip(sources, reduces) if not r} - writes
+        return Plan(work, np.array(sorted(reads), np.int64), np.array(sorted(sent), np.int64), np.array(sorted(writes), np.int64),
                     np.array(sources, np.int64), np.array(targets, np.int64), words, wire, size,
                     np.array(costs).reshape(-1, 2), reduces, np.array(multicast, np.bool_), overlap, tables)  # fmt: skip
 
@@ -189,9 +195,9 @@ class Engine:
                  for move in step.moves]  # fmt: skip
         self._parts(plan, patterns, bends)
         cause = np.zeros((2, self.mesh.cores), np.uint8)
-        kernels.begin(len(step.compute) > 0, plan.work, machine.setup, machine.startup, machine.lead, plan.overlap,
-                      INCLUDED, self.sends, self.receives, plan.reads, plan.writes, self.taking, self.end, self.ready,
-                      self.read, self.begins, self.cursor, self.mode, cause[0])  # fmt: skip
+        kernels.begin(len(step.compute) > 0, plan.work, machine.setup, machine.startup, machine.launch, machine.lead,
+                      plan.overlap, INCLUDED, self.sends, self.receives, plan.reads, plan.sent, plan.writes, self.taking,
+                      self.launched, self.end, self.ready, self.read, self.begins, self.cursor, self.mode, cause[0])  # fmt: skip
         if step.compute:
             self.computing += plan.work
         if len(self.arrive) < len(step.moves):
@@ -271,16 +277,15 @@ class Engine:
         kernels.play(table.route.axis, *self.mesh.shape, pattern, table.arms, table.counts, table.named,
                      bool(plan.multicast[m]), plan.wire[m], plan.bytes[m], machine.ramp, machine.setup, machine.stage,
                      self.mode, self.cursor, self.ready[source], self.read[source], self._room(m, plan),
-                     self.arrive[m], self.depart, self._heads(table), self.links.args)  # fmt: skip
+                     self.arrive[m], self.depart, self._heads(table), *self.links.args)  # fmt: skip
 
     def _reduce(self, m: int, plan: Plan, pattern: np.ndarray, cause: np.ndarray) -> None:
         table, machine, source = plan.tables[m], self.machine, plan.sources[m]
         assert table is not None
         heads = np.zeros((self.mesh.lines(table.route.axis), table.arms.shape[1]))
         kernels.reduce(table.route.axis, *self.mesh.shape, pattern, table.arms, table.counts, plan.wire[m],
-                       plan.bytes[m], machine.ramp, machine.setup, machine.stage, self.cursor, self.mode,
-                       self.ready[source], self.read[source], self._room(m, plan), self.arrive[m], heads, cause,
-                       min(m + 1, 127), self.links.args)  # fmt: skip
+                       plan.bytes[m], machine.ramp, machine.setup, machine.stage, self.cursor, self.ready[source], self.read[source], self._room(m, plan), self.arrive[m], heads, cause,
+                       min(m + 1, 127), *self.links.args)  # fmt: skip
 
     def _contend(self, moves: list[int], plan: Plan, patterns: list, bends: list) -> None:
         machine, mesh = self.machine, self.mesh
@@ -294,7 +299,7 @@ class Engine:
                 more = more[more[:, 0] != ends]
                 more[:, 10] = m
                 n = kernels.list_bent(more, plan.wire[m], self.mode, machine.setup, machine.ramp, self.cursor, ready,
-                                      self.depart, start, fields, n)  # fmt: skip
+                                      start, fields, n)  # fmt: skip
                 continue
             table = plan.tables[m]
             n = kernels.list_arms(table.route.axis, *mesh.shape, patterns[m], table.arms, table.counts, m, offset,
@@ -308,9 +313,9 @@ class Engine:
         start, fields = start[:n], fields[:n]
         order = np.flatnonzero(start >= 0)
         order = order[np.argsort(start[order], kind="stable")].astype(np.int32)
-        self.events += kernels.contend(
+        kernels.contend(
             start, fields, order, np.concatenate(names), plan.multicast, plan.wire, plan.bytes, machine.ramp,
             machine.turn, machine.stage, plan.sources, plan.targets, self.versions, self.mode, self.cursor, self.read,
-            self.free, self.arrive, self.links.args)  # fmt: skip
+            self.free, self.arrive, *self.links.args)  # fmt: skip
 
 

@@ -37,13 +37,13 @@ def count_parts(axis, cols, pattern, sends, receives, out_sends, out_receives):
 
 
 @compiled
-def begin(computes, work, setup, startup, lead, overlap, moves_included, sends, receives, reads, writes, reduces,
-          processor, ready, read, begins, cursor, mode, cause):  # fmt: skip
-    """Every core begins its step: when its processor is free and what it computes with is there.
+def begin(computes, work, setup, startup, launch, lead, overlap, moves_included, sends, receives, reads, sent, writes,
+          reduces, launched, processor, ready, read, begins, cursor, mode, cause):  # fmt: skip
+    """Every core begins its step: when its processor is free and what it computes with, and sends, is there.
 
-    An asynchronous core, one that does more than one of computing, sending and receiving, pays the start-up; it
-    contains the set-up of ``moves_included`` messages. ``reads``: buffers that the computation reads, ``writes``: those
-    that it writes.
+    An asynchronous core, one that does more than one of computing, sending and receiving, pays the start-up, which
+    contains the set-up of ``moves_included`` messages, and before its first such step the launch. ``reads``, ``sent``:
+    buffers that the computation reads and that messages are sent from, ``writes``: those that the computation writes.
     """
     for c in range(len(processor)):
         ns, nr = sends[c], receives[c]
@@ -54,6 +54,10 @@ def begin(computes, work, setup, startup, lead, overlap, moves_included, sends, 
                 for i in range(len(reads)):
                     if ready[reads[i], c] > t:
                         t, why = ready[reads[i], c], 1 + reads[i]
+            if ns > 0:
+                for i in range(len(sent)):
+                    if ready[sent[i], c] > t:
+                        t, why = ready[sent[i], c], 1 + sent[i]
         cause[c] = why
         begins[c] = t
         if busy == 0:
@@ -61,6 +65,9 @@ def begin(computes, work, setup, startup, lead, overlap, moves_included, sends, 
             continue
         if overlap and busy > 1:
             mode[c] = ASYNC
+            if not launched[c]:
+                launched[c] = True
+                t += launch
             issued = t + startup + setup * max(0, ns + nr - moves_included)
             done = issued + work
             cursor[c] = issued - lead
@@ -78,73 +85,18 @@ def begin(computes, work, setup, startup, lead, overlap, moves_included, sends, 
 
 
 @compiled
-def _cross(link, t, wire, size, busy, latency, detour, path, path_latency, link_bytes, link_messages):
-    """A head reaches ``link`` at ``t``: when it enters, and when it is at the next router."""
-    link_bytes[link] += size
-    link_messages[link] += 1
-    low, high = detour[link], detour[link + 1]
-    if low == high:
-        t = max(t, busy[link])
-        busy[link] = t + wire
-        return t, t + latency[link]
-    entered = -1.0
-    for i in range(low, high):  # a link between logical neighbours that are none: several links of the fabric
-        t = max(t, busy[path[i]])
-        busy[path[i]] = t + wire
-        if entered < 0:
-            entered = t
-        t += path_latency[i]
-    return entered, t
-
-
-@compiled
-def _arm(t, core, place, end, source, stride, up, down, multicast, named, wire, size, ramp, free, arrive, link_args):
-    """A message runs along a line from a router at ``t``: its head at the last router, and when its tail has left."""
-    sign, base = (1, up) if end > place else (-1, down)
-    entered, stall = -1.0, 0.0
-    while place != end:
-        at, t = _cross(base + core, t, wire, size, *link_args)
-        if entered < 0:
-            entered = at
-        core += sign * stride
-        place += sign
-        if place == end or (multicast and named[place] == source):
-            arrival = max(t + ramp, free[core])
-            wait = arrival - (t + ramp)
-            t += wait
-            stall += wait
-            arrive[core] = max(arrive[core], arrival + wire)
-    return t, entered + wire + stall
-
-
-@compiled
-def _leave(c, setup, mode, cursor, ready, depart):
-    """A message is sent: when its head leaves the core."""
-    t = max(cursor[c], ready[c])
-    if mode[c] != ASYNC:
-        t += setup
-    depart[c] = t
-    return t
-
-
-@compiled
-def _left(c, t, mode, cursor, read):
-    """The tail of a message has left the core at ``t``."""
-    read[c] = max(read[c], t)
-    if mode[c] != ASYNC:
-        cursor[c] = max(cursor[c], t)
-
-
-@compiled
 def play(axis, rows, cols, pattern, arms, counts, named, multicast, wire, size, ramp, setup, stage,
-         mode, cursor, ready, read, free, arrive, depart, heads, link_args):  # fmt: skip
+         mode, cursor, ready, read, free, arrive, depart, heads,
+         busy, latency, detour, path, path_latency, link_bytes, link_messages):  # fmt: skip
     """Play one move along the lines of an axis whose messages do not compete for links.
 
     Args:
         pattern: ``(lines,)`` row of the tables for each line.
         arms: ``(patterns, n, 4)``; counts: ``(patterns,)`` how many of them there are.
         named: ``(patterns, size)`` the source that each place names.
-        heads: ``(lines, n)`` scratch, for arms that wait for others.
+        multicast: whether a message is delivered on its way to the places that name its source, too.
+        wire, size: cycles that a message occupies a link for, and its bytes.
+        heads: ``(lines, n)`` scratch, for arms that wait for others; ``(lines, 0)`` where none does.
     """
     cores = rows * cols
     lines, stride = (cols, cols) if axis == 0 else (rows, 1)
@@ -156,56 +108,101 @@ def play(axis, rows, cols, pattern, arms, counts, named, multicast, wire, size, 
             p = pattern[line]
             if j >= counts[p]:
                 continue
-            source, end, after = arms[p, j, SOURCE], arms[p, j, END], arms[p, j, AFTER]
-            c = line + source * cols if axis == 0 else line * cols + source
+            place, end, after = arms[p, j, SOURCE], arms[p, j, END], arms[p, j, AFTER]
+            sender = line + place * cols if axis == 0 else line * cols + place
             if after >= 0:  # software hands on what it has received
                 t = heads[line, after] + stage
             else:
-                t = (_leave(c, setup, mode, cursor, ready, depart) if arms[p, j, FIRST] else depart[c]) + ramp
-            head, left = _arm(t, c, source, end, source, stride, up, down, multicast, named[p], wire, size, ramp,
-                              free, arrive, link_args)  # fmt: skip
+                if arms[p, j, FIRST]:
+                    depart[sender] = max(cursor[sender], ready[sender]) + (setup if mode[sender] != ASYNC else 0.0)
+                t = depart[sender] + ramp
+            source, c, entered, stall = place, sender, -1.0, 0.0
+            sign, base = (1, up) if end > place else (-1, down)
+            while place != end:
+                link = base + c
+                link_bytes[link] += size
+                link_messages[link] += 1
+                if detour[link] == detour[link + 1]:
+                    t = max(t, busy[link])
+                    busy[link] = t + wire
+                    if entered < 0:
+                        entered = t
+                    t += latency[link]
+                for i in range(detour[link], detour[link + 1]):  # several links of the fabric
+                    t = max(t, busy[path[i]])
+                    busy[path[i]] = t + wire
+                    if entered < 0:
+                        entered = t
+                    t += path_latency[i]
+                c += sign * stride
+                place += sign
+                if place == end or (multicast and named[p, place] == source):
+                    arrival = max(t + ramp, free[c])
+                    stall += arrival - (t + ramp)
+                    t = arrival - ramp
+                    arrive[c] = max(arrive[c], arrival + wire)
             if waits:
-                heads[line, j] = head
-            _left(c, left - ramp, mode, cursor, read)
+                heads[line, j] = t
+            left = entered + wire + stall - ramp
+            read[sender] = max(read[sender], left)
+            if mode[sender] != ASYNC:
+                cursor[sender] = max(cursor[sender], left)
 
 
 @compiled
-def reduce(axis, rows, cols, pattern, arms, counts, wire, size, ramp, setup, stage, cursor, mode, ready, read,
-           free, arrive, heads, cause, move, link_args):  # fmt: skip
+def reduce(axis, rows, cols, pattern, arms, counts, wire, size, ramp, setup, stage, cursor, ready, read,
+           free, arrive, heads, cause, move,
+           busy, latency, detour, path, path_latency, link_bytes, link_messages):  # fmt: skip
     """Play a `Reduce`: streams from both sides into each root, every core adding its own to what passes.
 
-    A core that adds is busy until its last word has left; the root takes its streams one after the other.
+    A core that adds is busy until its last word has left; the root takes its streams one after the other: the second
+    is another vector instruction, with a set-up of its own.
     """
     cores = rows * cols
     lines, stride = (cols, cols) if axis == 0 else (rows, 1)
     up, down = (2 * cores, 3 * cores) if axis == 0 else (0, cores)
-    none = np.zeros(0, np.int32)
-    never, nowhere = np.zeros(cores), np.zeros(cores)
     for line in range(lines):
         p = pattern[line]
         for j in range(counts[p]):
-            source, end, after = arms[p, j, SOURCE], arms[p, j, END], arms[p, j, AFTER]
-            c = line + source * cols if axis == 0 else line * cols + source
-            own = max(cursor[c], ready[c]) + setup + ramp
-            t = own
-            if after >= 0 and heads[line, after] + stage > own:
+            place, end, after = arms[p, j, SOURCE], arms[p, j, END], arms[p, j, AFTER]
+            sender = line + place * cols if axis == 0 else line * cols + place
+            t = max(cursor[sender], ready[sender]) + setup + ramp
+            if after >= 0 and heads[line, after] + stage > t:
                 t = heads[line, after] + stage
-                cause[c] = move
-            head, left = _arm(t, c, source, end, source, stride, up, down, False, none, wire, size, ramp, never,
-                              nowhere, link_args)  # fmt: skip
-            heads[line, j] = head
-            cursor[c] = max(cursor[c], left - ramp)
-            read[c] = max(read[c], left - ramp)
-            last = j + 1 == counts[p] or arms[p, j + 1, AFTER] != j
-            if last:  # the root
-                r = line + end * cols if axis == 0 else line * cols + end
-                first = head + stage - ramp
-                own = max(max(cursor[r], ready[r]) + setup, free[r])
-                if first > own:
-                    cause[r] = move
-                cursor[r] = max(first, own) + wire
-                read[r] = max(read[r], cursor[r])
-                arrive[r] = max(arrive[r], cursor[r])
+                cause[sender] = move
+            c, entered = sender, -1.0
+            sign, base = (1, up) if end > place else (-1, down)
+            while place != end:
+                link = base + c
+                link_bytes[link] += size
+                link_messages[link] += 1
+                if detour[link] == detour[link + 1]:
+                    t = max(t, busy[link])
+                    busy[link] = t + wire
+                    if entered < 0:
+                        entered = t
+                    t += latency[link]
+                for i in range(detour[link], detour[link + 1]):
+                    t = max(t, busy[path[i]])
+                    busy[path[i]] = t + wire
+                    if entered < 0:
+                        entered = t
+                    t += path_latency[i]
+                c += sign * stride
+                place += sign
+            heads[line, j] = t
+            left = entered + wire - ramp
+            cursor[sender] = max(cursor[sender], left)
+            read[sender] = max(read[sender], left)
+            if j + 1 == counts[p] or arms[p, j + 1, AFTER] != j:  # c is the root
+                first = arrive[c] < 0
+                own = max(max(cursor[c], ready[c]) + setup, free[c])
+                taken = max(t + stage - ramp, own) if first else max(t + ramp, own - setup) + setup
+                if taken > own:
+                    cause[c] = move
+                cursor[c] = taken + wire
+                read[c] = max(read[c], cursor[c])
+                arrive[c] = cursor[c]
 
 
 @compiled
@@ -270,9 +267,12 @@ def list_arms(axis, rows, cols, pattern, arms, counts, move, offset, wire, mode,
             if arms[p, j, AFTER] >= 0:
                 start[n] = -1.0
             else:
-                start[n] = (_leave(c, setup, mode, cursor, ready, depart) if arms[p, j, FIRST] else depart[c]) + ramp
-                if mode[c] != ASYNC and arms[p, j, FIRST]:
-                    cursor[c] = depart[c] + wire
+                if arms[p, j, FIRST]:
+                    depart[c] = max(cursor[c], ready[c])
+                    if mode[c] != ASYNC:
+                        depart[c] += setup
+                        cursor[c] = depart[c] + wire
+                start[n] = depart[c] + ramp
             fields[n, 0], fields[n, 1], fields[n, 2], fields[n, 3] = c, sign * stride, base, abs(end - source)
             fields[n, 4], fields[n, 5], fields[n, 6] = 0, 0, 0
             fields[n, 7], fields[n, 8], fields[n, 9] = source, source, offset + p
@@ -282,89 +282,93 @@ def list_arms(axis, rows, cols, pattern, arms, counts, move, offset, wire, mode,
 
 
 @compiled
-def _sift(times, arms, at, n):
-    """Restore the order of a heap whose entry ``at`` has grown."""
-    t, a = times[at], arms[at]
-    while True:
-        child = 2 * at + 1
-        if child >= n:
-            break
-        if child + 1 < n and (times[child + 1] < times[child]
-                              or (times[child + 1] == times[child] and arms[child + 1] < arms[child])):  # fmt: skip
-            child += 1
-        if times[child] < t or (times[child] == t and arms[child] < a):
-            times[at], arms[at] = times[child], arms[child]
-            at = child
-        else:
-            break
-    times[at], arms[at] = t, a
-
-
-@compiled
 def contend(start, fields, order, named, multicast, wire, size, ramp, turn, stage, sources, targets, versions, mode,
-            cursor, read, free, arrive, link_args):  # fmt: skip
+            cursor, read, free, arrive,
+            busy, latency, detour, path, path_latency, link_bytes, link_messages):  # fmt: skip
     """Play a list of messages hop by hop in the order of time: who is first at a link goes first.
 
     Args:
         order: arms that start by themselves, by time.
         multicast, wire, size, sources, targets: of each move.
-
-    Returns:
-        Events: heads at routers.
     """
     n = len(order)
-    times, arms = np.empty(n), np.empty(n, np.int32)
-    entered = np.full(len(start), -1.0)
-    stall = np.zeros(len(start))
+    times, arms = np.empty(n), np.empty(n, np.int32)  # a heap: when the head of which arm is at its next router
+    entered, stall = np.full(len(start), -1.0), np.zeros(len(start))
     origin = fields[:, 0].copy()
     for i in range(n):
         arms[i] = order[i]
         times[i] = start[order[i]]
-    events = 0
     while n > 0:
         t, a = times[0], arms[0]
-        events += 1
-        f = fields[a]
-        m = f[10]
-        if f[3] == 0:  # bends
-            f[1], f[2], f[3], f[6] = f[4], f[5], f[6], 0
+        m, c = fields[a, 10], fields[a, 0]
+        if fields[a, 3] == 0:  # bends
+            fields[a, 1], fields[a, 2], fields[a, 3], fields[a, 6] = fields[a, 4], fields[a, 5], fields[a, 6], 0
             t += turn
-        at, t = _cross(f[2] + f[0], t, wire[m], size[m], *link_args)
-        if entered[a] < 0:
-            entered[a] = at
-        f[0] += f[1]
-        f[3] -= 1
-        f[7] += f[11]
-        over = f[3] == 0 and f[6] == 0
-        if over or (multicast[m] and named[f[9], f[7]] == f[8]):
-            c, b = f[0], targets[m]
+        link = fields[a, 2] + c
+        link_bytes[link] += size[m]
+        link_messages[link] += 1
+        if detour[link] == detour[link + 1]:
+            t = max(t, busy[link])
+            busy[link] = t + wire[m]
+            if entered[a] < 0:
+                entered[a] = t
+            t += latency[link]
+        for i in range(detour[link], detour[link + 1]):
+            t = max(t, busy[path[i]])
+            busy[path[i]] = t + wire[m]
+            if entered[a] < 0:
+                entered[a] = t
+            t += path_latency[i]
+        c += fields[a, 1]
+        fields[a, 0] = c
+        fields[a, 3] -= 1
+        fields[a, 7] += fields[a, 11]
+        over = fields[a, 3] == 0 and fields[a, 6] == 0
+        if over or (multicast[m] and named[fields[a, 9], fields[a, 7]] == fields[a, 8]):
+            b = targets[m]
             arrival = max(t + ramp, free[b, c] if versions[b] else read[b, c])
-            wait = arrival - (t + ramp)
-            t += wait
-            stall[a] += wait
+            stall[a] += arrival - (t + ramp)
+            t = arrival - ramp
             arrive[m, c] = max(arrive[m, c], arrival + wire[m])
         if over:
-            _left(origin[a], entered[a] + wire[m] + stall[a] - ramp, mode, cursor, read[sources[m]])
-            if a + 1 < len(start) and start[a + 1] == -1.0 and fields[a + 1, 10] == m:
-                times[0], arms[0] = t + stage, a + 1
+            left, sender, b = entered[a] + wire[m] + stall[a] - ramp, origin[a], sources[m]
+            read[b, sender] = max(read[b, sender], left)
+            if mode[sender] != ASYNC:
+                cursor[sender] = max(cursor[sender], left)
+            a += 1
+            if a < len(start) and start[a] == -1.0 and fields[a, 10] == m:  # software hands it on
+                t += stage
             else:
                 n -= 1
-                times[0], arms[0] = times[n], arms[n]
-        else:
-            times[0] = t
+                t, a = times[n], arms[n]
+        at = 0  # the entry at the top has grown: it sinks
+        while True:
+            child = 2 * at + 1
+            if child >= n:
+                break
+            other = child + 1
+            if other < n and (times[other] < times[child]
+                              or (times[other] == times[child] and arms[other] < arms[child])):  # fmt: skip
+                child = other
+            if times[child] < t or (times[child] == t and arms[child] < a):
+                times[at], arms[at] = times[child], arms[child]
+                at = child
+            else:
+                break
         if n > 0:
-            _sift(times, arms, 0, n)
-    return events
+            times[at], arms[at] = t, a
 
 
 @compiled
-def list_bent(more, wire, mode, setup, ramp, cursor, ready, depart, start, fields, n):
+def list_bent(more, wire, mode, setup, ramp, cursor, ready, start, fields, n):
     """Append messages with at most one bend, as `list_arms` does."""
     for i in range(len(more)):
         c = more[i, 0]
-        start[n] = _leave(c, setup, mode, cursor, ready, depart) + ramp
+        t = max(cursor[c], ready[c])
         if mode[c] != ASYNC:
-            cursor[c] = depart[c] + wire
+            t += setup
+            cursor[c] = t + wire
+        start[n] = t + ramp
         fields[n] = more[i]
         n += 1
     return n
