@@ -8,7 +8,7 @@ sender run ahead.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from meshkernels.fabric import kernels, routes
 from meshkernels.fabric.constants import Machine
-from meshkernels.schedules import Copy, Multiply, Permute, Reduce, Schedule, Step, Tiles
+from meshkernels.schedules import Copy, Multiply, Permute, Reduce, Repeat, Schedule, Shift, Step, Tiles
 from meshkernels.schedules.steps import unrolled
 
 #: Messages whose set-up the start-up of a step contains: a send and a receipt along either axis.
@@ -36,6 +36,8 @@ class Plan:
             does everything at once.
         reduces: whether a move is a `Reduce`.
         overlap: whether some move arrives in a second version, so that it may run beside what the core does.
+        whole_lines: whether all moves are shifts of tiles, one along an axis, whose messages have left the links before
+            a core can send the next.
     """
 
     work: float
@@ -51,6 +53,7 @@ class Plan:
     reduces: np.ndarray
     multicast: np.ndarray
     overlap: bool
+    whole_lines: bool
     tables: list[routes.Table | None] = field(repr=False)
 
 
@@ -123,6 +126,13 @@ class Engine:
         self._plans: dict[int, Plan] = {}
         self._tables: dict[int, routes.Table] = {}
         self._clear: dict[tuple, bool] = {}
+        self._moved: dict[tuple[int, int, bool], tuple[routes.Table, float, np.ndarray]] = {}
+        self._behind = False
+        arriving = {move.target for step in _steps(schedule.program) for move in step.moves}
+        self._never = {self.number[name] for name in schedule.buffers if name not in arriving}
+        latency = self.links.latency.reshape(4, *self.mesh.shape)
+        self._ways = [np.concatenate([[0.0], np.cumsum(along)[:-1]]) for along in (latency[2, :, 0], latency[0, 0])]
+        self.quick = not len(self.links.path)
         self._scratch: dict[tuple[int, int], np.ndarray] = {}
 
     def run(self, watch: Callable[[int, Engine], object] | None = None,
@@ -135,6 +145,7 @@ class Engine:
                 watch(i, self)
             if progress:
                 progress(i)
+        self._settle()
 
     def plan(self, step: Step) -> Plan:
         """The `Plan` of a step."""
@@ -166,10 +177,15 @@ class Engine:
         tables = [None if isinstance(move.route, Permute) else self._table(move.route) for move in moves]
         overlap = any(self.versions[target] and not r for target, r in zip(targets, reduces))
         multicast = [table is not None and table.cast for table in tables]
+        axes = [move.route.axis for move in moves if isinstance(move.route, Shift)]
+        whole = (self.quick and 0 < len(axes) == len(moves) == len(set(axes)) and sources == targets
+                 and not any(move.combine for move in moves) and all(self.versions[targets])
+                 and not writes & set(targets) and reads <= set(targets) | self._never
+                 and max(wire) + machine.lead <= machine.startup)  # fmt: skip
         sent = {source for source, r in zip(sources, reduces) if not r} - writes
         return Plan(work, np.array(sorted(reads), np.int64), np.array(sorted(sent), np.int64), np.array(sorted(writes), np.int64),
                     np.array(sources, np.int64), np.array(targets, np.int64), words, wire, size,
-                    np.array(costs).reshape(-1, 2), reduces, np.array(multicast, np.bool_), overlap, tables)  # fmt: skip
+                    np.array(costs).reshape(-1, 2), reduces, np.array(multicast, np.bool_), overlap, whole, tables)  # fmt: skip
 
     def _cycles(self, op: Multiply | Copy) -> float:
         """Cycles of one operation on one core."""
@@ -191,6 +207,12 @@ class Engine:
     def _step(self, step: Step, t: int, s: int) -> None:
         plan, machine = self.plan(step), self.machine
         patterns = [table.at(t, s) if table else None for table in plan.tables]
+        if plan.whole_lines and all(table.whole for table in plan.tables):  # type: ignore[union-attr]
+            self._shift(step, plan, patterns)
+            return
+        if self._behind:
+            np.maximum(self.read, self.free, out=self.read)
+            self._behind = False
         bends = [routes.bent(move.route, self.mesh, t, s) if isinstance(move.route, Permute) else None
                  for move in step.moves]  # fmt: skip
         self._parts(plan, patterns, bends)
@@ -217,6 +239,64 @@ class Engine:
         if self.keep_causes:
             self.causes.append(cause)
 
+    def _shift(self, step: Step, plan: Plan, patterns: list) -> None:
+        """A step of whole lines that shift without conflicts: see `kernels.shift_along`."""
+        machine, mesh = self.machine, self.mesh
+        cause = np.zeros((1, mesh.cores), np.uint8)
+        none, nothing = np.zeros((1, max(mesh.shape)), np.int32), np.zeros(mesh.cores)
+        sides: list[tuple] = [(np.full(mesh.lines(axis), -1, np.int32), none, none, none.astype(float), 0.0, 0, nothing,
+                               nothing) for axis in (1, 0)]  # fmt: skip
+        reach = 0
+        for m, (table, pattern) in enumerate(zip(plan.tables, patterns)):
+            assert table is not None
+            axis, b = table.route.axis, int(plan.sources[m])
+            idle, source, target = table.sides()
+            used = np.where(idle[pattern], -1, pattern).astype(np.int32)
+            way = self._ways[axis]
+            latency = np.abs(way[target] - way[None, : target.shape[1]])
+            sides[1 - axis] = (used, source, target, latency, plan.wire[m], 1 + b, self.ready[b], self.free[b])
+            if axis == 0:
+                reach = int(np.abs(target - np.arange(target.shape[1])).max(where=~idle[:, None], initial=0))
+            self._tally(table, plan, m, True)[np.arange(len(pattern)), pattern] += 1
+        kernels.shift_along(reach, len(step.compute) > 0, plan.work, machine.startup, machine.launch, machine.lead,
+                            machine.ramp, *sides[0], *sides[1], self.launched, self.end, self.begins,
+                            cause[0])  # fmt: skip
+        if step.compute:
+            self.computing += plan.work
+        self._behind = True
+        if self.keep_causes:
+            self.causes.append(cause)
+
+    def _tally(self, table: routes.Table, plan: Plan, m: int, quick: bool) -> np.ndarray:
+        """``(lines, patterns)`` how often each line has moved by each pattern of a table."""
+        key = id(table), int(plan.bytes[m]), quick
+        lines, count = self.mesh.lines(table.route.axis), len(table.patterns)
+        if key not in self._moved or self._moved[key][2].shape[1] < count:
+            counts = np.zeros((lines, 2 * count), np.int64)
+            if key in self._moved:
+                counts[:, : self._moved[key][2].shape[1]] = self._moved[key][2]
+            self._moved[key] = table, float(plan.wire[m]), counts
+        return self._moved[key][2]
+
+    def _settle(self) -> None:
+        """Add up what was counted by patterns: messages, sends, and the links of the quick steps."""
+        shape = self.mesh.shape
+        for (_, size, quick), (table, wire, counts) in self._moved.items():
+            n = len(table.patterns)
+            counts = counts[:, :n]
+            self.messages += int((counts @ table.messages[:n]).sum())
+            sends = counts @ table.sends[:n].astype(np.int64)  # (lines, size)
+            self.sending += wire * (sends.T if table.route.axis == 0 else sends).ravel()
+            if quick:
+                for side in (0, 1):
+                    load = counts @ np.array([p.load[side] for p in table.patterns])
+                    links = (load.T if table.route.axis == 0 else load).ravel()
+                    at = slice((2 * (1 - table.route.axis) + side) * self.mesh.cores, None)
+                    assert links.shape == (shape[0] * shape[1],)
+                    self.links.messages[at][: len(links)] += links
+                    self.links.bytes[at][: len(links)] += size * links
+        self._moved.clear()
+
     def _parts(self, plan: Plan, patterns: list, bends: list) -> None:
         """How many messages each core sends and receives in the step, and who takes part in a `Reduce`."""
         self.sends[:], self.receives[:], self.taking[:] = 0, 0, False
@@ -230,7 +310,7 @@ class Engine:
                 self.sending += plan.wire[m] * np.bincount(fields[going, 0], minlength=self.mesh.cores)
                 continue
             assert table is not None
-            self.messages += int(table.messages[pattern].sum())
+            self._tally(table, plan, m, False)[np.arange(len(pattern)), pattern] += 1
             axis, cols = table.route.axis, self.mesh.cols
             if plan.reduces[m]:
                 kernels.take_part(axis, cols, pattern, table.sends, table.receives, self.taking)
@@ -319,3 +399,10 @@ class Engine:
             self.free, self.arrive, *self.links.args)  # fmt: skip
 
 
+def _steps(program: Any) -> Iterator[Step]:
+    """The steps of a program, each once."""
+    for node in program:
+        if isinstance(node, Repeat):
+            yield from _steps(node.body)
+        else:
+            yield node

@@ -392,3 +392,64 @@ def take_part(axis, cols, pattern, sends, receives, out):
         line, place = (c % cols, c // cols) if axis == 0 else (c // cols, c % cols)
         if sends[pattern[line], place] + receives[pattern[line], place]:
             out[c] = True
+
+
+@compiled
+def shift_along(reach, computes, work, startup, launch, lead, ramp,
+                pattern_x, source_x, target_x, latency_x, wire_x, number_x, ready_x, free_x,
+                pattern_y, source_y, target_y, latency_y, wire_y, number_y, ready_y, free_y,
+                launched, end, leave, cause):  # fmt: skip
+    """One step in which whole lines of cores shift, and nothing competes for a link: `begin`, `play`, `finish` in one.
+
+    Args:
+        reach: rows that a message along y crosses at most: so far behind the beginnings follow the arrivals.
+        pattern_x: ``(rows,)`` what each row does, -1: nothing; ``source_x``, ``target_x``: ``(patterns, cols)`` from
+            and to whom; ``latency_x``: to the target. The same of y.
+        number_x, number_y: of the buffers that move.
+        leave: scratch.
+    """
+    rows, cols = len(pattern_x), len(pattern_y)
+    row_free = np.empty(cols)
+    before = np.empty((reach + 1, cols))  # free_y of the last rows, as it was before the step
+    for step in range(rows + reach):
+        if step < rows:
+            y, moves_x = step, pattern_x[step] >= 0
+            for x in range(cols):
+                c = y * cols + x
+                t, why = end[c], 0
+                if computes or moves_x or pattern_y[x] >= 0:
+                    if ready_x[c] > t:
+                        t, why = ready_x[c], number_x
+                    if ready_y[c] > t:
+                        t, why = ready_y[c], number_y
+                    if not launched[c]:
+                        launched[c] = True
+                        t += launch
+                    t += startup
+                    leave[c] = t - lead
+                    end[c] = t + work
+                cause[c] = why
+        y = step - reach
+        if y < 0:
+            continue
+        base, p = y * cols, pattern_x[y]
+        if p >= 0:
+            for x in range(cols):
+                row_free[x] = free_x[base + x]
+            for x in range(cols):
+                c, s = base + x, source_x[p, x]
+                ready_x[c] = max(leave[base + s] + 2 * ramp + latency_x[p, s], row_free[x]) + wire_x
+                left = wire_x + max(leave[c], row_free[target_x[p, x]] - 2 * ramp - latency_x[p, x])
+                free_x[c] = max(left, end[c]) if computes else left
+        kept = before[y % (reach + 1)]
+        for x in range(cols):
+            kept[x] = free_y[base + x]
+        for x in range(cols):
+            c, p = base + x, pattern_y[x]
+            if p < 0:
+                continue
+            s, d = source_y[p, y], target_y[p, y]
+            room = before[d % (reach + 1), x] if d < y else free_y[d * cols + x]
+            ready_y[c] = max(leave[s * cols + x] + 2 * ramp + latency_y[p, s], kept[x]) + wire_y
+            left = wire_y + max(leave[c], room - 2 * ramp - latency_y[p, y])
+            free_y[c] = max(left, end[c]) if computes else left

@@ -64,7 +64,9 @@ class Table:
         arms: ``(patterns, n, 4)``, padded; counts: ``(patterns,)``.
         named, sends, receives: ``(patterns, size)``.
         full: every core sends and receives once, in all patterns so far; clear: no link carries two messages;
-        local: some core names itself.
+        local: some core names itself. waits: some arm is set off by another. whole: every pattern is idle, or every
+        core of the line sends and receives one message and no link carries two.
+        messages: ``(patterns,)`` of each pattern.
     """
 
     route: Any
@@ -72,6 +74,7 @@ class Table:
     patterns: list[Pattern] = field(default_factory=list)
     _known: dict[int, int] = field(default_factory=dict)
     _alike: dict[bytes, int] = field(default_factory=dict)
+    _sides: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     @property
     def cast(self) -> bool:
@@ -85,6 +88,15 @@ class Table:
             return np.full(self.mesh.lines(self.route.axis), self._number(int(phases.flat[0])), np.int32)
         different, which = np.unique(phases, return_inverse=True)
         return np.array([self._number(phase) for phase in different.tolist()], np.int32)[which]
+
+    def sides(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of a `whole` table: which patterns are idle, and from and to whom each place moves, ``(patterns, size)``."""
+        if self._sides is None or len(self._sides[0]) != len(self.patterns):
+            idle = np.array([not len(p.arms) for p in self.patterns])
+            source = self.named[: len(self.patterns)].copy()
+            source[idle] = 0
+            self._sides = idle, source, np.argsort(source, axis=1).astype(np.int32)
+        return self._sides
 
     def _number(self, phase: int) -> int:
         if phase not in self._known:
@@ -110,10 +122,13 @@ class Table:
         for i, p in list(enumerate(self.patterns))[chosen]:
             self.arms[i, : len(p.arms)], self.counts[i] = p.arms, len(p.arms)
             self.named[i], self.sends[i], self.receives[i] = p.named, p.sends, p.receives
+        self.waits = any((p.arms[:, 2] >= 0).any() for p in self.patterns)
         self.messages = np.array([int(p.arms[:, 3].sum() if self.cast else len(p.arms)) for p in self.patterns])
         self.full = all((p.sends == 1).all() and (p.receives == 1).all() for p in self.patterns)
+        self.whole = not self.waits and all(
+            not len(p.arms) or (p.load.max() <= 1 and (p.sends == 1).all() and (p.receives == 1).all())
+            for p in self.patterns) and not self.cast  # fmt: skip
         self.local = any((p.named == np.arange(size)).any() for p in self.patterns)
-        self.waits = any((p.arms[:, 2] >= 0).any() for p in self.patterns)
 
 
 def clear(tables: list[Table], patterns: list[np.ndarray], known: dict) -> bool:
