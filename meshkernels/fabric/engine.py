@@ -59,11 +59,12 @@ class Plan:
 
 @dataclass(eq=False)
 class Links:
-    """The links of the mesh, ``(4 * cores,)`` each: busy until, latency, and what has gone over them.
+    """The links of the mesh, ``(4 * cores,)`` each: since and until when busy, latency, and what has gone over them.
 
     Faults replace a link by several of the physical fabric: ``path[detour[l] : detour[l + 1]]`` for link ``l``.
     """
 
+    since: np.ndarray
     busy: np.ndarray
     latency: np.ndarray
     detour: np.ndarray
@@ -83,13 +84,13 @@ class Links:
             latency[2, crosses] += machine.die
             latency[3, crosses + 1] += machine.die
         nothing = np.zeros(0)
-        return cls(np.zeros(4 * cores), latency.ravel(), np.zeros(4 * cores + 1, np.int32), nothing.astype(np.int32),
+        return cls(np.zeros(4 * cores), np.zeros(4 * cores), latency.ravel(), np.zeros(4 * cores + 1, np.int32), nothing.astype(np.int32),
                    nothing, np.zeros(4 * cores, np.int64), np.zeros(4 * cores, np.int64))  # fmt: skip
 
     @property
     def args(self) -> tuple[np.ndarray, ...]:
         """As the kernels take them."""
-        return self.busy, self.latency, self.detour, self.path, self.path_latency, self.bytes, self.messages
+        return self.since, self.busy, self.latency, self.detour, self.path, self.path_latency, self.bytes, self.messages
 
 
 class Engine:
@@ -258,8 +259,8 @@ class Engine:
             if axis == 0:
                 reach = int(np.abs(target - np.arange(target.shape[1])).max(where=~idle[:, None], initial=0))
             self._tally(table, plan, m, True)[np.arange(len(pattern)), pattern] += 1
-        kernels.shift_along(reach, len(step.compute) > 0, plan.work, machine.startup, machine.launch, machine.lead,
-                            machine.ramp, *sides[0], *sides[1], self.launched, self.end, self.begins,
+        kernels.shift_along(reach, len(step.compute) > 0, plan.work, machine.setup, machine.startup,
+                            machine.launch, machine.lead, machine.ramp, *sides[0], *sides[1], self.launched, self.end, self.begins,
                             cause[0])  # fmt: skip
         if step.compute:
             self.computing += plan.work

@@ -2,7 +2,8 @@
 
 Links are numbered ``direction * cores + core``: the link that leaves ``core`` eastwards, westwards, southwards or
 northwards (0 to 3, as in the ledger). A link carries a word every ``wire / words`` cycles: a message occupies it for
-``wire`` cycles from the moment its head enters, and the next one waits. Colours have queues of their own, so a message
+``wire`` cycles from the moment its head enters, and the next one waits; one that is through before the last one has
+entered (``since``) does not. Colours have queues of their own, so a message
 that waits at a receiver holds no link.
 
 The state of the cores, one row per buffer ``b``:
@@ -87,7 +88,7 @@ def begin(computes, work, setup, startup, launch, lead, overlap, moves_included,
 @compiled
 def play(axis, rows, cols, pattern, arms, counts, named, multicast, wire, size, ramp, setup, stage,
          mode, cursor, ready, read, free, arrive, depart, heads,
-         busy, latency, detour, path, path_latency, link_bytes, link_messages):  # fmt: skip
+         since, busy, latency, detour, path, path_latency, link_bytes, link_messages):  # fmt: skip
     """Play one move along the lines of an axis whose messages do not compete for links.
 
     Args:
@@ -123,14 +124,16 @@ def play(axis, rows, cols, pattern, arms, counts, named, multicast, wire, size, 
                 link_bytes[link] += size
                 link_messages[link] += 1
                 if detour[link] == detour[link + 1]:
-                    t = max(t, busy[link])
-                    busy[link] = t + wire
+                    if t + wire > since[link]:
+                        t = max(t, busy[link])
+                        since[link], busy[link] = t, t + wire
                     if entered < 0:
                         entered = t
                     t += latency[link]
                 for i in range(detour[link], detour[link + 1]):  # several links of the fabric
-                    t = max(t, busy[path[i]])
-                    busy[path[i]] = t + wire
+                    if t + wire > since[path[i]]:
+                        t = max(t, busy[path[i]])
+                        since[path[i]], busy[path[i]] = t, t + wire
                     if entered < 0:
                         entered = t
                     t += path_latency[i]
@@ -152,7 +155,7 @@ def play(axis, rows, cols, pattern, arms, counts, named, multicast, wire, size, 
 @compiled
 def reduce(axis, rows, cols, pattern, arms, counts, wire, size, ramp, setup, stage, cursor, ready, read,
            free, arrive, heads, cause, move,
-           busy, latency, detour, path, path_latency, link_bytes, link_messages):  # fmt: skip
+           since, busy, latency, detour, path, path_latency, link_bytes, link_messages):  # fmt: skip
     """Play a `Reduce`: streams from both sides into each root, every core adding its own to what passes.
 
     A core that adds is busy until its last word has left; the root takes its streams one after the other: the second
@@ -177,14 +180,16 @@ def reduce(axis, rows, cols, pattern, arms, counts, wire, size, ramp, setup, sta
                 link_bytes[link] += size
                 link_messages[link] += 1
                 if detour[link] == detour[link + 1]:
-                    t = max(t, busy[link])
-                    busy[link] = t + wire
+                    if t + wire > since[link]:
+                        t = max(t, busy[link])
+                        since[link], busy[link] = t, t + wire
                     if entered < 0:
                         entered = t
                     t += latency[link]
                 for i in range(detour[link], detour[link + 1]):
-                    t = max(t, busy[path[i]])
-                    busy[path[i]] = t + wire
+                    if t + wire > since[path[i]]:
+                        t = max(t, busy[path[i]])
+                        since[path[i]], busy[path[i]] = t, t + wire
                     if entered < 0:
                         entered = t
                     t += path_latency[i]
@@ -284,7 +289,7 @@ def list_arms(axis, rows, cols, pattern, arms, counts, move, offset, wire, mode,
 @compiled
 def contend(start, fields, order, named, multicast, wire, size, ramp, turn, stage, sources, targets, versions, mode,
             cursor, read, free, arrive,
-            busy, latency, detour, path, path_latency, link_bytes, link_messages):  # fmt: skip
+            since, busy, latency, detour, path, path_latency, link_bytes, link_messages):  # fmt: skip
     """Play a list of messages hop by hop in the order of time: who is first at a link goes first.
 
     Args:
@@ -308,14 +313,16 @@ def contend(start, fields, order, named, multicast, wire, size, ramp, turn, stag
         link_bytes[link] += size[m]
         link_messages[link] += 1
         if detour[link] == detour[link + 1]:
-            t = max(t, busy[link])
-            busy[link] = t + wire[m]
+            if t + wire[m] > since[link]:
+                t = max(t, busy[link])
+                since[link], busy[link] = t, t + wire[m]
             if entered[a] < 0:
                 entered[a] = t
             t += latency[link]
         for i in range(detour[link], detour[link + 1]):
-            t = max(t, busy[path[i]])
-            busy[path[i]] = t + wire[m]
+            if t + wire[m] > since[path[i]]:
+                t = max(t, busy[path[i]])
+                since[path[i]], busy[path[i]] = t, t + wire[m]
             if entered[a] < 0:
                 entered[a] = t
             t += path_latency[i]
@@ -395,7 +402,7 @@ def take_part(axis, cols, pattern, sends, receives, out):
 
 
 @compiled
-def shift_along(reach, computes, work, startup, launch, lead, ramp,
+def shift_along(reach, computes, work, setup, startup, launch, lead, ramp,
                 pattern_x, source_x, target_x, latency_x, wire_x, number_x, ready_x, free_x,
                 pattern_y, source_y, target_y, latency_y, wire_y, number_y, ready_y, free_y,
                 launched, end, leave, cause):  # fmt: skip
@@ -422,11 +429,14 @@ def shift_along(reach, computes, work, startup, launch, lead, ramp,
                         t, why = ready_x[c], number_x
                     if ready_y[c] > t:
                         t, why = ready_y[c], number_y
-                    if not launched[c]:
-                        launched[c] = True
-                        t += launch
-                    t += startup
-                    leave[c] = t - lead
+                    if moves_x or pattern_y[x] >= 0:
+                        if not launched[c]:
+                            launched[c] = True
+                            t += launch
+                        t += startup
+                        leave[c] = t - lead
+                    else:
+                        t += setup
                     end[c] = t + work
                 cause[c] = why
         y = step - reach
