@@ -16,6 +16,8 @@ from meshkernels.errors import FabricError
 from meshkernels.readers.compliance import as_device
 from perfmodel import forms, parameters
 
+#: What ``constants.toml`` has of a chip.
+OWN = ("word", "turn", "setup", "arithmetic", "copy")
 FILE = Path(__file__).parent / "constants.toml"
 
 
@@ -30,7 +32,8 @@ class Machine:
         turn: a message bends in a router.
         ramp: between a router and its core.
         stage: software of a core handles a message that travels on: a relay, or an add in a reduction.
-        setup: start of a vector instruction: a local one, a send, a receive.
+        setup: start of a vector instruction that moves words: a copy, a send, a receive.
+        arithmetic: the same of one that computes: a product, an add of what arrives at the root of a reduction.
         startup: tasks of a step whose moves run beside its computation; contains two hops and two ramps.
         launch: before the first such step of a program.
         copy: elements per cycle of a local copy.
@@ -47,6 +50,7 @@ class Machine:
     ramp: float
     stage: float
     setup: float
+    arithmetic: float
     startup: float
     launch: float
     copy: float
@@ -82,13 +86,13 @@ def machine(device: perfmodel.Device | str) -> Machine:
     """
     chip = as_device(device)
     own = _own().get(chip.name, {})
-    if missing := [name for name in ("word", "turn", "setup", "copy") if name not in own]:
+    if missing := [name for name in OWN if name not in own]:
         raise FabricError(f"{chip.name} cannot be simulated: no {', '.join(missing)} is known of it; "
                           f"devices with all constants: {', '.join(sorted(_own()))}")
     gemm, gemv = parameters.on(chip, "gemm"), parameters.on(chip, "gemv")
     products = {name: gemm.values[name] for name in ("k_loop", "remainder", "vector", "beat")}
     vectors = {name: gemv.values[name] for name in ("row", "beat")}
-    found = {name: (own[name]["value"], own[name]["source"]) for name in ("word", "turn", "setup", "copy")}
+    found = {name: (own[name]["value"], own[name]["source"]) for name in OWN}
     found |= {name: (getattr(chip, theirs), chip.quantity(theirs).source)
               for name, theirs in (("hop", "alpha"), ("ramp", "ramp"), ("stage", "beta"), ("die_rows", "die_rows"))}
     found |= {name: (gemm.values[name], gemm.parameters[name].origin) for name in ("startup", "launch")}

@@ -139,6 +139,7 @@ class Engine:
     def run(self, watch: Callable[[int, Engine], object] | None = None,
             progress: Callable[[int], object] | None = None) -> None:  # fmt: skip
         """Play the whole program; ``watch(i, self)`` is called after step ``i``."""
+        self.launched[:] = False
         for i, (step, t, s) in enumerate(unrolled(self.schedule.program)):
             self.steps.append((step, t, s))
             self._step(step, t, s)
@@ -218,8 +219,8 @@ class Engine:
                  for move in step.moves]  # fmt: skip
         self._parts(plan, patterns, bends)
         cause = np.zeros((2, self.mesh.cores), np.uint8)
-        kernels.begin(len(step.compute) > 0, plan.work, machine.setup, machine.startup, machine.launch, machine.lead,
-                      plan.overlap, INCLUDED, self.sends, self.receives, plan.reads, plan.sent, plan.writes, self.taking,
+        kernels.begin(len(step.compute) > 0, plan.work, machine.setup, machine.arithmetic, machine.startup,
+                      machine.launch, machine.lead, plan.overlap, INCLUDED, self.sends, self.receives, plan.reads, plan.sent, plan.writes, self.taking,
                       self.launched, self.end, self.ready, self.read, self.begins, self.cursor, self.mode, cause[0])  # fmt: skip
         if step.compute:
             self.computing += plan.work
@@ -259,7 +260,7 @@ class Engine:
             if axis == 0:
                 reach = int(np.abs(target - np.arange(target.shape[1])).max(where=~idle[:, None], initial=0))
             self._tally(table, plan, m, True)[np.arange(len(pattern)), pattern] += 1
-        kernels.shift_along(reach, len(step.compute) > 0, plan.work, machine.setup, machine.startup,
+        kernels.shift_along(reach, len(step.compute) > 0, plan.work, machine.arithmetic, machine.startup,
                             machine.launch, machine.lead, machine.ramp, *sides[0], *sides[1], self.launched, self.end, self.begins,
                             cause[0])  # fmt: skip
         if step.compute:
@@ -365,7 +366,7 @@ class Engine:
         assert table is not None
         heads = np.zeros((self.mesh.lines(table.route.axis), table.arms.shape[1]))
         kernels.reduce(table.route.axis, *self.mesh.shape, pattern, table.arms, table.counts, plan.wire[m],
-                       plan.bytes[m], machine.ramp, machine.setup, machine.stage, self.cursor, self.ready[source], self.read[source], self._room(m, plan), self.arrive[m], heads, cause,
+                       plan.bytes[m], machine.ramp, machine.setup, machine.arithmetic, machine.stage, self.cursor, self.ready[source], self.read[source], self._room(m, plan), self.arrive[m], heads, cause,
                        min(m + 1, 127), *self.links.args)  # fmt: skip
 
     def _contend(self, moves: list[int], plan: Plan, patterns: list, bends: list) -> None:

@@ -38,7 +38,7 @@ def count_parts(axis, cols, pattern, sends, receives, out_sends, out_receives):
 
 
 @compiled
-def begin(computes, work, setup, startup, launch, lead, overlap, moves_included, sends, receives, reads, sent, writes,
+def begin(computes, work, setup, arithmetic, startup, launch, lead, overlap, moves_included, sends, receives, reads, sent, writes,
           reduces, launched, processor, ready, read, begins, cursor, mode, cause):  # fmt: skip
     """Every core begins its step: when its processor is free and what it computes with, and sends, is there.
 
@@ -74,7 +74,7 @@ def begin(computes, work, setup, startup, launch, lead, overlap, moves_included,
             cursor[c] = issued - lead
         else:
             mode[c] = SERIAL
-            done = t + work + (setup if computes else 0.0)
+            done = t + work + (arithmetic if computes else 0.0)
             cursor[c] = done
             issued = done
         processor[c] = done if computes else issued
@@ -153,13 +153,13 @@ def play(axis, rows, cols, pattern, arms, counts, named, multicast, wire, size, 
 
 
 @compiled
-def reduce(axis, rows, cols, pattern, arms, counts, wire, size, ramp, setup, stage, cursor, ready, read,
+def reduce(axis, rows, cols, pattern, arms, counts, wire, size, ramp, setup, arithmetic, stage, cursor, ready, read,
            free, arrive, heads, cause, move,
            since, busy, latency, detour, path, path_latency, link_bytes, link_messages):  # fmt: skip
     """Play a `Reduce`: streams from both sides into each root, every core adding its own to what passes.
 
-    A core that adds is busy until its last word has left; the root takes its streams one after the other: the second
-    is another vector instruction, with a set-up of its own.
+    A core that adds and passes on is busy until its last word has left. The root takes its streams one after the other,
+    each by a vector instruction with a set-up of its own.
     """
     cores = rows * cols
     lines, stride = (cols, cols) if axis == 0 else (rows, 1)
@@ -200,10 +200,9 @@ def reduce(axis, rows, cols, pattern, arms, counts, wire, size, ramp, setup, sta
             cursor[sender] = max(cursor[sender], left)
             read[sender] = max(read[sender], left)
             if j + 1 == counts[p] or arms[p, j + 1, AFTER] != j:  # c is the root
-                first = arrive[c] < 0
-                own = max(max(cursor[c], ready[c]) + setup, free[c])
-                taken = max(t + stage - ramp, own) if first else max(t + ramp, own - setup) + setup
-                if taken > own:
+                own = max(cursor[c], ready[c], free[c])
+                taken = max(t + ramp, own) + arithmetic
+                if t + ramp > own:
                     cause[c] = move
                 cursor[c] = taken + wire
                 read[c] = max(read[c], cursor[c])
@@ -402,7 +401,7 @@ def take_part(axis, cols, pattern, sends, receives, out):
 
 
 @compiled
-def shift_along(reach, computes, work, setup, startup, launch, lead, ramp,
+def shift_along(reach, computes, work, arithmetic, startup, launch, lead, ramp,
                 pattern_x, source_x, target_x, latency_x, wire_x, number_x, ready_x, free_x,
                 pattern_y, source_y, target_y, latency_y, wire_y, number_y, ready_y, free_y,
                 launched, end, leave, cause):  # fmt: skip
@@ -436,7 +435,7 @@ def shift_along(reach, computes, work, setup, startup, launch, lead, ramp,
                         t += startup
                         leave[c] = t - lead
                     else:
-                        t += setup
+                        t += arithmetic
                     end[c] = t + work
                 cause[c] = why
         y = step - reach
