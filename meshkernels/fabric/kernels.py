@@ -215,11 +215,13 @@ def copies(axis, rows, cols, pattern, named, cost, setup, mode, cursor, ready, r
     for c in range(rows * cols):
         line, place = (c % cols, c // cols) if axis == 0 else (c // cols, c % cols)
         if named[pattern[line], place] == place:
-            t = max(cursor[c], ready[c]) + setup + cost
+            t = max(cursor[c], ready[c]) + cost
+            if mode[c] == ASYNC:
+                t += setup
+            else:  # `finish` adds the set-up, as for what arrives
+                cursor[c] = t
             arrive[c] = max(arrive[c], t)
             read[c] = max(read[c], t)
-            if mode[c] != ASYNC:
-                cursor[c] = t
 
 
 @compiled
@@ -384,11 +386,13 @@ def list_bent(more, wire, mode, setup, ramp, cursor, ready, start, fields, n):
 def copy_own(own, cost, setup, mode, cursor, ready, read, arrive):
     """As `copies`, of the cores listed."""
     for c in own:
-        t = max(cursor[c], ready[c]) + setup + cost
+        t = max(cursor[c], ready[c]) + cost
+        if mode[c] == ASYNC:
+            t += setup
+        else:
+            cursor[c] = t
         arrive[c] = max(arrive[c], t)
         read[c] = max(read[c], t)
-        if mode[c] != ASYNC:
-            cursor[c] = t
 
 
 @compiled
