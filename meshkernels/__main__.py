@@ -1,10 +1,11 @@
-"""``python -m meshkernels demo | generate``: the library from the shell."""
+"""``python -m meshkernels demo | generate | simulate | trace``: the library from the shell."""
 
 from __future__ import annotations
 
 import sys
 
 from meshkernels import demo
+from meshkernels.fabric import cli as fabric
 from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.llm import cli as generate
 from meshkernels.weights import WeightsError
@@ -18,6 +19,7 @@ def main(argv: list[str] | None = None) -> int:
         commands = parser.add_subparsers(required=True, metavar="COMMAND")
         demo.add_arguments(commands)
         generate.add_arguments(commands)
+        fabric.add_arguments(commands)
         options = parser.parse_args(argv)
         return options.run(options)
 

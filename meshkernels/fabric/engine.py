@@ -59,7 +59,8 @@ class Plan:
 
 @dataclass(eq=False)
 class Links:
-    """The links of the mesh, ``(4 * cores,)`` each: since and until when busy, latency, and what has gone over them.
+    """The links of the mesh, ``(4 * cores,)`` each: since and until when busy, latency, and the bytes, messages and
+    cycles that have gone over them.
 
     Faults replace a link by several of the physical fabric: ``path[detour[l] : detour[l + 1]]`` for link ``l``.
     """
@@ -72,6 +73,7 @@ class Links:
     path_latency: np.ndarray
     bytes: np.ndarray
     messages: np.ndarray
+    taken: np.ndarray
 
     @classmethod
     def of(cls, mesh: Any, machine: Machine) -> Links:
@@ -85,12 +87,13 @@ class Links:
             latency[3, crosses + 1] += machine.die
         nothing = np.zeros(0)
         return cls(np.zeros(4 * cores), np.zeros(4 * cores), latency.ravel(), np.zeros(4 * cores + 1, np.int32), nothing.astype(np.int32),
-                   nothing, np.zeros(4 * cores, np.int64), np.zeros(4 * cores, np.int64))  # fmt: skip
+                   nothing, np.zeros(4 * cores, np.int64), np.zeros(4 * cores, np.int64),
+                   np.zeros(4 * cores))  # fmt: skip
 
     @property
     def args(self) -> tuple[np.ndarray, ...]:
         """As the kernels take them."""
-        return self.since, self.busy, self.latency, self.detour, self.path, self.path_latency, self.bytes, self.messages
+        return self.since, self.busy, self.latency, self.detour, self.path, self.path_latency, self.bytes, self.messages, self.taken
 
 
 class Engine:
@@ -297,6 +300,7 @@ class Engine:
                     assert links.shape == (shape[0] * shape[1],)
                     self.links.messages[at][: len(links)] += links
                     self.links.bytes[at][: len(links)] += size * links
+                    self.links.taken[at][: len(links)] += wire * links
         self._moved.clear()
 
     def _parts(self, plan: Plan, patterns: list, bends: list) -> None:

@@ -88,7 +88,7 @@ def begin(computes, work, setup, arithmetic, startup, launch, lead, overlap, mov
 @compiled
 def play(axis, rows, cols, pattern, arms, counts, named, multicast, wire, size, ramp, setup, stage,
          mode, cursor, ready, read, free, arrive, depart, heads,
-         since, busy, latency, detour, path, path_latency, link_bytes, link_messages):  # fmt: skip
+         since, busy, latency, detour, path, path_latency, link_bytes, link_messages, link_busy):  # fmt: skip
     """Play one move along the lines of an axis whose messages do not compete for links.
 
     Args:
@@ -123,6 +123,7 @@ def play(axis, rows, cols, pattern, arms, counts, named, multicast, wire, size, 
                 link = base + c
                 link_bytes[link] += size
                 link_messages[link] += 1
+                link_busy[link] += wire
                 if detour[link] == detour[link + 1]:
                     if t + wire > since[link]:
                         t = max(t, busy[link])
@@ -155,7 +156,7 @@ def play(axis, rows, cols, pattern, arms, counts, named, multicast, wire, size, 
 @compiled
 def reduce(axis, rows, cols, pattern, arms, counts, wire, size, ramp, setup, arithmetic, stage, cursor, ready, read,
            free, arrive, heads, cause, move,
-           since, busy, latency, detour, path, path_latency, link_bytes, link_messages):  # fmt: skip
+           since, busy, latency, detour, path, path_latency, link_bytes, link_messages, link_busy):  # fmt: skip
     """Play a `Reduce`: streams from both sides into each root, every core adding its own to what passes.
 
     A core that adds and passes on is busy until its last word has left. The root takes its streams one after the other,
@@ -179,6 +180,7 @@ def reduce(axis, rows, cols, pattern, arms, counts, wire, size, ramp, setup, ari
                 link = base + c
                 link_bytes[link] += size
                 link_messages[link] += 1
+                link_busy[link] += wire
                 if detour[link] == detour[link + 1]:
                     if t + wire > since[link]:
                         t = max(t, busy[link])
@@ -290,7 +292,7 @@ def list_arms(axis, rows, cols, pattern, arms, counts, move, offset, wire, mode,
 @compiled
 def contend(start, fields, order, named, multicast, wire, size, ramp, turn, stage, sources, targets, versions, mode,
             cursor, read, free, arrive,
-            since, busy, latency, detour, path, path_latency, link_bytes, link_messages):  # fmt: skip
+            since, busy, latency, detour, path, path_latency, link_bytes, link_messages, link_busy):  # fmt: skip
     """Play a list of messages hop by hop in the order of time: who is first at a link goes first.
 
     Args:
@@ -313,6 +315,7 @@ def contend(start, fields, order, named, multicast, wire, size, ramp, turn, stag
         link = fields[a, 2] + c
         link_bytes[link] += size[m]
         link_messages[link] += 1
+        link_busy[link] += wire[m]
         if detour[link] == detour[link + 1]:
             if t + wire[m] > since[link]:
                 t = max(t, busy[link])

@@ -98,6 +98,12 @@ class Table:
             self._sides = idle, source, np.argsort(source, axis=1).astype(np.int32)
         return self._sides
 
+    def ends(self, pattern: int) -> list[tuple[int, int]]:
+        """From and to whom the messages of a pattern go, place by place; to all receivers of a multicast."""
+        if self.cast:
+            return [(int(a), b) for b, a in enumerate(self.patterns[pattern].named) if a >= 0]
+        return [(int(a), int(b)) for a, b in self.patterns[pattern].arms[:, :2]]
+
     def _number(self, phase: int) -> int:
         if phase not in self._known:
             found = _pattern(self.route, phase, self.mesh.length(self.route.axis))
