@@ -8,7 +8,8 @@
 """
 
 from meshkernels.algorithms import algorithms, register
-from meshkernels.errors import DeviceLimitError, MeshError, ScheduleError
+from meshkernels.errors import DeviceLimitError, FabricError, MeshError, ScheduleError
+from meshkernels.fabric import simulate
 from meshkernels.mesh import Mesh, Tiling
 from meshkernels.placed import place
 from meshkernels.readers.compliance import Compliance, compliance
@@ -18,9 +19,9 @@ from meshkernels.schedules import Schedule, verify
 from meshkernels.verbs import allreduce, alltoall, gemm, gemm_t, gemv, run, schedule, transpose
 
 __all__ = [
-    "Compliance", "DeviceLimitError", "Ledger", "Mesh", "MeshError", "Ring", "Schedule", "ScheduleError", "Tiling",
+    "Compliance", "DeviceLimitError", "FabricError", "Ledger", "Mesh", "MeshError", "Ring", "Schedule", "ScheduleError", "Tiling",
     "algorithms", "allreduce", "alltoall", "compliance", "count", "gemm", "gemm_t", "gemv", "place", "register", "run",
-    "schedule", "transpose", "verify",
+    "schedule", "simulate", "transpose", "verify",
 ]
 
 

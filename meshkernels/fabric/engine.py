@@ -329,13 +329,13 @@ class Engine:
     def _local(self, step: Step, plan: Plan, patterns: list, bends: list) -> None:
         """What a core sends to itself is copied."""
         for m, (table, pattern, bend) in enumerate(zip(plan.tables, patterns, bends)):
-            cost = plan.words[m] / self.machine.copy
+            cost = self.machine.setup + plan.words[m] / self.machine.copy
             state = (self.mode, self.cursor, self.ready[plan.sources[m]], self.read[plan.sources[m]], self.arrive[m])
             if bend is not None:
                 own = bend[0][bend[0][:, 0] == bend[1], 0]
-                kernels.copy_own(own, cost, self.machine.setup, *state)
+                kernels.copy_own(own, cost, *state)
             elif table.local and not plan.reduces[m]:
-                kernels.copies(table.route.axis, *self.mesh.shape, pattern, table.named, cost, self.machine.setup, *state)
+                kernels.copies(table.route.axis, *self.mesh.shape, pattern, table.named, cost, *state)
 
     def _free_of_conflicts(self, moves: list[int], plan: Plan, patterns: list) -> bool:
         """Whether no two messages of the step can want the same link."""

@@ -212,18 +212,19 @@ def reduce(axis, rows, cols, pattern, arms, counts, wire, size, ramp, setup, ari
 
 
 @compiled
-def copies(axis, rows, cols, pattern, named, cost, setup, mode, cursor, ready, read, arrive):
-    """Cores that name themselves as the source copy what they have."""
+def copies(axis, rows, cols, pattern, named, cost, mode, cursor, ready, read, arrive):
+    """Cores that name themselves as the source copy what they have, before they send: it is local work.
+
+    What is noted in ``arrive`` is ``-2`` less the time, so that `finish` charges nothing for it.
+    """
     for c in range(rows * cols):
         line, place = (c % cols, c // cols) if axis == 0 else (c // cols, c % cols)
         if named[pattern[line], place] == place:
             t = max(cursor[c], ready[c]) + cost
-            if mode[c] == ASYNC:
-                t += setup
-            else:  # `finish` adds the set-up, as for what arrives
-                cursor[c] = t
-            arrive[c] = max(arrive[c], t)
+            arrive[c] = -2.0 - t
             read[c] = max(read[c], t)
+            if mode[c] != ASYNC:
+                cursor[c] = t
 
 
 @compiled
@@ -233,15 +234,17 @@ def finish(targets, versions, costs, values, mode, arrive, begins, cursor, proce
     Args:
         targets: ``(moves,)`` buffers; ``versions``: whether they keep two; ``costs``: of taking a message in,
             ``values``: whether a `Reduce` has taken it in already.
-        arrive: ``(moves, cores)`` when a message was complete; -1: there was none.
+        arrive: ``(moves, cores)`` when a message was complete; -1: there was none; below: a copy, see `copies`.
     """
     for c in range(len(processor)):
         processor[c] = max(processor[c], cursor[c])
         for m in range(len(targets)):
             t, b = arrive[m, c], targets[m]
-            if t < 0:
+            if t == -1:
                 continue
-            if not values[m]:
+            if t < 0:
+                t = -2.0 - t
+            elif not values[m]:
                 if mode[c] == ASYNC:
                     t += costs[m, 1]
                 else:
@@ -386,16 +389,14 @@ def list_bent(more, wire, mode, setup, ramp, cursor, ready, start, fields, n):
 
 
 @compiled
-def copy_own(own, cost, setup, mode, cursor, ready, read, arrive):
+def copy_own(own, cost, mode, cursor, ready, read, arrive):
     """As `copies`, of the cores listed."""
     for c in own:
         t = max(cursor[c], ready[c]) + cost
-        if mode[c] == ASYNC:
-            t += setup
-        else:
-            cursor[c] = t
-        arrive[c] = max(arrive[c], t)
+        arrive[c] = -2.0 - t
         read[c] = max(read[c], t)
+        if mode[c] != ASYNC:
+            cursor[c] = t
 
 
 @compiled

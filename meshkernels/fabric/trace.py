@@ -79,7 +79,7 @@ def _events(run: Run, chosen: list[tuple[int, int]]) -> Iterator[dict[str, Any]]
             if work:  # the computation is the last thing that a core does by itself
                 yield {"ph": "X", "name": step.label, "cat": "compute", "pid": y, "tid": x,
                        "ts": round((end - work) * per, 6), "dur": round(work * per, 6),
-                       "args": {"step": i, "cycles": round(work, 3)}}  # fmt: skip
+                       "args": {"step": i, "cycles": round(work, 6)}}  # fmt: skip
         for source, target, buffer in flows[i]:
             (sy, sx), (ty, tx) = numbers[source], numbers[target]
             common = {"name": buffer, "cat": "message", "id": number}
