@@ -19,9 +19,9 @@ from meshkernels.schedules import Schedule, verify
 from meshkernels.verbs import allreduce, alltoall, gemm, gemm_t, gemv, run, schedule, transpose
 
 __all__ = [
-    "Compliance", "DeviceLimitError", "FabricError", "Ledger", "Mesh", "MeshError", "Ring", "Schedule", "ScheduleError", "Tiling",
-    "algorithms", "allreduce", "alltoall", "compliance", "count", "gemm", "gemm_t", "gemv", "place", "register", "run",
-    "schedule", "simulate", "transpose", "verify",
+    "Compliance", "DeviceLimitError", "FabricError", "Ledger", "Mesh", "MeshError", "Ring", "Schedule",
+    "ScheduleError", "Tiling", "algorithms", "allreduce", "alltoall", "compliance", "count", "gemm", "gemm_t",
+    "gemv", "place", "register", "run", "schedule", "simulate", "transpose", "verify",
 ]
 
 

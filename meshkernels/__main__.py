@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from meshkernels import demo
-from meshkernels.fabric import cli as fabric
 from meshkernels.errors import MeshError, MeshTypeError
+from meshkernels.fabric import cli as fabric
 from meshkernels.llm import cli as generate
 from meshkernels.weights import WeightsError
 from perfmodel import console

@@ -1,7 +1,7 @@
-"""``python -m meshkernels simulate | trace``: how long an algorithm takes on a chip, and what every core does meanwhile.
+"""``python -m meshkernels simulate | trace``: how long an algorithm takes on a chip, and what every core does.
 
-``--shape`` are ``M K N`` of a matrix product, ``M N`` of the matrix of a GEMV or of a transpose, ``n`` of an all-to-all;
-``--tile`` gives every core a tile of that size instead. ``simulate shift`` is the published KV-cache shift.
+``--shape`` are ``M K N`` of a matrix product, ``M N`` of the matrix of a GEMV or of a transpose, ``n`` of an
+all-to-all; ``--tile`` gives every core a tile of that size instead. ``simulate shift`` is the published KV-cache shift.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from perfmodel import files
 
 def add_arguments(commands: argparse._SubParsersAction) -> None:
     """Declare the subcommands."""
-    for name, what, run in (("simulate", "how long an algorithm takes on a chip, message by message", run_simulate),
-                            ("trace", "a file for Chrome's or Perfetto's viewer: what every core does", run_trace)):  # fmt: skip
+    kinds = (("simulate", "how long an algorithm takes on a chip, message by message", run_simulate),
+             ("trace", "a file for Chrome's or Perfetto's viewer: what every core does", run_trace))  # fmt: skip
+    for name, what, run in kinds:
         parser = commands.add_parser(name, help=what, description=__doc__)
         parser.add_argument("algorithm", help="as in mk.algorithms()" + (", or shift" if name == "simulate" else ""))
         parser.add_argument("--grid", type=int, nargs="+", required=True, metavar="N", help="cores a side, or two")
@@ -36,7 +37,7 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
                             help="of the stored elements (default: float16)")  # fmt: skip
         if name == "simulate":
             parser.add_argument("--steps", type=int, help="of a shift: how many cores each tile travels")
-            parser.add_argument("--strict", action="store_true", help="refuse what needs more colours than the chip has")
+            parser.add_argument("--strict", action="store_true", help="refuse more colours than the chip has")
             parser.add_argument("--json", action="store_true", help="print the figures as JSON")
         else:
             parser.add_argument("--cores", nargs="+", metavar="ROW,COLUMN", help="cores to write (default: all)")
@@ -106,8 +107,8 @@ def run_simulate(options: argparse.Namespace) -> int:
 def _warn(run: Run) -> None:
     colours, has = mk.count(run.schedule).colours, run.machine.device.colours
     if colours > has:
-        print(f"meshkernels: {run.schedule.name} needs {colours} colours, {run.machine.device.name} has {has}: simulated "
-              "as if it had them (--strict refuses)", file=sys.stderr)  # fmt: skip
+        print(f"meshkernels: {run.schedule.name} needs {colours} colours, {run.machine.device.name} has {has}: "
+              "simulated as if it had them (--strict refuses)", file=sys.stderr)  # fmt: skip
 
 
 def run_trace(options: argparse.Namespace) -> int:

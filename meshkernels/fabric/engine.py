@@ -1,9 +1,9 @@
 """The reader that gives a schedule its time: it plays a program step by step, every core at its own time.
 
 No core waits for another but for data: each step is played for all cores at once, from the times at which each of them
-begins it. Messages that compete for a link go first come, first served within a step; those of an earlier step go before
-those of a later one. A send is over when its tail has left and every receiver has taken the head: so far only can a
-sender run ahead.
+begins it. Messages that compete for a link go first come, first served within a step; those of an earlier step go
+before those of a later one. A send is over when its tail has left and every receiver has taken the head: so far only
+can a sender run ahead.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Plan:
     multicast: np.ndarray
     overlap: bool
     whole_lines: bool
-    tables: list[routes.Table | None] = field(repr=False)
+    tables: list[Any] = field(repr=False)  # a `routes.Table` of each move, None of a `Permute`
 
 
 @dataclass(eq=False)
@@ -86,14 +86,15 @@ class Links:
             latency[2, crosses] += machine.die
             latency[3, crosses + 1] += machine.die
         nothing = np.zeros(0)
-        return cls(np.zeros(4 * cores), np.zeros(4 * cores), latency.ravel(), np.zeros(4 * cores + 1, np.int32), nothing.astype(np.int32),
-                   nothing, np.zeros(4 * cores, np.int64), np.zeros(4 * cores, np.int64),
+        return cls(np.zeros(4 * cores), np.zeros(4 * cores), latency.ravel(), np.zeros(4 * cores + 1, np.int32),
+                   nothing.astype(np.int32), nothing, np.zeros(4 * cores, np.int64), np.zeros(4 * cores, np.int64),
                    np.zeros(4 * cores))  # fmt: skip
 
     @property
     def args(self) -> tuple[np.ndarray, ...]:
         """As the kernels take them."""
-        return self.since, self.busy, self.latency, self.detour, self.path, self.path_latency, self.bytes, self.messages, self.taken
+        return (self.since, self.busy, self.latency, self.detour, self.path, self.path_latency, self.bytes,
+                self.messages, self.taken)  # fmt: skip
 
 
 class Engine:
@@ -179,18 +180,19 @@ class Engine:
         reduces = np.array([isinstance(move.route, Reduce) for move in moves], np.bool_)
         sources, targets = ([self.number[name] for name in names]
                             for names in ([m.buffer for m in moves], [m.target for m in moves]))
-        tables = [None if isinstance(move.route, Permute) else self._table(move.route) for move in moves]
+        tables: list[Any] = [None if isinstance(move.route, Permute) else self._table(move.route) for move in moves]
         overlap = any(self.versions[target] and not r for target, r in zip(targets, reduces))
         multicast = [table is not None and table.cast for table in tables]
         axes = [move.route.axis for move in moves if isinstance(move.route, Shift)]
-        whole = (self.quick and 0 < len(axes) == len(moves) == len(set(axes)) and sources == targets
-                 and not any(move.combine for move in moves) and all(self.versions[targets])
+        whole = bool(self.quick and 0 < len(axes) == len(moves) == len(set(axes)) and sources == targets
+                 and not any(move.combine for move in moves) and bool(self.versions[targets].all())
                  and not writes & set(targets) and reads <= set(targets) | self._never
-                 and max(wire) + machine.lead <= machine.startup)  # fmt: skip
+                 and float(max(wire)) + machine.lead <= machine.startup)  # fmt: skip
         sent = {source for source, r in zip(sources, reduces) if not r} - writes
-        return Plan(work, np.array(sorted(reads), np.int64), np.array(sorted(sent), np.int64), np.array(sorted(writes), np.int64),
-                    np.array(sources, np.int64), np.array(targets, np.int64), words, wire, size,
-                    np.array(costs).reshape(-1, 2), reduces, np.array(multicast, np.bool_), overlap, whole, tables)  # fmt: skip
+        reading, sending, writing, from_, to = (
+            np.array(part, np.int64) for part in (sorted(reads), sorted(sent), sorted(writes), sources, targets))
+        return Plan(work, reading, sending, writing, from_, to, words, wire, size, np.array(costs).reshape(-1, 2),
+                    reduces, np.array(multicast, np.bool_), overlap, whole, tables)  # fmt: skip
 
     def _cycles(self, op: Multiply | Copy) -> float:
         """Cycles of one operation on one core."""
@@ -211,8 +213,8 @@ class Engine:
 
     def _step(self, step: Step, t: int, s: int) -> None:
         plan, machine = self.plan(step), self.machine
-        patterns = [table.at(t, s) if table else None for table in plan.tables]
-        if plan.whole_lines and all(table.whole for table in plan.tables):  # type: ignore[union-attr]
+        patterns: list[Any] = [table.at(t, s) if table else None for table in plan.tables]
+        if plan.whole_lines and all(table.whole for table in plan.tables):
             self._shift(step, plan, patterns)
             return
         if self._behind:
@@ -223,8 +225,9 @@ class Engine:
         self._parts(plan, patterns, bends)
         cause = np.zeros((2, self.mesh.cores), np.uint8)
         kernels.begin(len(step.compute) > 0, plan.work, machine.setup, machine.arithmetic, machine.startup,
-                      machine.launch, machine.lead, plan.overlap, INCLUDED, self.sends, self.receives, plan.reads, plan.sent, plan.writes, self.taking,
-                      self.launched, self.end, self.ready, self.read, self.begins, self.cursor, self.mode, cause[0])  # fmt: skip
+                      machine.launch, machine.lead, plan.overlap, INCLUDED, self.sends, self.receives, plan.reads,
+                      plan.sent, plan.writes, self.taking, self.launched, self.end, self.ready, self.read, self.begins,
+                      self.cursor, self.mode, cause[0])  # fmt: skip
         if step.compute:
             self.computing += plan.work
         if len(self.arrive) < len(step.moves):
@@ -236,8 +239,8 @@ class Engine:
                 self._play(m, plan, patterns[m])
         elif travelling:
             self._contend(travelling, plan, patterns, bends)
-        for m in np.flatnonzero(plan.reduces):
-            self._reduce(int(m), plan, patterns[m], cause[1])
+        for r in np.flatnonzero(plan.reduces).tolist():
+            self._reduce(r, plan, patterns[r], cause[1])
         if step.moves:
             kernels.finish(plan.targets, self.versions, plan.costs, plan.reduces, self.mode, self.arrive, self.begins,
                            self.cursor, self.end, self.ready, self.read, self.free, cause[1])  # fmt: skip
@@ -253,7 +256,6 @@ class Engine:
                                nothing) for axis in (1, 0)]  # fmt: skip
         reach = 0
         for m, (table, pattern) in enumerate(zip(plan.tables, patterns)):
-            assert table is not None
             axis, b = table.route.axis, int(plan.sources[m])
             idle, source, target = table.sides()
             used = np.where(idle[pattern], -1, pattern).astype(np.int32)
@@ -264,8 +266,8 @@ class Engine:
                 reach = int(np.abs(target - np.arange(target.shape[1])).max(where=~idle[:, None], initial=0))
             self._tally(table, plan, m, True)[np.arange(len(pattern)), pattern] += 1
         kernels.shift_along(reach, len(step.compute) > 0, plan.work, machine.arithmetic, machine.startup,
-                            machine.launch, machine.lead, machine.ramp, *sides[0], *sides[1], self.launched, self.end, self.begins,
-                            cause[0])  # fmt: skip
+                            machine.launch, machine.lead, machine.ramp, *sides[0], *sides[1], self.launched, self.end,
+                            self.begins, cause[0])  # fmt: skip
         if step.compute:
             self.computing += plan.work
         self._behind = True
@@ -315,7 +317,6 @@ class Engine:
                 self.messages += int(going.sum())
                 self.sending += plan.wire[m] * np.bincount(fields[going, 0], minlength=self.mesh.cores)
                 continue
-            assert table is not None
             self._tally(table, plan, m, False)[np.arange(len(pattern)), pattern] += 1
             axis, cols = table.route.axis, self.mesh.cols
             if plan.reduces[m]:
@@ -359,7 +360,6 @@ class Engine:
 
     def _play(self, m: int, plan: Plan, pattern: np.ndarray) -> None:
         table, machine, source = plan.tables[m], self.machine, plan.sources[m]
-        assert table is not None
         kernels.play(table.route.axis, *self.mesh.shape, pattern, table.arms, table.counts, table.named,
                      bool(plan.multicast[m]), plan.wire[m], plan.bytes[m], machine.ramp, machine.setup, machine.stage,
                      self.mode, self.cursor, self.ready[source], self.read[source], self._room(m, plan),
@@ -367,10 +367,10 @@ class Engine:
 
     def _reduce(self, m: int, plan: Plan, pattern: np.ndarray, cause: np.ndarray) -> None:
         table, machine, source = plan.tables[m], self.machine, plan.sources[m]
-        assert table is not None
         heads = np.zeros((self.mesh.lines(table.route.axis), table.arms.shape[1]))
         kernels.reduce(table.route.axis, *self.mesh.shape, pattern, table.arms, table.counts, plan.wire[m],
-                       plan.bytes[m], machine.ramp, machine.setup, machine.arithmetic, machine.stage, self.cursor, self.ready[source], self.read[source], self._room(m, plan), self.arrive[m], heads, cause,
+                       plan.bytes[m], machine.ramp, machine.setup, machine.arithmetic, machine.stage, self.cursor,
+                       self.ready[source], self.read[source], self._room(m, plan), self.arrive[m], heads, cause,
                        min(m + 1, 127), *self.links.args)  # fmt: skip
 
     def _contend(self, moves: list[int], plan: Plan, patterns: list, bends: list) -> None:

@@ -38,8 +38,8 @@ def count_parts(axis, cols, pattern, sends, receives, out_sends, out_receives):
 
 
 @compiled
-def begin(computes, work, setup, arithmetic, startup, launch, lead, overlap, moves_included, sends, receives, reads, sent, writes,
-          reduces, launched, processor, ready, read, begins, cursor, mode, cause):  # fmt: skip
+def begin(computes, work, setup, arithmetic, startup, launch, lead, overlap, moves_included, sends, receives, reads,
+          sent, writes, reduces, launched, processor, ready, read, begins, cursor, mode, cause):  # fmt: skip
     """Every core begins its step: when its processor is free and what it computes with, and sends, is there.
 
     An asynchronous core, one that does more than one of computing, sending and receiving, pays the start-up, which
@@ -263,8 +263,8 @@ def list_arms(axis, rows, cols, pattern, arms, counts, move, offset, wire, mode,
               start, fields, n):  # fmt: skip
     """Append the messages of one move to the list of a contended step; returns the new length.
 
-    ``fields: (n, 12)``: core, stride, link base, hops left; stride, base and hops of a second leg; place, source, row of
-    ``named``, move, sign. ``start: (n,)`` when the head is at its first router, -1: set off by the arm before it.
+    ``fields: (n, 12)``: core, stride, link base, hops left; stride, base and hops of a second leg; place, source, row
+    of ``named``, move, sign. ``start: (n,)`` when the head is at its first router, -1: set off by the arm before it.
     """
     cores = rows * cols
     lines, stride = (cols, cols) if axis == 0 else (rows, 1)

@@ -13,7 +13,7 @@ from meshkernels.schedules import Permute
 
 @dataclass(eq=False)
 class Leg:
-    """One part of the path: what ``core`` does in ``step``, or a message that reaches it in its ``buffer`` (-1: none)."""
+    """One part of the path: what ``core`` does in ``step``, or a message that reaches it, in ``buffer`` (-1: none)."""
 
     step: int
     core: int

@@ -61,7 +61,7 @@ def block(grid: int, steps: int) -> slice:
 
 
 def two_phase_reduce(cores: int, words: int, group: int) -> S.Schedule:
-    """The sum of ``words`` elements per core of a line at its first core, in chains of ``group`` and then of their roots.
+    """The sum of ``words`` elements per core of a line at its first core, in chains of ``group``, then of roots.
 
     Raises:
         MeshError: the groups do not divide the line.

@@ -74,6 +74,12 @@ class Table:
     patterns: list[Pattern] = field(default_factory=list)
     _known: dict[int, int] = field(default_factory=dict)
     _alike: dict[bytes, int] = field(default_factory=dict)
+    arms: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 4), np.int32))
+    messages: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    full: bool = True
+    whole: bool = True
+    local: bool = False
+    waits: bool = False
     _sides: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     @property
@@ -117,7 +123,7 @@ class Table:
 
     def _stack(self) -> None:
         size, most = len(self.patterns[0].named), max(len(p.arms) for p in self.patterns)
-        if len(self.patterns) > 1 and len(self.arms) >= len(self.patterns) and self.arms.shape[1] >= most:
+        if 1 < len(self.patterns) <= len(self.arms) and self.arms.shape[1] >= most:
             chosen = slice(len(self.patterns) - 1, None)
         else:
             room = max(2 * len(self.patterns), 4)
@@ -125,25 +131,28 @@ class Table:
             self.named = np.zeros((room, size), np.int32)
             self.sends, self.receives = (np.zeros((room, size), np.int16) for _ in range(2))
             chosen = slice(0, None)
+            self.full, self.whole, self.local, self.waits = True, True, False, False
+            self.messages = np.zeros(0, np.int64)
         for i, p in list(enumerate(self.patterns))[chosen]:
             self.arms[i, : len(p.arms)], self.counts[i] = p.arms, len(p.arms)
             self.named[i], self.sends[i], self.receives[i] = p.named, p.sends, p.receives
-        self.waits = any((p.arms[:, 2] >= 0).any() for p in self.patterns)
-        self.messages = np.array([int(p.arms[:, 3].sum() if self.cast else len(p.arms)) for p in self.patterns])
-        self.full = all((p.sends == 1).all() and (p.receives == 1).all() for p in self.patterns)
-        self.whole = not self.waits and all(
-            not len(p.arms) or (p.load.max() <= 1 and (p.sends == 1).all() and (p.receives == 1).all())
-            for p in self.patterns) and not self.cast  # fmt: skip
-        self.local = any((p.named == np.arange(size)).any() for p in self.patterns)
+        for p in self.patterns[chosen]:
+            once = bool((p.sends == 1).all() and (p.receives == 1).all())
+            self.messages = np.append(self.messages, int(p.arms[:, 3].sum()) if self.cast else len(p.arms))
+            self.waits |= bool((p.arms[:, 2] >= 0).any())
+            self.full &= once
+            self.whole &= not self.waits and not self.cast and (not len(p.arms) or (once and p.load.max() <= 1))
+            self.local |= bool((p.named == np.arange(size)).any())
 
 
 def clear(tables: list[Table], patterns: list[np.ndarray], known: dict) -> bool:
     """Whether no link carries two messages of these moves, which run along one axis."""
-    combined = np.stack(patterns)
-    if (combined[:, :1] == combined).all():
-        combined = combined[:, :1]
-    for column in np.unique(combined, axis=1).T:
-        key = (*(id(table) for table in tables), *column.tolist())
+    if all(len(pattern) == 1 or (pattern[0] == pattern).all() for pattern in patterns):
+        columns = [tuple(int(pattern[0]) for pattern in patterns)]
+    else:
+        columns = [tuple(column) for column in np.unique(np.stack(patterns), axis=1).T.tolist()]
+    for column in columns:
+        key = tuple(map(id, tables)), column
         if key not in known:
             load = sum(table.patterns[i].load for table, i in zip(tables, column))
             known[key] = bool(np.max(load, initial=0) <= 1)

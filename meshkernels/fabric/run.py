@@ -83,7 +83,7 @@ class Run:
 
     @property
     def utilisation(self) -> dict[str, np.ndarray]:
-        """Shares of the makespan: of each core ``(rows, cols)`` ``computing``, ``sending``, ``waiting``; ``links``: busy.
+        """Shares of the makespan: ``computing``, ``sending``, ``waiting`` of each core ``(rows, cols)``, and of ``links``.
 
         A core computes and sends at once where its moves are asynchronous; ``waiting`` is the time that it does not
         compute. ``links`` are ``(4, rows, cols)``: eastwards, westwards, southwards, northwards.
@@ -137,7 +137,8 @@ class Run:
         return {
             "algorithm": self.schedule.name, "rows": self.schedule.mesh.rows, "cols": self.schedule.mesh.cols,
             "device": self.machine.device.name, "cycles": self.cycles, "makespan": self.makespan,
-            "seconds": self.seconds, "terms": self.terms, "messages": self.messages, "bytes": int(self.link_bytes.sum()),
+            "seconds": self.seconds, "terms": self.terms, "messages": self.messages,
+            "bytes": int(self.link_bytes.sum()),
             "link_utilisation": {"mean": float(used.mean()) if used.size else 0.0, "max": float(share.max())},
         }  # fmt: skip
 

@@ -1,8 +1,8 @@
 """Trace events, as Chrome's and Perfetto's viewers and speedscope read them: a track per core, a flow per message.
 
-The format is the published one ("Trace Event Format"): a JSON object with ``traceEvents``; ``X`` is a slice with a begin
-``ts`` and a duration ``dur``, ``s`` and ``f`` begin and end a flow, ``M`` names a track. A process is a row of cores, a
-thread a core. Times are in microseconds at the device's clock; ``args`` have the cycles.
+The format is the published one ("Trace Event Format"): a JSON object with ``traceEvents``; ``X`` is a slice with a
+begin ``ts`` and a duration ``dur``, ``s`` and ``f`` begin and end a flow, ``M`` names a track. A process is a row of
+cores, a thread a core. Times are in microseconds at the device's clock; ``args`` have the cycles.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The simulator against the ledger, against itself without its quick pass, and what it refuses."""
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def test_terms_and_path(name, mesh, shape):
     assert sum(run.terms.values()) == pytest.approx(run.makespan, abs=1e-6)
     path = run.critical_path
     assert path[-1].end == run.makespan
-    assert all(a.end == b.start for a, b in zip(path, path[1:])) and all(e.end > e.start for e in path)
+    assert all(a.end == b.start for a, b in pairwise(path)) and all(e.end > e.start for e in path)
 
 
 @pytest.mark.parametrize("name, mesh, shape", [
@@ -76,7 +77,7 @@ def test_refusals():
         mk.simulate(3, "wse3")  # type: ignore[arg-type]
     with pytest.raises(mk.FabricError, match="blackhole cannot be simulated: no word, turn, setup, arithmetic, copy"):
         mk.simulate(schedule, "blackhole")
-    with pytest.raises(mk.DeviceLimitError, match="needs .* bytes; a core of wse3 has 49,152"):
+    with pytest.raises(mk.DeviceLimitError, match=r"needs .* bytes; a core of wse3 has 49,152"):
         mk.simulate(mk.schedule("allgather", mk.Mesh(4), 400, 400, 400), "wse3")
     with pytest.raises(mk.DeviceLimitError, match="needs 32 colours; wse3 has 24; limits=False"):
         mk.simulate(mk.schedule("summa", mk.Mesh(16), 16, 16, 16), "wse3")
@@ -90,7 +91,6 @@ def test_refusals():
 
 
 def test_every_constant_has_a_source():
+    fields = ("hop", "word", "turn", "ramp", "stage", "setup", "arithmetic", "startup", "launch", "copy", "die")
     for name in ("wse2", "wse3"):
-        costs = machine(name)
-        for field in ("hop", "word", "turn", "ramp", "stage", "setup", "arithmetic", "startup", "launch", "copy", "die"):
-            assert costs.sources[field], field
+        assert all(machine(name).sources[field] for field in fields)

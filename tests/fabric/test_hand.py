@@ -1,7 +1,7 @@
 """Cycle counts of tiny meshes, derived by hand: exactly what the simulator must find.
 
-The machine has round costs: hop 2, ramp 3, word 1, turn 20, stage 10, set-up 15 of a move and 16 of arithmetic. A message
-of w words that one core sends and another takes, h hops away, nothing else going on:
+The machine has round costs: hop 2, ramp 3, word 1, turn 20, stage 10, set-up 15 of a move and 16 of arithmetic. A
+message of w words that one core sends and another takes, h hops away, nothing else going on:
 
     15 + 3 + 2 h + 3 + w + 15
 """

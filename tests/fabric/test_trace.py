@@ -2,6 +2,7 @@
 
 import collections
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def test_slices_and_flows(name, tmp_path):
     for e in slices:
         by_core[e["pid"], e["tid"]].append((e["ts"], e["ts"] + e["dur"]))
     for spans in by_core.values():  # one after the other
-        assert all(a[1] <= b[0] + 1e-6 for a, b in zip(spans, spans[1:]))
+        assert all(a[1] <= b[0] + 1e-6 for a, b in pairwise(spans))
     begun, ended = ({e["id"]: e for e in events if e["ph"] == kind} for kind in "sf")
     assert begun.keys() == ended.keys() and begun
     assert all(begun[n]["ts"] <= ended[n]["ts"] for n in begun)
