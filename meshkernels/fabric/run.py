@@ -83,7 +83,7 @@ class Run:
 
     @property
     def utilisation(self) -> dict[str, np.ndarray]:
-        """Shares of the makespan: ``computing``, ``sending``, ``waiting`` of each core ``(rows, cols)``, and of ``links``.
+        """Shares of the makespan: ``computing``, ``sending``, ``waiting`` of each core; and of each link.
 
         A core computes and sends at once where its moves are asynchronous; ``waiting`` is the time that it does not
         compute. ``links`` are ``(4, rows, cols)``: eastwards, westwards, southwards, northwards.
