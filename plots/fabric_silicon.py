@@ -30,7 +30,7 @@ def draw() -> Figure:
     _deviations(axes[1], "MeshGEMV", gemv, simulated, closed)
     axes[0].set_ylabel("cycles, % off the measured ones")
     axes[0].legend()
-    figure.suptitle("The simulator meets silicon from single costs of the chip; the closed form was fitted to these rows",
+    figure.suptitle("Simulated from costs of single operations and steps; the closed form was fitted to these rows",
                     x=0.01, ha="left", fontsize=13)  # fmt: skip
     return figure
 
