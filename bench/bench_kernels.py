@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import statistics
+import time
 
 import ml_dtypes
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 import meshkernels as mk
 from bench import peers
 from bench.measure import paired, pinned, stream_read
+from meshkernels.fabric import machine, play
 
 both = pytest.mark.parametrize("threads", [1, 2])
 large = pytest.mark.large
@@ -221,3 +224,25 @@ def test_memory(benchmark):
     run = lambda: subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)  # noqa: E731
     found = float(benchmark.pedantic(run, rounds=1).stdout)
     benchmark.extra_info.update(what="4096^3 on 64x64: extra memory / inputs", target=1.25, seconds=found, threads=2)
+
+
+@pytest.mark.parametrize("name, side, tile, options, target", [
+    ("ktree", 720, 8, {"groups": 24}, 1.0), ("summa", 64, 8, {}, None), ("allgather", 64, 8, {}, None),
+    pytest.param("meshgemm", 720, 8, {}, 10.0, marks=large),
+])  # fmt: skip
+@pytest.mark.benchmark(group="Fabric, one core: seconds of the processor")
+def test_simulate(benchmark, name, side, tile, options, target):
+    """What a simulation takes, the schedule given; its messages and its events, heads at routers, a second."""
+    size = side * tile
+    shape = (size, size) if name == "ktree" else (size,) * 3
+    schedule, costs = mk.schedule(name, mk.Mesh(side), *shape, **options), machine("wse3")
+    play(mk.schedule(name, mk.Mesh(4), *(4 for _ in shape)), costs, progress=False)  # compiles
+    run = play(schedule, costs, progress=False)
+    begin = time.process_time()
+    benchmark.pedantic(lambda: play(schedule, costs, progress=False), rounds=1)
+    took = time.process_time() - begin
+    rates = {"messages_per_s": run.messages / took, "events_per_s": float(run.link_messages.sum()) / took}
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    what = (f"{name} on {side}x{side}, {run.messages / 1e6:.1f} M messages: {rates['messages_per_s'] / 1e6:.1f} M "
+            f"messages and {rates['events_per_s'] / 1e6:.1f} M events a second, {memory:.1f} GB")  # fmt: skip
+    benchmark.extra_info.update(rates, what=what, seconds=took, target=target)

@@ -13,7 +13,8 @@ from meshkernels.algorithms import algorithms, register
 from meshkernels.api import allreduce, alltoall, gemm, gemm_t, gemv, run, schedule, transpose
 from meshkernels.engines.jax import to_jax
 from meshkernels.engines.matrix import DistMatrix, gather, scatter
-from meshkernels.errors import DeviceLimitError, MeshError, RankError, ScheduleError
+from meshkernels.errors import DeviceLimitError, FabricError, MeshError, RankError, ScheduleError
+from meshkernels.fabric import simulate
 from meshkernels.mesh import Mesh, Tiling
 from meshkernels.placed import place
 from meshkernels.readers.compliance import Compliance, compliance
@@ -22,9 +23,9 @@ from meshkernels.rings import Ring
 from meshkernels.schedules import Schedule, verify
 
 __all__ = [
-    "Compliance", "DeviceLimitError", "DistMatrix", "Ledger", "Mesh", "MeshError", "RankError", "Ring", "Schedule",
-    "ScheduleError", "Tiling", "algorithms", "allreduce", "alltoall", "compliance", "count", "gather", "gemm", "gemm_t",
-    "gemv", "place", "register", "run", "scatter", "schedule", "to_jax", "transpose", "verify",
+    "Compliance", "DeviceLimitError", "DistMatrix", "FabricError", "Ledger", "Mesh", "MeshError", "RankError", "Ring",
+    "Schedule", "ScheduleError", "Tiling", "algorithms", "allreduce", "alltoall", "compliance", "count", "gather", "gemm",
+    "gemm_t", "gemv", "place", "register", "run", "scatter", "schedule", "simulate", "to_jax", "transpose", "verify",
 ]
 
 

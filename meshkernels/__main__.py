@@ -1,4 +1,4 @@
-"""``python -m meshkernels demo | generate | examples``: the library from the shell."""
+"""``python -m meshkernels demo | generate | examples | simulate | trace``: the library from the shell."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import meshkernels
 from meshkernels import demo, examples
 from meshkernels.errors import MeshError, MeshTypeError
+from meshkernels.fabric import cli as fabric
 from meshkernels.llm import cli as generate
 from meshkernels.weights import WeightsError
 from perfmodel import console
@@ -21,6 +22,7 @@ def main(argv: list[str] | None = None) -> int:
         demo.add_arguments(commands)
         generate.add_arguments(commands)
         examples.add_arguments(commands)
+        fabric.add_arguments(commands)
         options = parser.parse_args(argv)
         return options.run(options)
 

@@ -26,6 +26,10 @@ class DeviceLimitError(MeshError):
     """A schedule that the named device cannot run: too many cores, bytes per core or colours."""
 
 
+class FabricError(MeshError):
+    """A schedule that cannot be simulated: missing constants, faults that cannot be mended, a trace too large."""
+
+
 class WeightsError(Exception):
     """A model file that cannot be had, cannot be read, or holds another model than it says."""
 

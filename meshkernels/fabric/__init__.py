@@ -1,0 +1,97 @@
+"""The fabric: how long a schedule takes on a chip, message by message.
+
+Costs come from `meshkernels.fabric.constants`, each with its source; none is fitted to make an algorithm right.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+import perfmodel
+from meshkernels.errors import DeviceLimitError, MeshTypeError
+from meshkernels.fabric.constants import Machine, machine
+from meshkernels.fabric.engine import Engine
+from meshkernels.fabric.run import Event, Run
+from meshkernels.readers import compliance
+from meshkernels.readers.ledger import count
+from meshkernels.schedules import Schedule
+from meshkernels.schedules.check import TASKS
+
+__all__ = ["Event", "Machine", "Run", "machine", "simulate"]
+
+#: Core-steps whose causes are kept for the critical path: a byte each.
+MOST_CAUSES = 1 << 31
+
+
+def simulate(schedule: Schedule, device: perfmodel.Device | str = "wse3", *, dtype: np.typing.DTypeLike = np.float16,
+             accumulate: np.typing.DTypeLike | None = None, limits: bool = True,
+             progress: bool | None = None) -> Run:  # fmt: skip
+    """Play ``schedule`` on a chip, every core and message at its own time.
+
+    Args:
+        schedule: any schedule.
+        device: a chip whose costs are known, ``"wse3"`` or ``"wse2"``.
+        dtype: of the stored elements; float16 is the wafer's.
+        accumulate: dtype of sums; None: the same.
+        limits: refuse a schedule that needs more colours than the device has; False: play it as if it had them.
+        progress: show a bar on stderr for what takes longer than a second; None: if stderr is a terminal.
+
+    Returns:
+        Times, loads, and where the time went.
+
+    Raises:
+        MeshTypeError: no schedule, or no mesh of cores.
+        ScheduleError: the schedule does not do what it says.
+        FabricError: the device lacks constants; it says which.
+        DeviceLimitError: more cores, bytes per core or colours than the device has.
+
+    Examples:
+        >>> import meshkernels as mk
+        >>> run = simulate(mk.schedule("meshgemm", mk.Mesh(4), 8, 8, 8), "wse3")
+        >>> round(run.cycles) == round(sum(run.terms.values()))
+        True
+    """
+    if not isinstance(schedule, Schedule):
+        raise MeshTypeError(f"simulate plays a Schedule, not {type(schedule).__name__}")
+    costs = machine(device)
+    compliance.require_fabric(schedule.mesh, costs.device)
+    if schedule.task.kind in TASKS:
+        counted = count(schedule, dtype, accumulate)
+        device = costs.device if limits else dataclasses.replace(costs.device, colours=max(
+            costs.device.colours, counted.colours))  # fmt: skip
+        try:
+            compliance.require(counted, device)
+        except DeviceLimitError as refusal:
+            remedy = "; limits=False plays it as if it had them" if "colours" in str(refusal) else ""
+            raise DeviceLimitError(f"{refusal}{remedy}") from None
+    return play(schedule, costs, dtype, accumulate, progress)
+
+
+def play(schedule: Schedule, costs: Machine, dtype: np.typing.DTypeLike = np.float16,
+         accumulate: np.typing.DTypeLike | None = None, progress: bool | None = None) -> Run:  # fmt: skip
+    """As `simulate`, without a look at the limits of the device."""
+    itemsize, accumulator = np.dtype(dtype).itemsize, np.dtype(accumulate or dtype).itemsize
+    engine = Engine(schedule, costs, itemsize, accumulator)
+    engine.keep_causes = schedule.mesh.cores * len(schedule.steps) <= MOST_CAUSES
+    show = sys.stderr.isatty() if progress is None else progress
+    engine.run(progress=_Bar(len(schedule.steps)) if show else None)
+    return Run.of(engine, itemsize, accumulator)
+
+
+class _Bar:
+    """A line on stderr that says how far a long simulation is."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.start, self.shown = steps, time.monotonic(), 0.0
+
+    def __call__(self, step: int) -> Any:
+        now = time.monotonic()
+        if now - self.start > 1 and now - self.shown > 0.2:
+            self.shown, last = now, step + 1 == self.steps
+            done = 30 * (step + 1) // self.steps
+            print(f"\rsimulate [{'=' * done:<30}] {step + 1}/{self.steps}", end="\n" if last else "", file=sys.stderr)

@@ -1,0 +1,132 @@
+"""``python -m meshkernels simulate | trace``: how long an algorithm takes on a chip, and what every core does.
+
+``--shape`` are ``M K N`` of a matrix product, ``M N`` of the matrix of a GEMV or of a transpose, ``n`` of an
+all-to-all; ``--tile`` gives every core a tile of that size instead. ``simulate shift`` is the published KV-cache shift.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+import meshkernels as mk
+from meshkernels.algorithms import family_of
+from meshkernels.fabric import published, simulate
+from meshkernels.fabric.run import Run
+from perfmodel import files
+
+
+def add_arguments(commands: argparse._SubParsersAction) -> None:
+    """Declare the subcommands."""
+    kinds = (("simulate", "how long an algorithm takes on a chip, message by message", run_simulate),
+             ("trace", "a file for Chrome's or Perfetto's viewer: what every core does", run_trace))  # fmt: skip
+    for name, what, run in kinds:
+        parser = commands.add_parser(name, help=what, description=__doc__)
+        parser.add_argument("algorithm", help="as in mk.algorithms()" + (", or shift" if name == "simulate" else ""))
+        parser.add_argument("--grid", type=int, nargs="+", required=True, metavar="N", help="cores a side, or two")
+        parser.add_argument("--shape", type=int, nargs="+", metavar="N", help="sizes of the operands")
+        parser.add_argument("--tile", type=int, nargs="+", metavar="N", help="size of the tile of a core, or its sides")
+        parser.add_argument("--groups", type=int, help="groups of the tree of a GEMV")
+        parser.add_argument("--device", default="wse3", help="chip (default: wse3)")
+        parser.add_argument("--dtype", default="float16", choices=("float16", "float32", "float64"),
+                            help="of the stored elements (default: float16)")  # fmt: skip
+        if name == "simulate":
+            parser.add_argument("--steps", type=int, help="of a shift: how many cores each tile travels")
+            parser.add_argument("--strict", action="store_true", help="refuse more colours than the chip has")
+            parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+        else:
+            parser.add_argument("--cores", nargs="+", metavar="ROW,COLUMN", help="cores to write (default: all)")
+            parser.add_argument("--out", default="trace.json", metavar="FILE", help="(default: trace.json)")
+        parser.set_defaults(run=run)
+
+
+def schedule_of(options: argparse.Namespace) -> mk.Schedule:
+    """The schedule that the options describe.
+
+    Raises:
+        MeshError: options that do not fit the algorithm.
+    """
+    if len(options.grid) > 2:
+        raise mk.MeshError(f"--grid takes one or two numbers, not {len(options.grid)}")
+    mesh = mk.Mesh(*options.grid)
+    family = family_of(options.algorithm)
+    if (options.shape is None) == (options.tile is None):
+        raise mk.MeshError("give --shape or --tile, one of them")
+    shape = options.shape
+    if shape is None:
+        m, k, n = {1: options.tile * 3, 3: options.tile}.get(len(options.tile), (0, 0, 0))
+        if not n:
+            raise mk.MeshError(f"--tile takes one or three numbers, not {len(options.tile)}")
+        shape = {"gemm": [m * mesh.rows, k * mesh.lcm, n * mesh.cols], "gemm_t": [m * mesh.rows, k * mesh.cols,
+                 n * mesh.lcm], "reduce": [k * mesh.rows, n * mesh.cols], "transpose": [m * mesh.rows, n * mesh.cols],
+                 "alltoall": [n]}[family]  # fmt: skip
+    more = {} if options.groups is None else {"groups": options.groups}
+    return mk.schedule(options.algorithm, mesh, *shape, **more)
+
+
+def run_simulate(options: argparse.Namespace) -> int:
+    """Run ``simulate``; returns the exit code."""
+    begin = time.perf_counter()
+    columns = None
+    if options.algorithm == "shift":
+        if options.steps is None or options.tile is None or len(options.tile) > 2 or len(options.grid) > 1:
+            raise mk.MeshError("shift takes --grid P --steps L --tile H W")
+        height, width = options.tile * 2 if len(options.tile) == 1 else options.tile
+        schedule = published.shift(options.grid[0], options.steps, height, width)
+        columns = published.block(options.grid[0], options.steps)
+    else:
+        schedule = schedule_of(options)
+    run = simulate(schedule, options.device, dtype=np.dtype(options.dtype), limits=options.strict)
+    took = time.perf_counter() - begin
+    found = run.summary()
+    if columns is not None:  # as it was measured: over the block, until the word has come back
+        found["cycles"] = float(run.ends[:, columns].mean())
+        found["seconds"] = found["cycles"] / run.machine.device.clock_hz
+    found |= {"wall_s": took, "messages_per_s": run.messages / took}
+    if columns is None:
+        _warn(run)
+    if options.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    mesh = schedule.mesh
+    print(f"{schedule.name} on {mesh.rows} x {mesh.cols} cores of {run.machine.device.title}")
+    print(f"{'cycles':>16}  {found['cycles']:,.1f}  ({found['seconds'] * 1e6:,.2f} us)")
+    for name, cycles in run.terms.items():
+        print(f"{name:>16}  {cycles:,.1f}")
+    share = found["link_utilisation"]
+    print(f"{'messages':>16}  {run.messages:,}  ({found['messages_per_s']:,.0f} a second)")
+    print(f"{'links busy':>16}  {share['mean']:.1%} in the mean over those used, {share['max']:.1%} at most")
+    return 0
+
+
+def _warn(run: Run) -> None:
+    colours, has = mk.count(run.schedule).colours, run.machine.device.colours
+    if colours > has:
+        print(f"meshkernels: {run.schedule.name} needs {colours} colours, {run.machine.device.name} has {has}: "
+              "simulated as if it had them (--strict refuses)", file=sys.stderr)  # fmt: skip
+
+
+def run_trace(options: argparse.Namespace) -> int:
+    """Run ``trace``; returns the exit code."""
+    cores = None
+    if options.cores:
+        try:
+            cores = [tuple(int(part) for part in core.split(",")) for core in options.cores]
+        except ValueError:
+            cores = [()]
+        if any(len(core) != 2 for core in cores):
+            raise mk.MeshError(f"--cores takes ROW,COLUMN pairs, not {' '.join(options.cores)}")
+    run = simulate(schedule_of(options), options.device, dtype=np.dtype(options.dtype), limits=False)
+    _warn(run)
+    path = Path(options.out)
+    try:
+        run.trace(path, cores)
+    except OSError as error:
+        raise files.cannot("write", path, error) from None
+    print(f"{path}: {run.makespan:,.0f} cycles of {run.schedule.name}; open it in ui.perfetto.dev or chrome://tracing")
+    return 0

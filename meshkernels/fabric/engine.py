@@ -1,0 +1,414 @@
+"""The reader that gives a schedule its time: it plays a program step by step, every core at its own time.
+
+No core waits for another but for data: each step is played for all cores at once, from the times at which each of them
+begins it. Messages that compete for a link go first come, first served within a step; those of an earlier step go
+before those of a later one. A send is over when its tail has left and every receiver has taken the head: so far only
+can a sender run ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from meshkernels.fabric import kernels, routes
+from meshkernels.fabric.constants import Machine
+from meshkernels.schedules import Copy, Multiply, Permute, Reduce, Repeat, Schedule, Shift, Step, Tiles
+from meshkernels.schedules.steps import unrolled
+
+#: Messages whose set-up the start-up of a step contains: a send and a receipt along either axis.
+INCLUDED = 4
+
+
+@dataclass(eq=False)
+class Plan:
+    """What is the same in every iteration of a step.
+
+    Attributes:
+        work: cycles of its computation.
+        reads, sent, writes: numbers of the buffers that the computation reads, that messages other than of a `Reduce`
+            are sent from, and that the computation writes.
+        sources, targets: buffers of each move. words, wire, bytes: of a message of each move.
+        costs: ``(moves, 2)`` of taking a message in, of a core that does one thing after the other and of one that
+            does everything at once.
+        reduces: whether a move is a `Reduce`.
+        overlap: whether some move arrives in a second version, so that it may run beside what the core does.
+        whole_lines: whether all moves are shifts of tiles, one along an axis, whose messages have left the links before
+            a core can send the next.
+    """
+
+    work: float
+    reads: np.ndarray
+    sent: np.ndarray
+    writes: np.ndarray
+    sources: np.ndarray
+    targets: np.ndarray
+    words: np.ndarray
+    wire: np.ndarray
+    bytes: np.ndarray
+    costs: np.ndarray
+    reduces: np.ndarray
+    multicast: np.ndarray
+    overlap: bool
+    whole_lines: bool
+    tables: list[Any] = field(repr=False)  # a `routes.Table` of each move, None of a `Permute`
+
+
+@dataclass(eq=False)
+class Links:
+    """The links of the mesh, ``(4 * cores,)`` each: since and until when busy, latency, and the bytes, messages and
+    cycles that have gone over them.
+
+    Faults replace a link by several of the physical fabric: ``path[detour[l] : detour[l + 1]]`` for link ``l``.
+    """
+
+    since: np.ndarray
+    busy: np.ndarray
+    latency: np.ndarray
+    detour: np.ndarray
+    path: np.ndarray
+    path_latency: np.ndarray
+    bytes: np.ndarray
+    messages: np.ndarray
+    taken: np.ndarray
+
+    @classmethod
+    def of(cls, mesh: Any, machine: Machine) -> Links:
+        """Links of a mesh without faults."""
+        cores = mesh.cores
+        latency = np.full((4, *mesh.shape), machine.hop)
+        if machine.die:  # the program sits one row inside the fabric
+            die = (np.arange(mesh.rows) + 1) // machine.die_rows
+            crosses = np.flatnonzero(np.diff(die))
+            latency[2, crosses] += machine.die
+            latency[3, crosses + 1] += machine.die
+        nothing = np.zeros(0)
+        return cls(np.zeros(4 * cores), np.zeros(4 * cores), latency.ravel(), np.zeros(4 * cores + 1, np.int32),
+                   nothing.astype(np.int32), nothing, np.zeros(4 * cores, np.int64), np.zeros(4 * cores, np.int64),
+                   np.zeros(4 * cores))  # fmt: skip
+
+    @property
+    def args(self) -> tuple[np.ndarray, ...]:
+        """As the kernels take them."""
+        return (self.since, self.busy, self.latency, self.detour, self.path, self.path_latency, self.bytes,
+                self.messages, self.taken)  # fmt: skip
+
+
+class Engine:
+    """Plays one schedule on one machine.
+
+    Attributes:
+        end: ``(cores,)`` when each core has ended what it has played so far.
+        computing, sending: ``(cores,)`` cycles of computation, and of messages that leave.
+        causes: of each step ``(2, cores)`` why a core began and ended when it did: 0 its own processor, b + 1 the
+            arrival in buffer b, at the end m + 1 the arrival by move m.
+        messages: sent, a multicast counted once.
+    """
+
+    def __init__(self, schedule: Schedule, machine: Machine, itemsize: int, accumulator: int,
+                 links: Links | None = None) -> None:  # fmt: skip
+        self.schedule, self.machine, self.mesh = schedule, machine, schedule.mesh
+        self.width = {b: itemsize if schedule.stored(b) else accumulator for b in schedule.buffers}
+        self.number = {name: i for i, name in enumerate(schedule.buffers)}
+        self.versions = np.array([held.copies > 1 for held in schedule.buffers.values()])
+        cores, buffers = self.mesh.cores, len(self.number)
+        self.links = links or Links.of(self.mesh, machine)
+        self.end = np.zeros(cores)
+        self.ready, self.read, self.free = (np.zeros((buffers, cores)) for _ in range(3))
+        self.begins, self.cursor, self.depart = (np.zeros(cores) for _ in range(3))
+        self.mode = np.zeros(cores, np.uint8)
+        self.sends, self.receives = (np.zeros(cores, np.int16) for _ in range(2))
+        self.taking, self.launched = (np.zeros(cores, np.bool_) for _ in range(2))
+        self.arrive = np.zeros((0, cores))
+        self.computing, self.sending = np.zeros(cores), np.zeros(cores)
+        self.causes: list[np.ndarray] = []
+        self.steps: list[tuple[Step, int, int]] = []
+        self.messages = 0
+        self.keep_causes = True
+        self._plans: dict[int, Plan] = {}
+        self._tables: dict[int, routes.Table] = {}
+        self._clear: dict[tuple, bool] = {}
+        self._moved: dict[tuple[int, int, bool], tuple[routes.Table, float, np.ndarray]] = {}
+        self._behind = False
+        arriving = {move.target for step in _steps(schedule.program) for move in step.moves}
+        self._never = {self.number[name] for name in schedule.buffers if name not in arriving}
+        latency = self.links.latency.reshape(4, *self.mesh.shape)
+        self._ways = [np.concatenate([[0.0], np.cumsum(along)[:-1]]) for along in (latency[2, :, 0], latency[0, 0])]
+        self.quick = not len(self.links.path)
+        self._scratch: dict[tuple[int, int], np.ndarray] = {}
+
+    def run(self, watch: Callable[[int, Engine], object] | None = None,
+            progress: Callable[[int], object] | None = None) -> None:  # fmt: skip
+        """Play the whole program; ``watch(i, self)`` is called after step ``i``."""
+        self.launched[:] = False
+        for i, (step, t, s) in enumerate(unrolled(self.schedule.program)):
+            self.steps.append((step, t, s))
+            self._step(step, t, s)
+            if watch:
+                watch(i, self)
+            if progress:
+                progress(i)
+        self._settle()
+
+    def plan(self, step: Step) -> Plan:
+        """The `Plan` of a step."""
+        if id(step) not in self._plans:
+            self._plans[id(step)] = self._plan(step)
+        return self._plans[id(step)]
+
+    def _plan(self, step: Step) -> Plan:
+        schedule, machine, moves = self.schedule, self.machine, step.moves
+        reads, writes, work = set[int](), set[int](), 0.0
+        for op in step.compute:
+            into = self.number[op.into]
+            writes.add(into)
+            if isinstance(op, Multiply):
+                reads |= {self.number[op.left], self.number[op.right]} | ({into} if op.accumulate else set())
+            else:
+                reads.add(self.number[op.source])
+            work += self._cycles(op)
+            if isinstance(op, Multiply) and not op.accumulate:
+                h, w = schedule.tile(op.into)
+                work += machine.setup + h * w * (schedule.slots(op.into) if op.piece is None else 1) / machine.copy
+        words = np.array([schedule.words(move) for move in moves], np.int64)
+        size = np.array([n * self.width[move.buffer] for n, move in zip(words, moves)], np.int64)
+        wire = -(-size // machine.device.word_bytes) * machine.word
+        costs = [(machine.stage, machine.stage) if move.combine else (machine.setup, 0.0) for move in moves]
+        reduces = np.array([isinstance(move.route, Reduce) for move in moves], np.bool_)
+        sources, targets = ([self.number[name] for name in names]
+                            for names in ([m.buffer for m in moves], [m.target for m in moves]))
+        tables: list[Any] = [None if isinstance(move.route, Permute) else self._table(move.route) for move in moves]
+        overlap = any(self.versions[target] and not r for target, r in zip(targets, reduces))
+        multicast = [table is not None and table.cast for table in tables]
+        axes = [move.route.axis for move in moves if isinstance(move.route, Shift)]
+        whole = bool(self.quick and 0 < len(axes) == len(moves) == len(set(axes)) and sources == targets
+                 and not any(move.combine for move in moves) and bool(self.versions[targets].all())
+                 and not writes & set(targets) and reads <= set(targets) | self._never
+                 and float(max(wire)) + machine.lead <= machine.startup)  # fmt: skip
+        sent = {source for source, r in zip(sources, reduces) if not r} - writes
+        reading, sending, writing, from_, to = (
+            np.array(part, np.int64) for part in (sorted(reads), sorted(sent), sorted(writes), sources, targets))
+        return Plan(work, reading, sending, writing, from_, to, words, wire, size, np.array(costs).reshape(-1, 2),
+                    reduces, np.array(multicast, np.bool_), overlap, whole, tables)  # fmt: skip
+
+    def _cycles(self, op: Multiply | Copy) -> float:
+        """Cycles of one operation on one core."""
+        schedule, machine = self.schedule, self.machine
+        if isinstance(op, Copy):
+            h, w = schedule.tile(op.source)
+            return machine.setup + h * w / machine.copy
+        m, k = schedule.tile(op.left)
+        n = schedule.tile(op.right)[0 if op.transposed else 1]
+        left = schedule.buffers[op.left]
+        assert isinstance(left, Tiles)
+        return machine.multiply(m, k, n, vector=schedule.operands[left.operand].shape[0] == 1)
+
+    def _table(self, route: Any) -> routes.Table:
+        if id(route) not in self._tables:
+            self._tables[id(route)] = routes.Table(route, self.mesh)
+        return self._tables[id(route)]
+
+    def _step(self, step: Step, t: int, s: int) -> None:
+        plan, machine = self.plan(step), self.machine
+        patterns: list[Any] = [table.at(t, s) if table else None for table in plan.tables]
+        if plan.whole_lines and all(table.whole for table in plan.tables):
+            self._shift(step, plan, patterns)
+            return
+        if self._behind:
+            np.maximum(self.read, self.free, out=self.read)
+            self._behind = False
+        bends = [routes.bent(move.route, self.mesh, t, s) if isinstance(move.route, Permute) else None
+                 for move in step.moves]  # fmt: skip
+        self._parts(plan, patterns, bends)
+        cause = np.zeros((2, self.mesh.cores), np.uint8)
+        kernels.begin(len(step.compute) > 0, plan.work, machine.setup, machine.arithmetic, machine.startup,
+                      machine.launch, machine.lead, plan.overlap, INCLUDED, self.sends, self.receives, plan.reads,
+                      plan.sent, plan.writes, self.taking, self.launched, self.end, self.ready, self.read, self.begins,
+                      self.cursor, self.mode, cause[0])  # fmt: skip
+        if step.compute:
+            self.computing += plan.work
+        if len(self.arrive) < len(step.moves):
+            self.arrive = np.full((len(step.moves), self.mesh.cores), -1.0)
+        self._local(step, plan, patterns, bends)
+        travelling = [m for m in range(len(step.moves)) if not plan.reduces[m]]
+        if self._free_of_conflicts(travelling, plan, patterns):
+            for m in travelling:
+                self._play(m, plan, patterns[m])
+        elif travelling:
+            self._contend(travelling, plan, patterns, bends)
+        for r in np.flatnonzero(plan.reduces).tolist():
+            self._reduce(r, plan, patterns[r], cause[1])
+        if step.moves:
+            kernels.finish(plan.targets, self.versions, plan.costs, plan.reduces, self.mode, self.arrive, self.begins,
+                           self.cursor, self.end, self.ready, self.read, self.free, cause[1])  # fmt: skip
+        if self.keep_causes:
+            self.causes.append(cause)
+
+    def _shift(self, step: Step, plan: Plan, patterns: list) -> None:
+        """A step of whole lines that shift without conflicts: see `kernels.shift_along`."""
+        machine, mesh = self.machine, self.mesh
+        cause = np.zeros((1, mesh.cores), np.uint8)
+        none, nothing = np.zeros((1, max(mesh.shape)), np.int32), np.zeros(mesh.cores)
+        sides: list[tuple] = [(np.full(mesh.lines(axis), -1, np.int32), none, none, none.astype(float), 0.0, 0, nothing,
+                               nothing) for axis in (1, 0)]  # fmt: skip
+        reach = 0
+        for m, (table, pattern) in enumerate(zip(plan.tables, patterns)):
+            axis, b = table.route.axis, int(plan.sources[m])
+            idle, source, target = table.sides()
+            used = np.where(idle[pattern], -1, pattern).astype(np.int32)
+            way = self._ways[axis]
+            latency = np.abs(way[target] - way[None, : target.shape[1]])
+            sides[1 - axis] = (used, source, target, latency, plan.wire[m], 1 + b, self.ready[b], self.free[b])
+            if axis == 0:
+                reach = int(np.abs(target - np.arange(target.shape[1])).max(where=~idle[:, None], initial=0))
+            self._tally(table, plan, m, True)[np.arange(len(pattern)), pattern] += 1
+        kernels.shift_along(reach, len(step.compute) > 0, plan.work, machine.arithmetic, machine.startup,
+                            machine.launch, machine.lead, machine.ramp, *sides[0], *sides[1], self.launched, self.end,
+                            self.begins, cause[0])  # fmt: skip
+        if step.compute:
+            self.computing += plan.work
+        self._behind = True
+        if self.keep_causes:
+            self.causes.append(cause)
+
+    def _tally(self, table: routes.Table, plan: Plan, m: int, quick: bool) -> np.ndarray:
+        """``(lines, patterns)`` how often each line has moved by each pattern of a table."""
+        key = id(table), int(plan.bytes[m]), quick
+        lines, count = self.mesh.lines(table.route.axis), len(table.patterns)
+        if key not in self._moved or self._moved[key][2].shape[1] < count:
+            counts = np.zeros((lines, 2 * count), np.int64)
+            if key in self._moved:
+                counts[:, : self._moved[key][2].shape[1]] = self._moved[key][2]
+            self._moved[key] = table, float(plan.wire[m]), counts
+        return self._moved[key][2]
+
+    def _settle(self) -> None:
+        """Add up what was counted by patterns: messages, sends, and the links of the quick steps."""
+        shape = self.mesh.shape
+        for (_, size, quick), (table, wire, counts) in self._moved.items():
+            n = len(table.patterns)
+            counts = counts[:, :n]
+            self.messages += int((counts @ table.messages[:n]).sum())
+            sends = counts @ table.sends[:n].astype(np.int64)  # (lines, size)
+            self.sending += wire * (sends.T if table.route.axis == 0 else sends).ravel()
+            if quick:
+                for side in (0, 1):
+                    load = counts @ np.array([p.load[side] for p in table.patterns])
+                    links = (load.T if table.route.axis == 0 else load).ravel()
+                    at = slice((2 * (1 - table.route.axis) + side) * self.mesh.cores, None)
+                    assert links.shape == (shape[0] * shape[1],)
+                    self.links.messages[at][: len(links)] += links
+                    self.links.bytes[at][: len(links)] += size * links
+                    self.links.taken[at][: len(links)] += wire * links
+        self._moved.clear()
+
+    def _parts(self, plan: Plan, patterns: list, bends: list) -> None:
+        """How many messages each core sends and receives in the step, and who takes part in a `Reduce`."""
+        self.sends[:], self.receives[:], self.taking[:] = 0, 0, False
+        for m, (table, pattern, bend) in enumerate(zip(plan.tables, patterns, bends)):
+            if bend is not None:
+                fields, ends = bend
+                going = fields[:, 0] != ends
+                np.add.at(self.sends, fields[going, 0], 1)
+                np.add.at(self.receives, ends[going], 1)
+                self.messages += int(going.sum())
+                self.sending += plan.wire[m] * np.bincount(fields[going, 0], minlength=self.mesh.cores)
+                continue
+            self._tally(table, plan, m, False)[np.arange(len(pattern)), pattern] += 1
+            axis, cols = table.route.axis, self.mesh.cols
+            if plan.reduces[m]:
+                kernels.take_part(axis, cols, pattern, table.sends, table.receives, self.taking)
+            elif table.full:
+                self.sends += 1
+                self.receives += 1
+            else:
+                kernels.count_parts(axis, cols, pattern, table.sends, table.receives, self.sends, self.receives)
+
+    def _local(self, step: Step, plan: Plan, patterns: list, bends: list) -> None:
+        """What a core sends to itself is copied."""
+        for m, (table, pattern, bend) in enumerate(zip(plan.tables, patterns, bends)):
+            cost = self.machine.setup + plan.words[m] / self.machine.copy
+            state = (self.mode, self.cursor, self.ready[plan.sources[m]], self.read[plan.sources[m]], self.arrive[m])
+            if bend is not None:
+                own = bend[0][bend[0][:, 0] == bend[1], 0]
+                kernels.copy_own(own, cost, *state)
+            elif table.local and not plan.reduces[m]:
+                kernels.copies(table.route.axis, *self.mesh.shape, pattern, table.named, cost, *state)
+
+    def _free_of_conflicts(self, moves: list[int], plan: Plan, patterns: list) -> bool:
+        """Whether no two messages of the step can want the same link."""
+        for axis in (0, 1):
+            along = [m for m in moves if plan.tables[m] is not None and plan.tables[m].route.axis == axis]
+            if along and not routes.clear([plan.tables[m] for m in along], [patterns[m] for m in along], self._clear):
+                return False
+        return all(plan.tables[m] is not None for m in moves)
+
+    def _heads(self, table: routes.Table) -> np.ndarray:
+        """Scratch for arms that wait for others; empty where none does."""
+        shape = (self.mesh.lines(table.route.axis), table.arms.shape[1] if table.waits else 0)
+        if shape not in self._scratch:
+            self._scratch[shape] = np.zeros(shape)
+        return self._scratch[shape]
+
+    def _room(self, m: int, plan: Plan) -> np.ndarray:
+        """From when an arrival of move ``m`` may be written on each core."""
+        target = plan.targets[m]
+        return self.free[target] if self.versions[target] else self.read[target]
+
+    def _play(self, m: int, plan: Plan, pattern: np.ndarray) -> None:
+        table, machine, source = plan.tables[m], self.machine, plan.sources[m]
+        kernels.play(table.route.axis, *self.mesh.shape, pattern, table.arms, table.counts, table.named,
+                     bool(plan.multicast[m]), plan.wire[m], plan.bytes[m], machine.ramp, machine.setup, machine.stage,
+                     self.mode, self.cursor, self.ready[source], self.read[source], self._room(m, plan),
+                     self.arrive[m], self.depart, self._heads(table), *self.links.args)  # fmt: skip
+
+    def _reduce(self, m: int, plan: Plan, pattern: np.ndarray, cause: np.ndarray) -> None:
+        table, machine, source = plan.tables[m], self.machine, plan.sources[m]
+        heads = np.zeros((self.mesh.lines(table.route.axis), table.arms.shape[1]))
+        kernels.reduce(table.route.axis, *self.mesh.shape, pattern, table.arms, table.counts, plan.wire[m],
+                       plan.bytes[m], machine.ramp, machine.setup, machine.arithmetic, machine.stage, self.cursor,
+                       self.ready[source], self.read[source], self._room(m, plan), self.arrive[m], heads, cause,
+                       min(m + 1, 127), *self.links.args)  # fmt: skip
+
+    def _contend(self, moves: list[int], plan: Plan, patterns: list, bends: list) -> None:
+        machine, mesh = self.machine, self.mesh
+        count = sum(len(bends[m][1]) if bends[m] else int(plan.tables[m].counts[patterns[m]].sum()) for m in moves)
+        start, fields = np.empty(count), np.empty((count, 12), np.int32)
+        n, offset, names = 0, 0, [np.zeros((0, max(mesh.shape)), np.int32)]
+        for m in moves:
+            ready = self.ready[plan.sources[m]]
+            if bends[m]:
+                more, ends = bends[m]
+                more = more[more[:, 0] != ends]
+                more[:, 10] = m
+                n = kernels.list_bent(more, plan.wire[m], self.mode, machine.setup, machine.ramp, self.cursor, ready,
+                                      start, fields, n)  # fmt: skip
+                continue
+            table = plan.tables[m]
+            n = kernels.list_arms(table.route.axis, *mesh.shape, patterns[m], table.arms, table.counts, m, offset,
+                                  plan.wire[m], self.mode, machine.setup, machine.ramp, self.cursor, ready, self.depart,
+                                  start, fields, n)  # fmt: skip
+            if plan.multicast[m]:
+                padded = np.full((len(table.patterns), max(mesh.shape)), -1, np.int32)
+                padded[:, : table.named.shape[1]] = table.named[: len(table.patterns)]
+                names.append(padded)
+                offset += len(padded)
+        start, fields = start[:n], fields[:n]
+        order = np.flatnonzero(start >= 0)
+        order = order[np.argsort(start[order], kind="stable")].astype(np.int32)
+        kernels.contend(
+            start, fields, order, np.concatenate(names), plan.multicast, plan.wire, plan.bytes, machine.ramp,
+            machine.turn, machine.stage, plan.sources, plan.targets, self.versions, self.mode, self.cursor, self.read,
+            self.free, self.arrive, *self.links.args)  # fmt: skip
+
+
+def _steps(program: Any) -> Iterator[Step]:
+    """The steps of a program, each once."""
+    for node in program:
+        if isinstance(node, Repeat):
+            yield from _steps(node.body)
+        else:
+            yield node

@@ -1,0 +1,96 @@
+"""The simulator against the ledger, against itself without its quick pass, and what it refuses."""
+
+import dataclasses
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import meshkernels as mk
+import perfmodel
+from meshkernels.fabric import machine
+from meshkernels.fabric.engine import Engine
+
+SHAPES = {"gemm": (16, 24, 32), "gemm_t": (16, 24, 32), "reduce": (24, 30), "transpose": (16, 24), "alltoall": (5,)}
+BUILT_IN = [(name, mesh, SHAPES[family]) for family, names in mk.algorithms().items() for name in names
+            for mesh in (mk.Mesh(6), mk.Mesh(3, 6), mk.Mesh(1, 4), mk.Mesh(2))]  # fmt: skip
+
+
+def built(name, mesh, shape):
+    try:
+        return mk.schedule(name, mesh, *shape)
+    except mk.MeshError as refusal:
+        pytest.skip(str(refusal))
+
+
+@pytest.mark.parametrize("name, mesh, shape", BUILT_IN)
+def test_loads_are_the_ledgers(name, mesh, shape):
+    schedule = built(name, mesh, shape)
+    run, counted = mk.simulate(schedule, "wse3", limits=False), mk.count(schedule)
+    assert np.array_equal(run.link_bytes, counted.link_bytes)
+    assert np.array_equal(run.link_messages, counted.link_messages)
+    assert (run.messages, run.link_bytes.sum()) == (counted.messages, counted.link_bytes.sum())
+
+
+@pytest.mark.parametrize("name, mesh, shape", BUILT_IN)
+def test_terms_and_path(name, mesh, shape):
+    run = mk.simulate(built(name, mesh, shape), "wse3", limits=False)
+    assert sum(run.terms.values()) == pytest.approx(run.makespan, abs=1e-6)
+    path = run.critical_path
+    assert path[-1].end == run.makespan
+    assert all(a.end == b.start for a, b in pairwise(path)) and all(e.end > e.start for e in path)
+
+
+@pytest.mark.parametrize("name, mesh, shape", [
+    ("meshgemm", mk.Mesh(9), (18, 9, 27)), ("meshgemm", mk.Mesh(4, 6), (16, 16, 32)), ("cannon", mk.Mesh(8), (8, 8, 8)),
+    ("cannon", mk.Mesh(4, 6), (16, 16, 32)), ("meshgemm_t", mk.Mesh(4, 6), (16, 16, 32)),
+    ("meshgemm", mk.Mesh(20), (160, 20, 160)),
+])  # fmt: skip
+def test_the_quick_pass_changes_nothing(name, mesh, shape):
+    seen = []
+    for quick in (True, False):
+        engine = Engine(mk.schedule(name, mesh, *shape), machine("wse3"), 2, 2)
+        engine.quick, ends = quick, []
+        engine.run(lambda i, e, ends=ends: ends.append(e.end.copy()))
+        seen.append((np.array(ends), engine))
+    (quick, a), (slow, b) = seen
+    assert np.allclose(quick, slow, rtol=0, atol=1e-6)
+    assert np.array_equal(a.links.bytes, b.links.bytes) and np.array_equal(a.links.messages, b.links.messages)
+    assert np.allclose(a.links.taken, b.links.taken) and np.allclose(a.sending, b.sending)
+
+
+def test_utilisation_is_a_share():
+    run = mk.simulate(mk.schedule("summa", mk.Mesh(8), 32, 32, 32), "wse3")
+    for share in run.utilisation.values():
+        assert share.min() >= 0 and share.max() <= 1
+    assert np.array_equal(run.utilisation["computing"] * run.makespan, run.computing)
+
+
+def test_twice_the_same():
+    a, b = (mk.simulate(mk.schedule("allgather", mk.Mesh(6), 12, 12, 12), "wse3") for _ in range(2))
+    assert np.array_equal(a.ends, b.ends) and a.terms == b.terms
+
+
+def test_refusals():
+    schedule = mk.schedule("meshgemm", mk.Mesh(4), 8, 8, 8)
+    with pytest.raises(TypeError, match="simulate plays a Schedule, not int"):
+        mk.simulate(3, "wse3")  # type: ignore[arg-type]
+    with pytest.raises(mk.FabricError, match="blackhole cannot be simulated: no word, turn, setup, arithmetic, copy"):
+        mk.simulate(schedule, "blackhole")
+    with pytest.raises(mk.DeviceLimitError, match=r"needs .* bytes; a core of wse3 has 49,152"):
+        mk.simulate(mk.schedule("allgather", mk.Mesh(4), 400, 400, 400), "wse3")
+    with pytest.raises(mk.DeviceLimitError, match="needs 32 colours; wse3 has 24; limits=False"):
+        mk.simulate(mk.schedule("summa", mk.Mesh(16), 16, 16, 16), "wse3")
+    with pytest.raises(mk.DeviceLimitError, match="does not fit"):
+        mk.simulate(mk.schedule("ktree", mk.Mesh(1000), 1000, 1000), "wse3")
+    with pytest.raises(perfmodel.errors.UnknownName):
+        mk.simulate(schedule, "wse9")
+    other = dataclasses.replace(perfmodel.device("wse3"), name="mine")
+    with pytest.raises(mk.FabricError, match="mine cannot be simulated"):
+        mk.simulate(schedule, other)
+
+
+def test_every_constant_has_a_source():
+    fields = ("hop", "word", "turn", "ramp", "stage", "setup", "arithmetic", "startup", "launch", "copy", "die")
+    for name in ("wse2", "wse3"):
+        assert all(machine(name).sources[field] for field in fields)
