@@ -84,10 +84,10 @@ assert (mk.gather(mk.gemm(A, A, mesh), mesh, root=None) == 8).all()
 @needs_mpi
 @pytest.mark.parametrize(("what", "says"), [
     ("if rank == 1: raise ZeroDivisionError('between verbs')\nmk.gemm(A, A, mesh)", "between verbs"),
-    ("from meshkernels.execute import kernels\ndef broken(*_, **__): raise MemoryError('in a product')\n"
-     "if rank == 1: kernels.ring_product = kernels.tile_products = broken\nmk.gemm(A, A, mesh)", "in a product"),
-    ("from meshkernels.execute import kernels\ndef broken(*_, **__): raise MemoryError('in a product')\n"
-     "if rank == 1: kernels.tile_products = broken\nmk.gemm(A, A, mesh, method='lockstep')", "in a product"),
+    ("from meshkernels.kernels import ring\ndef broken(*_, **__): raise MemoryError('in a product')\n"
+     "if rank == 1: ring.ring_product = broken\nmk.gemm(A, A, mesh)", "in a product"),
+    ("from meshkernels.readers import lockstep\ndef broken(*_, **__): raise MemoryError('in a product')\n"
+     "if rank == 1: lockstep.tile_products = broken\nmk.gemm(A, A, mesh, method='lockstep')", "in a product"),
     ("if rank == 1: os.kill(os.getpid(), signal.SIGKILL)\nmk.gemm(A, A, mesh)", ""),
     ("if rank != 1: mk.gemm(A, A, mesh)", "the end of the program"),
     ("if rank == 1: sys.exit(3)\nmk.gemm(A, A, mesh)", "the end of the program"),
