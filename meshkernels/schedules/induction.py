@@ -26,7 +26,7 @@ import numpy as np
 from meshkernels.schedules import order, symmetry
 from meshkernels.schedules.buffers import Tiles
 from meshkernels.schedules.check import indices
-from meshkernels.schedules.contributions import NAMES
+from meshkernels.schedules.contributions import COUNTS, NAMES
 from meshkernels.schedules.holdings import MOST_CELLS, Write, distinct
 from meshkernels.schedules.routes import Reduce
 from meshkernels.schedules.steps import Multiply, Repeat, Step
@@ -228,19 +228,19 @@ class _Iteration:
             if len(y) * times > MOST_CELLS >> 3:
                 return None
             cell = {key: write.values(key, cells) for key in write.fields}
-            if set(cell) != {*NAMES, "weight"} or len(y) == 0 or min(cell["down"].min(), cell["across"].min()) < 0:
+            if set(cell) != {*NAMES, *COUNTS} or len(y) == 0 or min(cell["down"].min(), cell["across"].min()) < 0:
                 return None
             shape, turns = (times, len(y)), np.arange(1, times + 1)[:, None]
             at = (self.turn.place(0, y, turns), self.turn.place(1, x, turns), slot)
-            new = (rows[:, cell["down"]], cols[:, cell["across"]], cell["part"], cell["weight"])
+            new = (rows[:, cell["down"]], cols[:, cell["across"]], *(cell[key] for key in ("part", *COUNTS)))
             found.append(tuple(np.broadcast_to(part, shape).ravel() for part in (*at, *new)))
         if not found:
             return None
-        y, x, slot, down, across, part, weight = (np.concatenate(parts) for parts in zip(*found))
-        if min(down.min(), across.min()) < 0 or not distinct((y * walk.mesh.cols + x) * slots + slot):
+        y, x, slot, *new = (np.concatenate(parts) for parts in zip(*found))
+        if min(new[0].min(), new[1].min()) < 0 or not distinct((y * walk.mesh.cols + x) * slots + slot):
             return None
-        fields = {"down": down, "across": across, "part": part, "weight": weight}
-        return Write(name, {key: field[:, None] for key, field in fields.items()}, slot, cores=(y, x))
+        fields = {key: field[:, None] for key, field in zip((*NAMES, *COUNTS), new)}
+        return Write(name, fields, slot, cores=(y, x))
 
 
 class _Renaming:
