@@ -234,8 +234,8 @@ def _require_countable(schedule: Schedule) -> None:
     (m, n), k = schedule.result.tile, schedule.operands[schedule.task.operands[0]].tile[1]
     macs = schedule.mesh.cores * _products(schedule.program) * m * k * n
     if macs >= 1 << 63:
-        raise ScheduleError(f"{schedule.name}: a product of {M} x {K} x {N} takes {macs} multiply-adds; fewer than 2^63 "
-                            "can be counted")  # fmt: skip
+        raise ScheduleError(f"{schedule.name}: a product of {M} x {K} x {N} takes {macs} multiply-adds; fewer than "
+                            "2^63 can be counted")  # fmt: skip
 
 
 def _products(program: Sequence[Step | Repeat]) -> int:
@@ -292,7 +292,8 @@ class _Tally:
         """Sum up what is sent, in Python's integers; sums of links are exact as long as it is less than 2^53."""
         self.sent = [sent + messages * weight for sent, weight in zip(self.sent, weights)]
         if max(self.sent) >= 1 << 53:
-            raise ScheduleError(f"{self.schedule.name}: {max(self.sent)} bytes are sent; fewer than 2^53 can be counted")
+            raise ScheduleError(f"{self.schedule.name}: {max(self.sent)} bytes are sent; fewer than 2^53 can be "
+                                "counted")  # fmt: skip
 
     def _bend(self, route: Permute, weights: np.ndarray, t: int, s: int) -> tuple[int, int, int]:
         source, to_y, to_x = route.targets(self.mesh, t, s)
@@ -374,7 +375,8 @@ class _Axis:
     def _pattern(self, route: Route, phase: int, known: dict[int, int]) -> int:
         if phase not in known:
             flows = route.flows(phase, self.size)  # type: ignore[union-attr]
-            key = flows.kind.encode() + b"".join(part.tobytes() for part in (flows.source, flows.low, flows.high, flows.root))
+            paths = flows.source, flows.low, flows.high, flows.root
+            key = flows.kind.encode() + b"".join(part.tobytes() for part in paths)
             if key not in self._known:
                 number = self._known[key] = len(self.patterns)
                 if number == len(self.paths):

@@ -1,12 +1,12 @@
 """Which contributions every number is the sum of, while a schedule is walked.
 
 Of every number it is known to which block of the result it belongs, which ``part`` of it, how many contributions have
-been added so far, ``n``, and the sum of a ``weight`` of each. Invariant: n is never more than there are contributions (so
-that no weight overflows), and only numbers of one block and part are ever added to each other.
+been added so far, ``n``, and the sum of a ``weight`` of each. Invariant: n is never more than there are contributions
+(so that no weight overflows), and only numbers of one block and part are ever added to each other.
 
 While all numbers are chains, one product added after another, the first and the last block of the contraction are known
 too, and so is the ``successor``: the block that follows each block, the same in every chain. Once sums are added to
-sums, nobody asks for these any more.
+sums, these are no longer tracked.
 
 What is certain and what is not: that a sum holds *each* contribution once, and not one twice and another never, is
 concluded from its weight, the contributions' being 40-bit random numbers. A wrong sum has the right weight with
@@ -88,7 +88,7 @@ class Contributions:
 
     # ---------------------------------------------------------------------------------------------------- additions
     def remember(self, i: np.ndarray, k: np.ndarray, j: np.ndarray, op: Multiply) -> None:
-        """Note one product on every core."""
+        """Record one product on every core."""
         self.multiplied += 1
         if self.product is None:
             self.product = i, k, j
@@ -185,7 +185,7 @@ class Contributions:
             self.walk.refuse(f"numbers in {move.target!r} are added up more often than there are contributions")
 
     def reduced(self, move: Move, t: int, s: int) -> list[Write]:
-        """A `Reduce`: members' numbers stand for nothing afterwards, the roots hold the sums."""
+        """A `Reduce`: the roots hold the sums, and the numbers of the other members are invalid."""
         walk, route = self.walk, move.route
         assert isinstance(route, Reduce)
         axis, size, root = route.axis, walk.mesh.length(route.axis), route.sources(walk.mesh, t, s)
@@ -199,17 +199,18 @@ class Contributions:
             own = pull(np.broadcast_to(root, np.broadcast_shapes(root.shape, here.shape))[:, :, None], to, axis)
             walk.require((own[:, :, 0] == root) | (root < 0), f"streams {move.buffer!r} to a core that is not the root "
                          "of its own group")  # fmt: skip
-        walk.require((state["down"] >= 0) | ~taking, f"adds up numbers in {move.buffer!r} that stand for nothing")
+        walk.require((state["down"] >= 0) | ~taking, f"adds up numbers in {move.buffer!r} that are no longer valid")
         for name in NAMES:
             roots = pull(state[name], to, axis)
             if roots is not state[name]:
-                walk.require((state[name] == roots) | ~taking, f"adds up numbers in {move.buffer!r} of different blocks")
+                alike = (state[name] == roots) | ~taking
+                walk.require(alike, f"adds up numbers in {move.buffer!r} of different blocks")
         sums = {name: state[name] for name in NAMES}
         sums |= {name: _group_sums(state[name], root, size, axis) for name in COUNTS}
         self._bound(sums["n"], TRUE if whole else (root == here)[:, :, None], move)
         self._root(move, root, state, whole and route.low_first)
         self.no_chains()
-        # everybody who took part is stale, except for a root that keeps the sum where it was
+        # the numbers of all members are invalid, but for those of a root that keeps the sum where it was
         if move.into is None:
             mask = (root >= 0) & (root != here)
         else:

@@ -17,7 +17,7 @@ from meshkernels.schedules.motion import Arrival, Delivery, Slots, pick, places,
 from meshkernels.schedules.routes import Shift
 from meshkernels.schedules.steps import Move, require
 
-#: Nothing has been added yet; what was here has been sent on to be added up, and stands for nothing any more.
+#: In place of a block: nothing has been added yet; what was here has been added up elsewhere and is invalid.
 ZERO, STALE = -1, -2
 #: Entries of one field that are kept for all slots of all cores.
 MOST_CELLS = 1 << 26
@@ -31,7 +31,8 @@ class Write:
 
     Attributes:
         buffer: the receiving buffer.
-        fields: what is known of it, by name: ``(rows or 1, cols or 1, slots or 1)``; ``(n, slots or 1)`` with ``cores``.
+        fields: what is known of it, by name: ``(rows or 1, cols or 1, slots or 1)``, or ``(n, slots or 1)`` where there
+            are ``cores``.
         slots: in which slots; ``(n,)`` with ``cores``.
         mask: ``(rows or 1, cols or 1, 1)`` the receiving cores; None: all.
         cores: ``(y, x)``, ``(n,)`` each, where it arrives on these cores only.
@@ -233,7 +234,7 @@ class Holdings:
             own[y, x, arriving.slots] = field[:, 0]
 
     def _mine(self, name: str, cores: tuple[int, ...]) -> np.ndarray:
-        """The array of a field, with all slots and at least these ``(rows or 1, cols or 1)``, to be written in place."""
+        """The array of a field, with all slots and at least these ``(rows or 1, cols or 1)``, to be written to."""
         array = self._fields[name]
         shape = (*np.broadcast_shapes(array.shape[:2], cores), self.slots)
         if name not in self._own or array.shape != shape:

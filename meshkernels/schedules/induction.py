@@ -114,7 +114,7 @@ class _Iteration:
         walk, of = self.walk, self.turn.of
         for name, spaces in self._spaces().items():
             old, new = self.before[name], walk.state(name)
-            if not np.array_equal(*np.broadcast_arrays(old["held"], of(new["held"]))):
+            if not (old["held"] == of(new["held"])).all():
                 return False
             if not all(self.renamed[n].match(old[key], of(new[key])) for n, key in zip(spaces, ("down", "across"))):
                 return False
@@ -175,7 +175,7 @@ class _Iteration:
         if any(write is None for write in arriving.values()):
             return False
         powers = {space: each.power(times) for space, each in self.renamed.items()}
-        spaces: dict[str, tuple[str, str]] = self._spaces() | {name: ("i", "j") for name in walk.values}
+        spaces: dict[str, tuple[str, str]] = self._spaces() | dict.fromkeys(walk.values, ("i", "j"))
         for name, held in walk.held.items():
             if name in self.apart:
                 continue
@@ -232,8 +232,9 @@ class _Iteration:
                 return None
             shape, turns = (times, len(y)), np.arange(1, times + 1)[:, None]
             at = (self.turn.place(0, y, turns), self.turn.place(1, x, turns), slot)
-            new = (rows[:, cell["down"]], cols[:, cell["across"]], *(cell[key] for key in ("part", *COUNTS)))
-            found.append(tuple(np.broadcast_to(part, shape).ravel() for part in (*at, *new)))
+            names = rows[:, cell["down"]], cols[:, cell["across"]], cell["part"]
+            found.append(tuple(np.broadcast_to(part, shape).ravel() for part in (
+                *at, *names, *(cell[key] for key in COUNTS))))  # fmt: skip
         if not found:
             return None
         y, x, slot, *new = (np.concatenate(parts) for parts in zip(*found))
