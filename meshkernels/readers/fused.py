@@ -62,11 +62,12 @@ def _split_sum(schedule: Schedule, order: SplitSum, x: np.ndarray, W: np.ndarray
     if simple is not None:
         return partials
     blocks = Tiling(partials.shape, (size, lines)).cut(partials).reshape(size, lines, 1, -1)
+    blocks = blocks if order.axis == 0 else blocks.swapaxes(0, 1)  # (rows, cols, 1, w)
     values = lockstep.zeros(schedule, partials.dtype)
     arrivals = Arrivals(schedule.mesh)
     for step, t, s in _from_product(schedule):
         for op in step.compute:
-            lockstep.put(values[op.into], slots_at(op.piece, t, s), blocks if order.axis == 0 else blocks.swapaxes(0, 1))
+            lockstep.put(values[op.into], slots_at(op.piece, t, s), blocks)
         lockstep.move_values(arrivals, step, values, half, t, s)
     return lockstep.collect(schedule, values)
 

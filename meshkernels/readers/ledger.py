@@ -292,8 +292,8 @@ def _require_countable(schedule: Schedule) -> None:
     (m, n), k = schedule.result.tile, schedule.operands[schedule.task.operands[0]].tile[1]
     macs = schedule.mesh.cores * _products(schedule.program) * m * k * n
     if macs >= 1 << 63:
-        raise ScheduleError(f"{schedule.name}: a product of {M} x {K} x {N} takes {macs} multiply-adds; fewer than 2^63 "
-                            "can be counted")  # fmt: skip
+        raise ScheduleError(f"{schedule.name}: a product of {M} x {K} x {N} takes {macs} multiply-adds; fewer than "
+                            "2^63 can be counted")  # fmt: skip
 
 
 def _products(program: Sequence[Step | Repeat]) -> int:
@@ -309,7 +309,7 @@ class _Tally:
         self.width = {name: stored if schedule.stored(name) else summed for name in schedule.buffers}
         self.axes = (_Axis(self.mesh, 0), _Axis(self.mesh, 1))
         self.bent = np.zeros((3, 4, *self.mesh.shape), np.int64)
-        self.corners: set[tuple[int, ...]] = set()
+        self.paths: list[np.ndarray] = []  # of messages that may turn a corner, each as one number
         self.sent = [0, 0, 0]  # words, bytes, messages
 
     def program(self, program: tuple[Step | Repeat, ...], t: int = 0, s: int = 0,
@@ -350,7 +350,8 @@ class _Tally:
         """Sum up what is sent, in Python's integers; sums of links are exact as long as it is less than 2^53."""
         self.sent = [sent + messages * weight for sent, weight in zip(self.sent, weights)]
         if max(self.sent) >= 1 << 53:
-            raise ScheduleError(f"{self.schedule.name}: {max(self.sent)} bytes are sent; fewer than 2^53 can be counted")
+            raise ScheduleError(f"{self.schedule.name}: {max(self.sent)} bytes are sent; fewer than 2^53 can be "
+                                "counted")  # fmt: skip
 
     def _bend(self, route: Permute, weights: np.ndarray, t: int, s: int) -> tuple[int, int, int]:
         source, to_y, to_x = route.targets(self.mesh, t, s)
@@ -372,7 +373,8 @@ class _Tally:
             load[up] += both[0].T if turn else both[0]
             load[down] += both[1].T if turn else both[1]
         self.bent += weights[:, None, None, None] * load
-        self.corners |= set(zip(y.tolist(), x.tolist(), to_y.tolist(), to_x.tolist(), [route.row_first] * len(y)))
+        cols, cores = self.mesh.cols, self.mesh.cores
+        self.paths.append((((y * cols + x) * cores + to_y * cols + to_x) * 2 + route.row_first).astype(np.int64))
         return int((abs(y - to_y) + abs(x - to_x)).max(initial=0)), 0, len(y)
 
     def links(self) -> Iterator[np.ndarray]:
@@ -388,13 +390,17 @@ class _Tally:
 
     def bends(self) -> np.ndarray:
         """``(rows, cols)`` different bent paths that touch each router."""
-        touched = np.zeros(self.mesh.shape, np.int64)
-        for y, x, to_y, to_x, row_first in self.corners:
-            row, column = (y, to_x) if row_first else (to_y, x)
-            touched[row, min(x, to_x) : max(x, to_x) + 1] += 1
-            touched[min(y, to_y) : max(y, to_y) + 1, column] += 1
-            touched[row, column] -= 1
-        return touched
+        (rows, cols), cores = self.mesh.shape, self.mesh.cores
+        ends, row_first = np.divmod(np.unique(np.concatenate([np.zeros(0, np.int64), *self.paths])), 2)
+        (y, x), (to_y, to_x) = (np.divmod(end, cols) for end in np.divmod(ends, cores))
+        row, column = np.where(row_first, y, to_y), np.where(row_first, to_x, x)  # where the two legs run
+        along, down, corner = (np.zeros((rows + 1, cols + 1), np.int64) for _ in range(3))
+        np.add.at(along, (row, np.minimum(x, to_x)), 1)
+        np.add.at(along, (row, np.maximum(x, to_x) + 1), -1)
+        np.add.at(down, (np.minimum(y, to_y), column), 1)
+        np.add.at(down, (np.maximum(y, to_y) + 1, column), -1)
+        np.add.at(corner, (row, column), 1)  # the router at the corner is on both legs
+        return (np.cumsum(along, axis=1) + np.cumsum(down, axis=0) - corner)[:rows, :cols]
 
 
 class _Axis:
@@ -427,7 +433,8 @@ class _Axis:
     def _pattern(self, route: Route, phase: int, known: dict[int, int]) -> int:
         if phase not in known:
             flows = route.flows(phase, self.size)  # type: ignore[union-attr]
-            key = flows.kind.encode() + b"".join(part.tobytes() for part in (flows.source, flows.low, flows.high, flows.root))
+            paths = flows.source, flows.low, flows.high, flows.root
+            key = flows.kind.encode() + b"".join(part.tobytes() for part in paths)
             if key not in self._known:
                 number = self._known[key] = len(self.patterns)
                 if number == len(self.paths):

@@ -59,7 +59,8 @@ class Tracker:
         if slot is not None:
             down, right, held = (part[:, :, 0] for part in (down, right, held))
         ids = np.where(held, down.astype(np.int64) * across + right, -1)
-        return np.broadcast_to(ids, self.mesh.shape if slot is not None else (*self.mesh.shape, self.held[buffer].slots))
+        depth = () if slot is not None else (self.held[buffer].slots,)
+        return np.broadcast_to(ids, (*self.mesh.shape, *depth))
 
     def move(self, step: Step, t: int, s: int) -> None:
         """Carry out the moves of tiles of a step: all are fetched before anything arrives."""

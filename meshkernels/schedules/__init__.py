@@ -22,8 +22,8 @@ the sender).
 * *Versions*: a buffer that is read in a step (by its computation or by a move) and receives in the same step needs
   ``copies=2``: what arrives is the next version, and the step reads the one before. With one copy that is refused: it
   would be overwritten while it is read.
-* *A reduction uses up what it adds*: after a `Reduce` the sum is on the roots, and the values of the others stand for
-  nothing until they are written again; so do those of the roots where the sum goes to another buffer.
+* *A reduction consumes what it adds*: after a `Reduce` the sum is on the roots, and the values of the other members are
+  invalid until they are written again; so are those of the roots if the sum goes to another buffer.
 
 **Routes.** `Shift` along cycles of a line (of all of it, or of a span), `Multicast` and `Relay` from any number of
 roots to the cores of the line that name them (a whole line, a segment, every n-th core), `Reduce` of the cores that

@@ -23,7 +23,15 @@ class Place:
     across: int | Index
 
     def at(self, mesh: Mesh, depth: int) -> tuple[np.ndarray, np.ndarray]:
-        """``(down, across)``, each ``(rows or 1, cols or 1, depth or 1)``."""
+        """Which block lies in each slot of each core.
+
+        Args:
+            mesh: the cores.
+            depth: slots of the buffer.
+
+        Returns:
+            ``(down, across)``, each ``(rows or 1, cols or 1, depth or 1)``; a side of 1: the same everywhere.
+        """
         down, across = (part.slots(depth) if isinstance(part, Index) else np.full((1, 1, 1), part, np.int32)
                         for part in (self.down, self.across))
         return down, across

@@ -1,7 +1,8 @@
-"""What a schedule's fields may be: their types are taken at their word, parts included.
+"""Types of a schedule's fields, checked at run time, parts included.
 
-Invariant: a schedule that conforms consists of plain integers below 2^31, texts, booleans, tuples and the dataclasses of
-the vocabulary, nested as the annotations say, and of nothing else. Of each annotation a checking function is made once.
+Invariant: a schedule that conforms consists of plain integers below 2^31, texts, booleans, tuples and the dataclasses
+of the vocabulary, nested as the annotations say, and of nothing else. A checking function is built once for each
+annotation.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ MOST = 1 << 31
 _PLAIN = {int, str, bool, NoneType}
 
 
-class _Unfit(Exception):  # noqa: N818 (it never leaves this module)
+class _Unfit(Exception):
     """A value is not what it must be; ``where`` grows on the way out."""
 
     def __init__(self, says: str):
@@ -45,7 +46,7 @@ def conform(value: Any, hint: Any, where: str) -> None:
 
 
 @cache
-def hints(cls: type) -> dict[str, Any]:
+def hints(cls: Any) -> dict[str, Any]:
     """The types of a dataclass's fields."""
     import meshkernels.schedules.buffers as buffers
     import meshkernels.schedules.steps as steps
@@ -62,15 +63,15 @@ def parts(*values: Any) -> Iterator[Any]:
         if isinstance(one, tuple):
             todo += reversed(one)
         elif isinstance(one, Mapping):
-            todo += reversed(one.values())
+            todo += reversed(list(one.values()))
         elif hasattr(type(one), "__dataclass_fields__"):
             yield one
-            held = one.__dict__
-            todo += [part for name in _nesting(type(one)) if type(part := held[name]) not in _PLAIN]
+            held, kind = one.__dict__, type(one)
+            todo += [part for name in _nesting(kind) if type(part := held[name]) not in _PLAIN]  # type: ignore[arg-type]
 
 
 @cache
-def _nesting(cls: type) -> tuple[str, ...]:
+def _nesting(cls: Any) -> tuple[str, ...]:
     """Fields that may hold dataclasses, the last first."""
     return tuple(name for name, hint in reversed(hints(cls).items()) if _may_nest(hint))
 
@@ -113,7 +114,7 @@ def _whole(value: Any) -> None:
 def _whole_numbers(value: Any) -> None:
     if type(value) is not tuple:
         _unlike(value, tuple[int, ...])
-    if value and not (set(map(type, value)) == {int} and -MOST < min(value) and max(value) < MOST):
+    if value and not (set(map(type, value)) == {int} and min(value) > -MOST and max(value) < MOST):
         raise _Unfit("must be integers below 2^31")
 
 
@@ -172,7 +173,7 @@ def _record(cls: Any) -> Callable[[Any], None]:
         if type(value) is not cls:
             _unlike(value, cls)
         if not checks:
-            checks.extend((name, _checker(kind)) for name, kind in hints(cls).items())
+            checks.extend((name, _checker(kind)) for name, kind in hints(cls).items())  # type: ignore[arg-type]
         held, name = value.__dict__, ""
         try:
             for name, part in checks:

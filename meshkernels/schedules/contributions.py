@@ -1,12 +1,12 @@
 """Which contributions every number is the sum of, while a schedule is walked.
 
-Of every number it is known to which block of the result it belongs, which ``part`` of it, and the sum of a ``weight``
-of each contribution added so far. Invariant: no weight exceeds the sum of all weights (so that nothing overflows), and
-only numbers of one block and part are ever added to each other.
+Of every number it is known to which block of the result it belongs, which ``part`` of it, how many contributions have
+been added so far, ``n``, and the sum of a ``weight`` of each. Invariant: n is never more than there are contributions
+(so that no weight overflows), and only numbers of one block and part are ever added to each other.
 
-While all numbers are chains, one product added after another, the first and the last block of the contraction and the
-``n``umber of products are known too, and so is the ``successor``: the block that follows each block, the same in every
-chain. Once sums are added to sums, nobody asks for these any more.
+While all numbers are chains, one product added after another, the first and the last block of the contraction are known
+too, and so is the ``successor``: the block that follows each block, the same in every chain. Once sums are added to
+sums, these are no longer tracked.
 
 What is certain and what is not: that a sum holds *each* contribution once, and not one twice and another never, is
 concluded from its weight, the contributions' being 40-bit random numbers. A wrong sum has the right weight with
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from meshkernels.schedules.holdings import STALE, TRUE, ZERO, Holdings, Write
-from meshkernels.schedules.motion import Arrival, Delivery, Slots, pick, places, pull, slots_at
+from meshkernels.schedules.motion import Arrival, Delivery, Slots, places, pull, slots_at
 from meshkernels.schedules.routes import Reduce, groups
 from meshkernels.schedules.steps import Move, Multiply
 
@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from meshkernels.schedules.walk import Walk
 
 #: To which block of the result a number belongs; what is known of chains only.
-NAMES, CHAIN = ("down", "across", "part"), ("n", "first", "last")
+NAMES, COUNTS, CHAIN = ("down", "across", "part"), ("n", "weight"), ("first", "last")
 _PART, _STALE = np.zeros((1, 1, 1), np.int32), np.full((1, 1, 1), STALE, np.int32)
-_PART.flags.writeable = _STALE.flags.writeable = TRUE.flags.writeable = False
+_ONE = np.ones((1, 1, 1), np.int64)
+for _array in (_PART, _STALE, _ONE, TRUE):
+    _array.flags.writeable = False
 
 
 @lru_cache(maxsize=32)
@@ -75,7 +77,7 @@ class Contributions:
     @property
     def fields(self) -> tuple[str, ...]:
         """What is known of a number besides its name."""
-        return ("weight", *CHAIN) if self.successor is not None else ("weight",)
+        return (*COUNTS, *CHAIN) if self.successor is not None else COUNTS
 
     def no_chains(self) -> None:
         """From now on sums are added to sums."""
@@ -86,7 +88,7 @@ class Contributions:
 
     # ---------------------------------------------------------------------------------------------------- additions
     def remember(self, i: np.ndarray, k: np.ndarray, j: np.ndarray, op: Multiply) -> None:
-        """Note one product on every core."""
+        """Record one product on every core."""
         self.multiplied += 1
         if self.product is None:
             self.product = i, k, j
@@ -97,32 +99,27 @@ class Contributions:
     def add(self, into: str, piece: Slots, i: np.ndarray, j: np.ndarray, k: np.ndarray, accumulate: bool) -> None:
         """Contribution k to block (i, j) of the result, in one piece or cut over all; ``(rows or 1, cols or 1, 1)``."""
         held = self.walk.held[into]
-        state = held.settle()
         name = {"down": i, "across": j, "part": places(held.slots)[None, None] if piece is None else _PART}
-        weight = self.weights[k]
-        fresh = self._fresh(into, state, piece, name) if accumulate else TRUE
-        new: dict[str, np.ndarray] = name | {"weight": weight}
+        begun: dict[str, np.ndarray] = {"n": _ONE, "weight": self.weights[k]}
+        begun |= {"first": k, "last": k} if self.successor is not None else {}
+        fresh = self._fresh(into, held, piece, name) if accumulate else TRUE
         if fresh is TRUE or fresh.all():
-            if self.successor is not None:
-                new |= {"n": np.ones((1, 1, 1), np.int64), "first": k, "last": k}
-            held.write(Write(into, new, piece))
+            held.write(Write(into, name | begun, piece))
             return
-        some = bool(fresh.any())
-        new = {"weight": pick(state["weight"], piece) + weight}
+        new = {key: held.peek(key, piece) + begun[key] for key in COUNTS}
         if self.successor is not None:
-            self._follow(pick(state["last"], piece), k, ~fresh)
+            self._follow(held.peek("last", piece), k, ~fresh)
         if self.successor is not None:
-            new |= {"n": pick(state["n"], piece) + 1, "first": held.take("first", piece), "last": k}
-        if some:
-            begun = {"weight": weight, "n": 1, "first": k, "last": k}
+            new |= {"first": held.take("first", piece), "last": k}
+        if fresh.any():
             new = name | {key: np.where(fresh, begun[key], field) for key, field in new.items()}
-        self.walk.require(new["weight"] <= self.total,
+        self.walk.require(new["n"] <= self.terms,
                           f"adds more contributions to a number in {into!r} than there are")  # fmt: skip
         held.write(Write(into, new, piece))
 
-    def _fresh(self, into: str, state: dict[str, np.ndarray], piece: Slots, name: dict[str, np.ndarray]) -> np.ndarray:
+    def _fresh(self, into: str, held: Holdings, piece: Slots, name: dict[str, np.ndarray]) -> np.ndarray:
         """Where nothing has been added yet; refuses what belongs to another block."""
-        old = {key: pick(state[key], piece) for key in name}
+        old = {key: held.peek(key, piece) for key in name}
         fresh = old["down"] == ZERO if old["down"] is not name["down"] else ~TRUE
         if old["down"] is not name["down"]:
             self.walk.require(old["down"] != STALE, f"adds to numbers in {into!r} that have been sent on already")
@@ -158,22 +155,18 @@ class Contributions:
         self.two_sided = False
         sent, held = self.walk.held[move.buffer], self.walk.held[move.target]
         care = place.mask[:, :, None] if isinstance(place, Arrival) and place.mask is not None else None
-        weights = []
-        for name in (*NAMES, "weight"):
+        for name in NAMES:
             mine, got = self._both(name, held, sent, place)
-            if name == "weight":
-                weights = [mine, got]
-                continue
             right = (mine == got) & (mine >= 0) if name == "down" else mine == got if mine is not got else TRUE
             if not (right if care is None else right | ~care).all():
                 self.walk.refuse(f"numbers that arrive in {move.target!r} are combined with numbers of another block "
                                  "of the result, or with none")  # fmt: skip
-        weight = weights[0] + weights[1]
-        self._bound(weight, TRUE if care is None else care, move)
+        counts = {name: np.add(*self._both(name, held, sent, place)) for name in COUNTS}
+        self._bound(counts["n"], TRUE if care is None else care, move)
         self.no_chains()
         if isinstance(place, Delivery):
-            return Write(move.target, {"weight": weight}, place.slots, cores=(place.to_y, place.to_x))
-        return Write(move.target, {"weight": weight}, place.slots, care)
+            return Write(move.target, counts, place.slots, cores=(place.to_y, place.to_x))
+        return Write(move.target, counts, place.slots, care)
 
     def _both(self, name: str, held: Holdings, sent: Holdings, place: Arrival | Delivery) -> tuple[np.ndarray, ...]:
         """A field of the numbers that are there, and of those that arrive."""
@@ -187,12 +180,12 @@ class Contributions:
         mine = whole[place.to_y, place.to_x, place.slots if field.shape[2] > 1 else 0]
         return mine[:, None], place.fetch(sent.peek(name, None))[:, None]
 
-    def _bound(self, weight: np.ndarray, care: np.ndarray, move: Move) -> None:
-        if ((weight > self.total) & care).any():
+    def _bound(self, n: np.ndarray, care: np.ndarray, move: Move) -> None:
+        if ((n > self.terms) & care).any():
             self.walk.refuse(f"numbers in {move.target!r} are added up more often than there are contributions")
 
     def reduced(self, move: Move, t: int, s: int) -> list[Write]:
-        """A `Reduce`: members' numbers stand for nothing afterwards, the roots hold the sums."""
+        """A `Reduce`: the roots hold the sums, and the numbers of the other members are invalid."""
         walk, route = self.walk, move.route
         assert isinstance(route, Reduce)
         axis, size, root = route.axis, walk.mesh.length(route.axis), route.sources(walk.mesh, t, s)
@@ -200,26 +193,24 @@ class Contributions:
         whole = root.shape[axis] == 1 and bool((root >= 0).all())  # all cores of a line stream into one
         sent, slots = slots_at(move.slot, t, s), slots_at(move.into_slot, t, s)
         slots = sent if slots is None else slots
-        state = {name: walk.held[move.buffer].take(name, sent) for name in (*NAMES, "weight")}
+        state = {name: walk.held[move.buffer].take(name, sent) for name in (*NAMES, *COUNTS)}
         taking, to = (root >= 0)[:, :, None], np.maximum(root, 0)
         if not whole:
             own = pull(np.broadcast_to(root, np.broadcast_shapes(root.shape, here.shape))[:, :, None], to, axis)
             walk.require((own[:, :, 0] == root) | (root < 0), f"streams {move.buffer!r} to a core that is not the root "
                          "of its own group")  # fmt: skip
-        walk.require((state["down"] >= 0) | ~taking, f"adds up numbers in {move.buffer!r} that stand for nothing")
+        walk.require((state["down"] >= 0) | ~taking, f"adds up numbers in {move.buffer!r} that are no longer valid")
         for name in NAMES:
             roots = pull(state[name], to, axis)
             if roots is not state[name]:
-                walk.require((state[name] == roots) | ~taking, f"adds up numbers in {move.buffer!r} of different blocks")
+                alike = (state[name] == roots) | ~taking
+                walk.require(alike, f"adds up numbers in {move.buffer!r} of different blocks")
         sums = {name: state[name] for name in NAMES}
-        care = TRUE if whole else (root == here)[:, :, None]
-        if self.total * size >= 1 << 63:  # might overflow: see first whether it is far too much
-            self._bound(_group_sums(state["weight"].astype(float), root, size, axis) / 1.5, care, move)
-        sums["weight"] = _group_sums(state["weight"], root, size, axis)
-        self._bound(sums["weight"], care, move)
+        sums |= {name: _group_sums(state[name], root, size, axis) for name in COUNTS}
+        self._bound(sums["n"], TRUE if whole else (root == here)[:, :, None], move)
         self._root(move, root, state, whole and route.low_first)
         self.no_chains()
-        # everybody who took part is stale, except for a root that keeps the sum where it was
+        # the numbers of all members are invalid, but for those of a root that keeps the sum where it was
         if move.into is None:
             mask = (root >= 0) & (root != here)
         else:

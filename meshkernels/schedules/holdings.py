@@ -17,7 +17,7 @@ from meshkernels.schedules.motion import Arrival, Delivery, Slots, pick, places,
 from meshkernels.schedules.routes import Shift
 from meshkernels.schedules.steps import Move, require
 
-#: Nothing has been added yet; what was here has been sent on to be added up, and stands for nothing any more.
+#: In place of a block: nothing has been added yet; what was here has been added up elsewhere and is invalid.
 ZERO, STALE = -1, -2
 #: Entries of one field that are kept for all slots of all cores.
 MOST_CELLS = 1 << 26
@@ -31,7 +31,8 @@ class Write:
 
     Attributes:
         buffer: the receiving buffer.
-        fields: what is known of it, by name: ``(rows or 1, cols or 1, slots or 1)``; ``(n, slots or 1)`` with ``cores``.
+        fields: what is known of it, by name: ``(rows or 1, cols or 1, slots or 1)``, or ``(n, slots or 1)`` where there
+            are ``cores``.
         slots: in which slots; ``(n,)`` with ``cores``.
         mask: ``(rows or 1, cols or 1, 1)`` the receiving cores; None: all.
         cores: ``(y, x)``, ``(n,)`` each, where it arrives on these cores only.
@@ -106,25 +107,40 @@ class Holdings:
     def settle(self) -> dict[str, np.ndarray]:
         """Do the shifts that are still to be done; returns what is known, to be read."""
         if self._shift is not None:
-            axis = self._shift.axis
-            source = self._shift.turned(self._by, self.mesh.length(axis))
-            source = source.T if axis == 0 else source
+            source = self._source()
             for name, part in self._fields.items():
-                self._fields[name] = pull(part, source, axis)
+                self._fields[name] = pull(part, source, self._shift.axis)
             self._shift = None
         return self._fields
 
+    def _source(self) -> np.ndarray:
+        """The place on its line where what each core holds still lies: ``(rows or 1, cols or 1)``."""
+        assert self._shift is not None
+        source = self._shift.turned(self._by, self.mesh.length(self._shift.axis))
+        return source.T if self._shift.axis == 0 else source
+
+    def _lies(self, array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``(y, x)`` where what each core holds still lies in a field's array, to be broadcast."""
+        y, x = places(array.shape[0])[:, None], places(array.shape[1])[None]
+        if self._shift is None or array.shape[self._shift.axis] == 1:
+            return y, x
+        return (self._source(), x) if self._shift.axis == 0 else (y, self._source())
+
     def peek(self, name: str, slots: Slots) -> np.ndarray:
         """The chosen slots of a field, to be looked at before the next write."""
-        return pick(self.settle()[name], slots)
+        if self._shift is None or slots is None or self.slots == 1:
+            return pick(self.settle()[name], slots)
+        array, axis = self._fields[name], self._shift.axis  # only these slots are looked up where they come from
+        if not isinstance(slots, np.ndarray) or array.shape[2] == 1 or array.shape[axis] == 1:
+            return pull(pick(array, slots), self._source(), axis)
+        return array[(*self._lies(array), slots)][:, :, None]
 
     def take(self, name: str, slots: Slots) -> np.ndarray:
         """The chosen slots of a field, to be kept."""
-        array = self.settle()[name]
-        if array.shape[2] == 1:
+        if self._fields[name].shape[2] == 1:
             self._own.discard(name)
-            return array
-        taken = pick(array, slots)
+            return self.settle()[name]
+        taken = self.peek(name, slots)
         return taken if isinstance(slots, np.ndarray) else taken.copy()
 
     def forget(self, names: tuple[str, ...]) -> None:
@@ -145,14 +161,31 @@ class Holdings:
     # ------------------------------------------------------------------------------------------------------ writing
     def write(self, arriving: Write) -> None:
         """What arrives is known from now on."""
-        known = self.settle()
+        known = self._fields
         for name, field in arriving.fields.items():
             if name not in known:
                 continue
+            if arriving.cores is None and arriving.mask is None and self._in_place(name, arriving.slots, field):
+                continue
+            self.settle()
             if arriving.cores is not None:
                 self._scatter(name, arriving, field)
             else:
                 self._put(name, arriving.slots, field, arriving.mask)
+
+    def _in_place(self, name: str, slots: Slots, field: np.ndarray) -> bool:
+        """Write one slot of each core where it lies, or see that it is there already; False: neither can be done."""
+        array = self._fields[name]
+        if slots is None or self.slots == 1:
+            return False
+        y, x = self._lies(array)
+        if name not in self._own or not all(_fits(part, array) for part in (field, y, x, slots)):
+            return self._shift is not None and bool((self.peek(name, slots) == field).all())
+        if self._shift is None and isinstance(slots, int):
+            array[:, :, slots : slots + 1] = field
+        else:
+            array[y, x, slots] = field[:, :, 0]
+        return True
 
     def _put(self, name: str, slots: Slots, field: np.ndarray, mask: np.ndarray | None) -> None:
         array = self._fields[name]
@@ -160,13 +193,6 @@ class Holdings:
             return
         if mask is None and (slots is None or self.slots == 1):
             self.replace(name, field)
-            return
-        if name in self._own and mask is None and array.shape[2] == self.slots and _fits(field, array) and (
-                isinstance(slots, int) or _fits(slots, array)):
-            if isinstance(slots, int):
-                array[:, :, slots : slots + 1] = field
-            else:
-                array[places(array.shape[0])[:, None], places(array.shape[1]), slots] = field[:, :, 0]
             return
         before = pick(array, slots)
         same = before == field
@@ -208,7 +234,7 @@ class Holdings:
             own[y, x, arriving.slots] = field[:, 0]
 
     def _mine(self, name: str, cores: tuple[int, ...]) -> np.ndarray:
-        """The array of a field, with all slots and at least these ``(rows or 1, cols or 1)``, to be written in place."""
+        """The array of a field, with all slots and at least these ``(rows or 1, cols or 1)``, to be written to."""
         array = self._fields[name]
         shape = (*np.broadcast_shapes(array.shape[:2], cores), self.slots)
         if name not in self._own or array.shape != shape:
@@ -241,9 +267,9 @@ def distinct(numbers: np.ndarray) -> bool:
     return int(np.count_nonzero(seen)) == len(numbers)
 
 
-def _fits(one: np.ndarray, array: np.ndarray) -> bool:
-    """Whether the cores of ``array`` are told apart where those of the other are."""
-    return all(n in (1, m) for n, m in zip(one.shape[:2], array.shape))
+def _fits(part: int | np.ndarray, array: np.ndarray) -> bool:
+    """Whether ``array`` tells all cores apart that ``part`` tells apart."""
+    return isinstance(part, int) or all(n in (1, m) for n, m in zip(part.shape[:2], array.shape))
 
 
 def _alike(array: np.ndarray) -> np.ndarray:

@@ -60,7 +60,15 @@ class Index:
         return np.array(self.table, np.int32), y + np.array(self.x or (0,), np.int64)
 
     def at(self, t: int = 0, s: int = 0) -> np.ndarray:
-        """Values ``(rows or 1, cols or 1)`` in iteration ``t`` of the innermost repeat and ``s`` of the outer one."""
+        """The values on all cores in one iteration.
+
+        Args:
+            t: iteration of the innermost repeat.
+            s: iteration of the repeat around it.
+
+        Returns:
+            ``(rows or 1, cols or 1)``; a side of 1: the same on all of them.
+        """
         table, start = self._arrays
         return table[(start + (self.step * t + self.outer * s)) % len(table)]
 
@@ -72,17 +80,38 @@ class Index:
         return table[(start[:, :, None] + self.step * np.arange(depth)) % len(table)]
 
     def phase(self, axis: int, t: int = 0, s: int = 0) -> np.ndarray:
-        """Positions in the table ``(lines or 1,)`` of each line of ``axis``, without what its cores add."""
+        """The positions in the table of the lines of an axis, without what the cores of a line add.
+
+        Args:
+            axis: 0: columns of cores, 1: rows.
+            t, s: the iteration.
+
+        Returns:
+            ``(lines or 1,)``: lines of equal positions have equal values.
+        """
         start = np.array((self.x if axis == 0 else self.y) or (0,), np.int64)
         return (start + (self.step * t + self.outer * s)) % len(self.table)
 
     def along(self, axis: int, phase: int, size: int) -> np.ndarray:
-        """Values ``(size,)`` of the cores of a line of ``axis`` whose position is ``phase``."""
+        """The values of the cores of one line.
+
+        Args:
+            axis: along which the line runs.
+            phase: the line's position in the table, of `phase`.
+            size: cores on the line.
+
+        Returns:
+            ``(size,)`` values.
+        """
         own = np.array((self.y if axis == 0 else self.x) or (0,), np.int64)
         return np.broadcast_to(self._arrays[0][(own + phase) % len(self.table)], size)
 
     def period(self) -> int:
-        """Iterations of the innermost repeat after which the values repeat."""
+        """After how many iterations the values repeat.
+
+        Returns:
+            Iterations of the innermost repeat.
+        """
         return len(self.table) // gcd(len(self.table), self.step)
 
     @cached_property

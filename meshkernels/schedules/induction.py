@@ -26,7 +26,7 @@ import numpy as np
 from meshkernels.schedules import order, symmetry
 from meshkernels.schedules.buffers import Tiles
 from meshkernels.schedules.check import indices
-from meshkernels.schedules.contributions import NAMES
+from meshkernels.schedules.contributions import COUNTS, NAMES
 from meshkernels.schedules.holdings import MOST_CELLS, Write, distinct
 from meshkernels.schedules.routes import Reduce
 from meshkernels.schedules.steps import Multiply, Repeat, Step
@@ -114,7 +114,7 @@ class _Iteration:
         walk, of = self.walk, self.turn.of
         for name, spaces in self._spaces().items():
             old, new = self.before[name], walk.state(name)
-            if not np.array_equal(*np.broadcast_arrays(old["held"], of(new["held"]))):
+            if not (old["held"] == of(new["held"])).all():
                 return False
             if not all(self.renamed[n].match(old[key], of(new[key])) for n, key in zip(spaces, ("down", "across"))):
                 return False
@@ -175,7 +175,7 @@ class _Iteration:
         if any(write is None for write in arriving.values()):
             return False
         powers = {space: each.power(times) for space, each in self.renamed.items()}
-        spaces: dict[str, tuple[str, str]] = self._spaces() | {name: ("i", "j") for name in walk.values}
+        spaces: dict[str, tuple[str, str]] = self._spaces() | dict.fromkeys(walk.values, ("i", "j"))
         for name, held in walk.held.items():
             if name in self.apart:
                 continue
@@ -228,19 +228,20 @@ class _Iteration:
             if len(y) * times > MOST_CELLS >> 3:
                 return None
             cell = {key: write.values(key, cells) for key in write.fields}
-            if set(cell) != {*NAMES, "weight"} or len(y) == 0 or min(cell["down"].min(), cell["across"].min()) < 0:
+            if set(cell) != {*NAMES, *COUNTS} or len(y) == 0 or min(cell["down"].min(), cell["across"].min()) < 0:
                 return None
             shape, turns = (times, len(y)), np.arange(1, times + 1)[:, None]
             at = (self.turn.place(0, y, turns), self.turn.place(1, x, turns), slot)
-            new = (rows[:, cell["down"]], cols[:, cell["across"]], cell["part"], cell["weight"])
-            found.append(tuple(np.broadcast_to(part, shape).ravel() for part in (*at, *new)))
+            names = rows[:, cell["down"]], cols[:, cell["across"]], cell["part"]
+            found.append(tuple(np.broadcast_to(part, shape).ravel() for part in (
+                *at, *names, *(cell[key] for key in COUNTS))))  # fmt: skip
         if not found:
             return None
-        y, x, slot, down, across, part, weight = (np.concatenate(parts) for parts in zip(*found))
-        if min(down.min(), across.min()) < 0 or not distinct((y * walk.mesh.cols + x) * slots + slot):
+        y, x, slot, *new = (np.concatenate(parts) for parts in zip(*found))
+        if min(new[0].min(), new[1].min()) < 0 or not distinct((y * walk.mesh.cols + x) * slots + slot):
             return None
-        fields = {"down": down, "across": across, "part": part, "weight": weight}
-        return Write(name, {key: field[:, None] for key, field in fields.items()}, slot, cores=(y, x))
+        fields = {key: field[:, None] for key, field in zip((*NAMES, *COUNTS), new)}
+        return Write(name, fields, slot, cores=(y, x))
 
 
 class _Renaming:

@@ -19,7 +19,7 @@ from meshkernels.schedules.steps import Move
 
 #: Which slots: all (None), one, or one for each core ``(rows or 1, cols or 1)``.
 Slots = int | np.ndarray | None
-#: The place on its line that each core receives from, and which cores do receive: ``(rows or 1, cols or 1)``; None: all.
+#: The place on its line that each core receives from, and which cores do: ``(rows or 1, cols or 1)``; None: all.
 Sources = tuple[np.ndarray, np.ndarray | None]
 
 

@@ -290,6 +290,18 @@ Route = Shift | Multicast | Relay | Reduce | Permute
 
 
 def line(axis: int, places: Sequence[int] | np.ndarray) -> Index:
-    """An `Index` that gives the i-th core of every line of ``axis`` the i-th of ``places``."""
+    """An `Index` that gives the i-th core of every line of an axis the i-th of some integers.
+
+    Args:
+        axis: 0: i counts along columns of cores (y), 1: along rows (x).
+        places: an integer for each core of a line.
+
+    Returns:
+        The same integers in every iteration.
+
+    Examples:
+        >>> line(1, [0, 0, 2]).at().tolist()
+        [[0, 0, 2]]
+    """
     own = range(len(places))
     return Index(places, y=own) if axis == 0 else Index(places, x=own)

@@ -110,7 +110,15 @@ class Step:
             object.__setattr__(self, name, tuple(given) if isinstance(given, (list, tuple)) else (given,))
 
     def at(self, t: int, s: int) -> Step:
-        """The step as it is in iteration ``t`` of the innermost repeat and ``s`` of the one around it."""
+        """The step of one iteration.
+
+        Args:
+            t: iteration of the innermost repeat around the step.
+            s: iteration of the repeat around that.
+
+        Returns:
+            The step with every `Index` evaluated as far as it depends on iterations.
+        """
         return settled(self, t, s)
 
 
@@ -204,27 +212,59 @@ class Schedule:
         return Steps(self.program)
 
     def tile(self, buffer: str) -> tuple[int, int]:
-        """``(h, w)`` of one tile or piece in ``buffer``, in elements."""
+        """The shape of one tile or piece.
+
+        Args:
+            buffer: its buffer.
+
+        Returns:
+            ``(h, w)``, in elements.
+        """
         held = self.buffers[buffer]
         return self.operands[held.operand].tile if isinstance(held, Tiles) else held.shape
 
     def slots(self, buffer: str) -> int:
-        """Tiles or pieces in ``buffer``."""
+        """How many tiles or pieces a buffer has room for.
+
+        Args:
+            buffer: its name.
+
+        Returns:
+            ``depth`` of a buffer of `Tiles`, ``pieces`` of one of `Values`.
+        """
         held = self.buffers[buffer]
         return held.depth if isinstance(held, Tiles) else held.pieces
 
     def words(self, move: Move) -> int:
-        """Elements in one message of ``move``, padding included."""
+        """The size of one message.
+
+        Args:
+            move: a move of this schedule.
+
+        Returns:
+            Elements in a message, padding included.
+        """
         h, w = self.tile(move.buffer)
         return h * w * (1 if move.slot is not None else self.slots(move.buffer))
 
     def stored(self, buffer: str) -> bool:
-        """Whether an element of ``buffer`` is as wide as the operands' (else as wide as sums are)."""
+        """How wide the elements of a buffer are.
+
+        Args:
+            buffer: its name.
+
+        Returns:
+            True: as wide as the operands' elements; False: as wide as sums.
+        """
         held = self.buffers[buffer]
         return isinstance(held, Tiles) or held.dtype == "stored"
 
     def to_json(self) -> str:
-        """The schedule as text; `from_json` reads it."""
+        """The schedule as text.
+
+        Returns:
+            JSON that `from_json` reads: ``Schedule.from_json(s.to_json()) == s``.
+        """
         from meshkernels.schedules.text import write
 
         return write(self)
@@ -232,6 +272,12 @@ class Schedule:
     @staticmethod
     def from_json(text: str) -> Schedule:
         """The schedule that `to_json` wrote.
+
+        Args:
+            text: JSON, of any origin. It is held to types and ranges here, and proved when it is first used.
+
+        Returns:
+            A schedule equal to the one that was written.
 
         Raises:
             ScheduleError: no schedule, one of another version, or a value of another type than it must have.
@@ -252,7 +298,15 @@ class Schedule:
         return self.derived("proof", prove)
 
     def derived(self, key: str, derive: Callable[[Schedule], Any]) -> Any:
-        """``derive(self)``, worked out at the first call: what a reader derives is kept as long as the schedule."""
+        """What a reader derives from this schedule, computed once and kept as long as the schedule.
+
+        Args:
+            key: under which name the result is kept.
+            derive: computes it; called with this schedule at the first call only.
+
+        Returns:
+            ``derive(self)``.
+        """
         kept = self.__dict__.setdefault("_kept", {})
         if key not in kept:
             kept[key] = derive(self)
@@ -307,7 +361,15 @@ def _find(program: Sequence[Step | Repeat], index: int, t: int = 0, s: int = 0) 
 
 
 def unrolled(program: Sequence[Step | Repeat], t: int = 0, s: int = 0) -> Iterator[tuple[Step, int, int]]:
-    """``(step, t, s)`` of every step in order: t counts the innermost repeat around it, s the one around that."""
+    """The steps of a program, repeats written out.
+
+    Args:
+        program: steps and repeats.
+        t, s: iterations of the repeats around the program.
+
+    Yields:
+        ``(step, t, s)`` in order: t counts the innermost repeat around the step, s the one around that.
+    """
     for node in program:
         if isinstance(node, Step):
             yield node, t, s
@@ -317,7 +379,16 @@ def unrolled(program: Sequence[Step | Repeat], t: int = 0, s: int = 0) -> Iterat
 
 
 def settled(value: Any, t: int, s: int = 0) -> Any:
-    """The same with every `Index` as it is in iteration (t, s)."""
+    """A step, an operation, a move or a tuple of them, as it is in one iteration.
+
+    Args:
+        value: what may contain an `Index`.
+        t: iteration of the innermost repeat.
+        s: iteration of the repeat around it.
+
+    Returns:
+        The same with every `Index` evaluated as far as it depends on iterations: an integer, or an `Index` by core.
+    """
     if isinstance(value, Index):
         if not value.step and not value.outer:
             return value

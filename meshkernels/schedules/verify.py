@@ -123,7 +123,8 @@ def macs(walk: Walk) -> tuple[np.ndarray, ...] | None:
     if sums.multiplied * walk.mesh.cores != C.grid[0] * C.grid[1] * sums.terms:
         return None  # some products are made twice, or for nothing
     for same, times, factors in (
-        (same_i and same_j, sums.terms, (rows, whole[1], cols)), (same_i and same_k, C.grid[1], (rows, terms, whole[2])),
+        (same_i and same_j, sums.terms, (rows, whole[1], cols)),
+        (same_i and same_k, C.grid[1], (rows, terms, whole[2])),
         (same_k and same_j, C.grid[0], (whole[0], terms, cols)),
     ):  # fmt: skip
         if same and sums.multiplied == times:

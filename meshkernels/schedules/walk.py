@@ -173,7 +173,9 @@ class Walk:
                 self.sums.two_sided = False
             targets += {move.target, move.buffer} if isinstance(move.route, Reduce) else {move.target}
         shifts = [move for move in step.moves if move.whole_shift]
-        twice = sorted({name for name in targets if targets.count(name) > 1}) if len(set(targets)) < len(targets) else []
+        twice = []
+        if len(set(targets)) < len(targets):
+            twice = sorted({name for name in targets if targets.count(name) > 1})
         for name in twice:
             if any(move.buffer == name for move in shifts):
                 self.refuse(f"two moves arrive in buffer {name!r}, one of them in all of it")
@@ -198,14 +200,14 @@ class Walk:
     def _once(self, name: str, writes: list[Write]) -> None:
         """Refuse two arrivals in one slot of a core in one step."""
         chosen = [write.slots for write in writes]
-        if all(isinstance(c, int) for c in chosen) and len(set(chosen)) == len(chosen):  # type: ignore[arg-type]
+        if all(isinstance(c, int) for c in chosen) and len(set(chosen)) == len(chosen):
             return
         slots = self.schedule.slots(name)
         y, x, slot = (np.concatenate(parts) for parts in zip(*(write.cells(self.mesh, slots) for write in writes)))
         cell, times = np.unique((y * self.mesh.cols + x) * slots + slot, return_counts=True)
         if times.max(initial=0) > 1:
-            y, x = divmod(int(cell[np.argmax(times > 1)]) // slots, self.mesh.cols)
-            self.refuse(f"core ({y}, {x}) receives two messages in one slot of {name!r}")
+            core = divmod(int(cell[np.argmax(times > 1)]) // slots, self.mesh.cols)
+            self.refuse(f"core {core} receives two messages in one slot of {name!r}")
 
     def _single(self, move: Move, place: Delivery) -> None:
         """The same of one `Permute`."""

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import meshkernels as mk
+from meshkernels import schedules as S
 from meshkernels.algorithms import known
 from meshkernels.readers.ledger import EAST, NORTH, SOUTH, WEST, walked_macs
 from meshkernels.readers.lockstep import walk
-from meshkernels import schedules as S
-from meshkernels.schedules import Multicast, Permute, Reduce, Relay, Shift, Tiles, line
+from meshkernels.schedules import Multicast, Permute, Reduce, Relay, Shift, Tiles
 from tests import oracle
 from tests.handmade import bent_allreduce
 
@@ -335,11 +335,11 @@ def test_wafer_sized_ledgers():
 
 def test_relays_of_several_roots_are_independent():
     """0 <- 1, 1 <- 0, 2 <- 1, 3 <- 2 read before anything arrives: four messages, each of one hop and one stage."""
-    flows = Relay(1, line(1, [1, 0, 1, 2])).flows(0, 4)
+    flows = Relay(1, S.line(1, [1, 0, 1, 2])).flows(0, 4)
     assert flows.critical_path() == (1, 1) and len(flows.source) == 4
     # from 0 to 3 by way of 1, and from 4 down to 1 by way of 3: two links and two stages, three links and two stages
-    assert Relay(1, line(1, [-1, 0, 0, -1, -1])).flows(0, 5).critical_path() == (2, 2)
-    assert Relay(1, line(1, [-1, 4, 0, 4, -1])).flows(0, 5).critical_path() == (3, 2)
+    assert Relay(1, S.line(1, [-1, 0, 0, -1, -1])).flows(0, 5).critical_path() == (2, 2)
+    assert Relay(1, S.line(1, [-1, 4, 0, 4, -1])).flows(0, 5).critical_path() == (3, 2)
 
 
 @pytest.mark.parametrize(("P", "n"), [(1, 1 << 21), (8, 1 << 22), (2, (1 << 31) - 1)])

@@ -188,8 +188,9 @@ def _loaded(rows, cols, step=None, times=1, depth=1):
     y, x = S.Index(range(rows), y=range(rows), x=[0] * cols), S.Index(range(cols), y=[0] * rows, x=range(cols))
     buffers = {"x": S.Tiles("x", depth, S.Place(y, x), copies=2), "y": S.Values((1, 1), copies=2)}
     program = S.Repeat(times, S.Step("step", [S.Copy("x", "y")] * (200 if times == 2000 else 1), step or ()))
-    return S.Schedule("large", S.Task("allreduce", ("x",)), mk.Mesh(rows, cols),
-                      {"x": mk.Tiling((rows, cols), (rows, cols))}, mk.Tiling((1, cols), (1, cols)), buffers, (program,),
+    x = mk.Tiling((rows, cols), (rows, cols))
+    return S.Schedule("large", S.Task("allreduce", ("x",)), mk.Mesh(rows, cols), {"x": x},
+                      mk.Tiling((1, cols), (1, cols)), buffers, (program,),
                       S.Collect("y", S.Place(0, S.line(1, range(cols)))))  # fmt: skip
 
 
