@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel import console, llm, operators, render, systems, tune
+from perfmodel import console, explore, llm, operators, render, systems, tune
 from perfmodel.capacity import CACHES, capacity
 from perfmodel.counts import GEMMS
 from perfmodel.counts_reduce import REDUCES
@@ -95,8 +96,8 @@ def _predict(command: argparse.ArgumentParser) -> None:
         grid={"type": side, "help": "cores a side, or ROWSxCOLS; default: the whole device"},
         shape={"type": int, "nargs": 3, "required": True, "metavar": ("M", "K", "N")},
         dtype={"choices": ("bf16", "fp16"), "help": "16 bits each; the time is the same"},
-        fidelity={"default": "HiFi2", "choices": tuple(PASSES), "help": "of a matrix engine"},
-        storage={"default": "L1", "choices": ("L1", "DRAM"), "help": "where operands of a matrix engine lie"})
+        fidelity={"choices": tuple(PASSES), "help": "of a matrix engine (default: HiFi2)"},
+        storage={"choices": ("L1", "DRAM"), "help": "where operands of a matrix engine lie (default: L1)"})
     add("gemv", "y = x W", reduce={"default": "ktree", "help": f"one of {', '.join(REDUCES)}"},
         groups={"type": int, "help": "groups of the two-phase tree"},
         grid={"type": side, "required": True, "help": "cores a side, or ROWSxCOLS"},
@@ -110,6 +111,9 @@ def _predict(command: argparse.ArgumentParser) -> None:
         prompt=whole, new=whole)
     add("capacity", "longest context", model=llm_options["model"], grid=whole,
         cache={"default": "shift", "help": f"one of {', '.join(CACHES)}"}, regions={"type": int})
+    add("need", "what a throughput of decode asks of the device, and what binds", model=llm_options["model"],
+        target={"type": float, "required": True, "help": "tokens per second"}, grid={"type": int},
+        context={"type": int, "default": 4096})
     add("best-grid", "the autotuner", model=llm_options["model"],
         phase={"choices": tune.PHASES, "required": True}, tokens=whole)
 
@@ -130,6 +134,9 @@ def predict(options: argparse.Namespace) -> dict[str, Any]:
     size = model(options.model)
     if options.what == "capacity":
         return capacity(chip, size, grid=options.grid, cache=options.cache, regions=options.regions).as_dict()
+    if options.what == "need":
+        found = explore.need(chip, size, tokens_per_s=options.target, context=options.context, grid=options.grid)
+        return {"what": str(found), **dataclasses.asdict(found)}
     if options.what == "best-grid":
         choice = tune.best_grid(chip, size, phase=options.phase, tokens=options.tokens)
         return {"grid": choice.value, "cycles": choice.cycles, "seconds": choice.cycles / chip.clock_hz,

@@ -157,7 +157,12 @@ def measurements(name: Any, device: str | Device | None = None) -> Measurements:
 def _table_rows(table: Any) -> list[dict[str, str]]:
     """Rows of a DataFrame or a mapping of columns, as those of a CSV file."""
     columns = table if isinstance(table, Mapping) else {str(name): table[name].tolist() for name in table.columns}
-    arrays = {str(name): np.asarray(values) for name, values in columns.items()}
+    arrays = {}
+    for name, values in columns.items():
+        try:
+            arrays[str(name)] = np.asarray(values)
+        except (ValueError, TypeError, OverflowError):  # lists of different lengths
+            raise DataError(f"column {shown(name)} must be one list of values") from None
     checks.together(**arrays)
     shape = np.broadcast_shapes(*(array.shape for array in arrays.values()))
     if len(shape) != 1 or not 0 < shape[0] <= files.MOST_ROWS:

@@ -31,7 +31,7 @@ Constants = Any
 
 
 def gemm(chip: Device | str, M: Any, K: Any, N: Any, *, grid: Any = None, algorithm: str | None = None,
-         constants: Constants = None, fidelity: str = "HiFi2", storage: str = "L1") -> Prediction:
+         constants: Constants = None, fidelity: str | None = None, storage: str | None = None) -> Prediction:
     """Predict C[M,N] = A[M,K] B[K,N] in 16 bits.
 
     Args:
@@ -42,8 +42,8 @@ def gemm(chip: Device | str, M: Any, K: Any, N: Any, *, grid: Any = None, algori
         algorithm: one of `perfmodel.counts.GEMMS`, or "matmul" with multicast on a mesh of matrix engines; default:
             the one that was measured on the device, MeshGEMM if none was.
         constants: a `perfmodel.Fit`, or constants by name, instead of the calibration.
-        fidelity, storage: of "matmul": passes of the matrix engine (LoFi, HiFi2, HiFi3, HiFi4), and where the
-            operands lie (L1, DRAM).
+        fidelity, storage: of "matmul" only: passes of the matrix engine (LoFi, HiFi2, HiFi3, HiFi4; default HiFi2),
+            and where the operands lie (L1, DRAM; default L1).
 
     Returns:
         Time, terms, bounds and notes.
@@ -60,7 +60,12 @@ def gemm(chip: Device | str, M: Any, K: Any, N: Any, *, grid: Any = None, algori
         algorithm = "matmul" if (chip.base, "matmul") in parameters.kernels() else "meshgemm"
     choice("algorithm", algorithm, [*counts.GEMMS, "matmul"])
     if algorithm == "matmul":
-        return matmul(chip, M, K, N, grid=grid, fidelity=fidelity, storage=storage, constants=constants)
+        return matmul(chip, M, K, N, grid=grid, fidelity=fidelity or "HiFi2", storage=storage or "L1",
+                      constants=constants)
+    for name, given in (("fidelity", fidelity), ("storage", storage)):
+        if given is not None:
+            raise ModelError(f"{name} = {shown(given)} belongs to matmul with multicast, not to {algorithm}, which "
+                             f"{chip.name} runs; give algorithm='matmul'")
     M, K, N = sizes(M=M, K=K, N=N)
     rows, cols = sides(grid)
     together(M=M, K=K, N=N, rows=rows, cols=cols)

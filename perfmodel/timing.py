@@ -215,7 +215,8 @@ def _busiest(found: Mapping[str, Any]) -> float:
     links = found.get("links")
     if not isinstance(links, Mapping) or not isinstance(links.get("bytes"), Mapping):
         return 0.0
-    return max(float(_numbers(f"links: {way}", array).max(initial=0.0)) for way, array in links["bytes"].items())
+    most = [_numbers(f"links: {way}", array).max(initial=0.0) for way, array in links["bytes"].items()]
+    return float(max(most, default=0.0))
 
 
 def _held(chip: Device, found: Mapping[str, Any]) -> None:

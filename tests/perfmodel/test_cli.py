@@ -61,6 +61,12 @@ def test_bad_input(command, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_need_names_what_binds(capsys):
+    assert main(["predict", "need", "--device", "wse3", "--model", "llama3-70b", "--target", "5000", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["binding"] == "communication" and found["alone"]["alpha"] is None and found["reached"] < 5000
+
+
 def test_best_grid_prints_its_notes(capsys):
     command = "best-grid --model llama3-8b --phase decode --tokens 2048"
     assert main(["predict", *command.split(), "--json"]) == 0

@@ -106,6 +106,12 @@ def test_numpy_integers_and_whole_floats_are_sizes():
     lambda: pm.decode(WSE2, LLAMA, context=[8, 9, 10], grid=[480, 481]),
     lambda: pm.gemv(WSE2, 8, 8, grid=8, groups=[1, 2, 3.5]), lambda: pm.device(["wse2"]), lambda: pm.model(7),
     lambda: pm.measurements({}), lambda: pm.fit("wse2_decod"), lambda: pm.fit(7),
+    lambda: pm.measurements({"P": [[1], [1, 2]], "cycles": [1.0]}), lambda: pm.measurements({"P": object()}),
+    lambda: pm.gemm(WSE2, 8, 8, 8, grid=4, constants={"beat": "x"}), lambda: WSE2.replace(alpha=None),
+    lambda: pm.time({"rows": 2, "cols": 2, "steps": 10**9}, WSE2), lambda: pm.time(None, WSE2),
+    lambda: pm.sweep(WSE2, None, alpha=[1]), lambda: pm.sensitivity(7),  # type: ignore[arg-type]
+    lambda: pm.need(WSE2, LLAMA, tokens_per_s=-1), lambda: pm.shift(WSE2, 8, steps=1, grid=4),  # type: ignore[arg-type]
+    lambda: pm.matmul("n150", 64, 64, 64, fidelity="HiFi5"), lambda: pm.matmul("n150", 64, 64, 64, storage="L2"),
     lambda: pm.fit(pm.measurements("wse2_decode"), fix={"beta": math.nan}),
     lambda: pm.fit(pm.measurements("wse2_decode"), drop=("gamma",)),
     lambda: pm.measurements("wse2_decode", "wse3"), lambda: pm.measurements("wse3_meshgemm", "a100"),
