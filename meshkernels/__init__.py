@@ -9,7 +9,7 @@
 
 from meshkernels.algorithms import algorithms, register
 from meshkernels.errors import DeviceLimitError, FabricError, MeshError, ScheduleError
-from meshkernels.fabric import simulate
+from meshkernels.fabric import Faults, simulate
 from meshkernels.mesh import Mesh, Tiling
 from meshkernels.placed import place
 from meshkernels.readers.compliance import Compliance, compliance
@@ -19,7 +19,7 @@ from meshkernels.schedules import Schedule, verify
 from meshkernels.verbs import allreduce, alltoall, gemm, gemm_t, gemv, run, schedule, transpose
 
 __all__ = [
-    "Compliance", "DeviceLimitError", "FabricError", "Ledger", "Mesh", "MeshError", "Ring", "Schedule",
+    "Compliance", "DeviceLimitError", "FabricError", "Faults", "Ledger", "Mesh", "MeshError", "Ring", "Schedule",
     "ScheduleError", "Tiling", "algorithms", "allreduce", "alltoall", "compliance", "count", "gemm", "gemm_t",
     "gemv", "place", "register", "run", "schedule", "simulate", "transpose", "verify",
 ]

@@ -123,12 +123,16 @@ class Run:
                 leg = legs[n]
                 times[n] = engine.end[leg.core] if leg.buffer < 0 else engine.ready[leg.buffer, leg.core]
 
-        Engine(self.schedule, self.machine, self.itemsize, self.accumulator).run(watch)
+        self._engine.fresh().run(watch)
         ends = np.maximum.accumulate(times)
         starts = np.concatenate([[0.0], ends[:-1]])
         cols = self.schedule.mesh.cols
         return [Event(divmod(leg.core, cols), leg.event, float(a), float(b))
                 for leg, a, b in zip(legs, starts, ends) if b > a]  # fmt: skip
+
+    def fresh(self) -> Engine:
+        """An engine that will play the same once more."""
+        return self._engine.fresh()
 
     def summary(self) -> dict[str, Any]:
         """The figures as plain numbers, for tables and JSON."""

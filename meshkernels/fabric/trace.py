@@ -69,7 +69,7 @@ def _events(run: Run, chosen: list[tuple[int, int]]) -> Iterator[dict[str, Any]]
         computing.append(engine.computing.copy())
         flows.append(list(_messages(engine, i, numbers)))
 
-    engine = Engine(run.schedule, run.machine, run.itemsize, run.accumulator)
+    engine = run.fresh()
     engine.run(watch)
     number = 0
     for i, (step, _, _) in enumerate(engine.steps):
