@@ -6,6 +6,7 @@ import pytest
 import meshkernels as mk
 from meshkernels.fabric import machine, play
 from meshkernels.fabric.faults import around
+from meshkernels.fabric.yields import scan
 from tests.fabric.test_hand import COSTS
 
 
@@ -67,3 +68,11 @@ def test_random_maps():
 def test_refusals(faults, says):
     with pytest.raises(mk.FabricError, match=says):
         mk.simulate(mk.schedule("meshgemm", mk.Mesh(4), 4, 4, 4), "wse3", faults=faults)
+
+
+def test_scan():
+    schedule = mk.schedule("meshgemm", mk.Mesh(12), 24, 24, 24)
+    found = scan(schedule, "wse3", (14, 14), maps=4)
+    assert np.array_equal(found, scan(schedule, "wse3", (14, 14), maps=4), equal_nan=True)
+    assert (found >= 1).all() and found.max() > 1
+    assert np.isnan(scan(schedule, "wse3", (12, 12), maps=1)).all()
