@@ -1,8 +1,9 @@
 """Dead cores and dead links: a schedule's mesh is laid on the living cores of a larger fabric, and routes go around.
 
-As on real wafers every row of the mesh skips the dead cores of its row of the fabric; what does not fit there goes to the
-nearest living core that is left, and rows with the most dead cores are left out where there are rows to
-link is on; of ways equally short the one with fewer turns.
+As on real wafers every row of the mesh skips the dead cores of its row of the fabric; what does not fit there goes to
+the nearest living core that is left, and rows with the most dead cores are left out where there are rows to spare. A
+link between neighbours of the mesh is then the shortest way between their cores that no dead core and no dead link is
+on; of ways equally short the one with fewer turns.
 """
 
 from __future__ import annotations

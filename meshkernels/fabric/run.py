@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -159,3 +160,31 @@ class Run:
         from meshkernels.fabric.trace import write
 
         write(self, path, cores)
+
+    def animate(self, path: Any, frames: int = 120) -> None:
+        """Write an animated GIF of a small mesh, see `meshkernels.fabric.animate`.
+
+        Args:
+            path: file to write.
+            frames: pictures, at 12 a second.
+
+        Raises:
+            FabricError: a mesh too large to be looked at.
+        """
+        from meshkernels.fabric.animate import write
+
+        write(self, path, frames)
+
+    def replay(self, path: Any, beside: Sequence[Run] = ()) -> None:
+        """Write one page that plays the run, complete in itself; see `meshkernels.fabric.replay`.
+
+        Args:
+            path: file to write.
+            beside: other runs, to be shown beside it.
+
+        Raises:
+            FabricError: a mesh or a run too large to be looked at.
+        """
+        from meshkernels.fabric.replay import write
+
+        write([self, *beside], path)
