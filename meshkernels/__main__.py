@@ -1,4 +1,4 @@
-"""``python -m meshkernels demo | generate | simulate | trace``: the library from the shell."""
+"""``python -m meshkernels demo | generate | simulate | trace | animate | replay``: the library."""
 
 from __future__ import annotations
 

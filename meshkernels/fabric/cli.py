@@ -1,4 +1,4 @@
-"""``python -m meshkernels simulate | trace | animate | replay``: how long an algorithm takes on a chip, and what every core does.
+"""``python -m meshkernels simulate | trace | animate | replay``: how long an algorithm takes on a chip, seen closely.
 
 ``--shape`` are ``M K N`` of a matrix product, ``M N`` of the matrix of a GEMV or of a transpose, ``n`` of an
 all-to-all; ``--tile`` gives every core a tile of that size instead. ``simulate shift`` is the published KV-cache shift.

@@ -59,7 +59,8 @@ def _events(run: Run, chosen: list[tuple[int, int]]) -> Iterator[dict[str, Any]]
     work, messages = record(run, chosen)
     for step, (y, x), label, start, end in work:
         yield {"ph": "X", "name": label, "cat": "compute", "pid": y, "tid": x, "ts": round(start * per, 6),
-               "dur": round((end - start) * per, 6), "args": {"step": step, "cycles": round(end - start, 6)}}  # fmt: skip
+               "dur": round((end - start) * per, 6),
+               "args": {"step": step, "cycles": round(end - start, 6)}}  # fmt: skip
     for number, (_, (sy, sx), (ty, tx), buffer, start, end) in enumerate(messages):
         common = {"name": buffer, "cat": "message", "id": number}
         yield {"ph": "s", "pid": sy, "tid": sx, "ts": round(start * per, 6), **common}

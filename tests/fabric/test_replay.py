@@ -40,6 +40,7 @@ def test_in_a_browser(tmp_path):
     run.replay(out, [mk.simulate(mk.schedule("meshgemm", mk.Mesh(4), 8, 8, 8), "wse3")])
     flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile",
              "--virtual-time-budget=2000", "--dump-dom"]  # fmt: skip
-    shown = subprocess.run([BROWSER, *flags, out.as_uri()], capture_output=True, text=True, timeout=120, check=True).stdout  # fmt: skip
+    done = subprocess.run([BROWSER, *flags, out.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    shown = done.stdout
     assert 'data-ready="2"' in shown and shown.count("<canvas") == 2
     assert f"0 of {run.makespan:.0f} cycles" in shown
