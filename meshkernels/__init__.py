@@ -14,7 +14,7 @@ from meshkernels.api import allreduce, alltoall, gemm, gemm_t, gemv, run, schedu
 from meshkernels.engines.jax import to_jax
 from meshkernels.engines.matrix import DistMatrix, gather, scatter
 from meshkernels.errors import DeviceLimitError, FabricError, MeshError, RankError, ScheduleError
-from meshkernels.fabric import simulate
+from meshkernels.fabric import Faults, simulate
 from meshkernels.mesh import Mesh, Tiling
 from meshkernels.placed import place
 from meshkernels.readers.compliance import Compliance, compliance
@@ -23,9 +23,10 @@ from meshkernels.rings import Ring
 from meshkernels.schedules import Schedule, verify
 
 __all__ = [
-    "Compliance", "DeviceLimitError", "DistMatrix", "FabricError", "Ledger", "Mesh", "MeshError", "RankError", "Ring",
-    "Schedule", "ScheduleError", "Tiling", "algorithms", "allreduce", "alltoall", "compliance", "count", "gather", "gemm",
-    "gemm_t", "gemv", "place", "register", "run", "scatter", "schedule", "simulate", "to_jax", "transpose", "verify",
+    "Compliance", "DeviceLimitError", "DistMatrix", "FabricError", "Faults", "Ledger", "Mesh", "MeshError",
+    "RankError", "Ring", "Schedule", "ScheduleError", "Tiling", "algorithms", "allreduce", "alltoall", "compliance",
+    "count", "gather", "gemm", "gemm_t", "gemv", "place", "register", "run", "scatter", "schedule", "simulate",
+    "to_jax", "transpose", "verify",
 ]
 
 

@@ -1,4 +1,4 @@
-"""``python -m meshkernels demo | generate | examples | simulate | trace``: the library from the shell."""
+"""``python -m meshkernels demo | generate | examples | simulate | trace | animate | replay``: the library, run."""
 
 from __future__ import annotations
 

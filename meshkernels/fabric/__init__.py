@@ -16,20 +16,21 @@ import perfmodel
 from meshkernels.errors import DeviceLimitError, MeshTypeError
 from meshkernels.fabric.constants import Machine, machine
 from meshkernels.fabric.engine import Engine
+from meshkernels.fabric.faults import Faults, around
 from meshkernels.fabric.run import Event, Run
 from meshkernels.readers import compliance
 from meshkernels.readers.ledger import count
 from meshkernels.schedules import Schedule
 from meshkernels.schedules.check import TASKS
 
-__all__ = ["Event", "Machine", "Run", "machine", "simulate"]
+__all__ = ["Event", "Faults", "Machine", "Run", "machine", "simulate"]
 
 #: Core-steps whose causes are kept for the critical path: a byte each.
 MOST_CAUSES = 1 << 31
 
 
 def simulate(schedule: Schedule, device: perfmodel.Device | str = "wse3", *, dtype: np.typing.DTypeLike = np.float16,
-             accumulate: np.typing.DTypeLike | None = None, limits: bool = True,
+             accumulate: np.typing.DTypeLike | None = None, faults: Faults | None = None, limits: bool = True,
              progress: bool | None = None) -> Run:  # fmt: skip
     """Play ``schedule`` on a chip, every core and message at its own time.
 
@@ -38,6 +39,7 @@ def simulate(schedule: Schedule, device: perfmodel.Device | str = "wse3", *, dty
         device: a chip whose costs are known, ``"wse3"`` or ``"wse2"``.
         dtype: of the stored elements; float16 is the wafer's.
         accumulate: dtype of sums; None: the same.
+        faults: dead cores and links, which the mesh is laid around; None: there are none.
         limits: refuse a schedule that needs more colours than the device has; False: play it as if it had them.
         progress: show a bar on stderr for what takes longer than a second; None: if stderr is a terminal.
 
@@ -47,7 +49,8 @@ def simulate(schedule: Schedule, device: perfmodel.Device | str = "wse3", *, dty
     Raises:
         MeshTypeError: no schedule, or no mesh of cores.
         ScheduleError: the schedule does not do what it says.
-        FabricError: the device lacks constants; it says which.
+        FabricError: the device lacks constants; it says which. Faults that are not on the fabric, leave too few cores,
+            or cut one off.
         DeviceLimitError: more cores, bytes per core or colours than the device has.
 
     Examples:
@@ -69,14 +72,16 @@ def simulate(schedule: Schedule, device: perfmodel.Device | str = "wse3", *, dty
         except DeviceLimitError as refusal:
             remedy = "; limits=False plays it as if it had them" if "colours" in str(refusal) else ""
             raise DeviceLimitError(f"{refusal}{remedy}") from None
-    return play(schedule, costs, dtype, accumulate, progress)
+    return play(schedule, costs, dtype, accumulate, faults, progress)
 
 
 def play(schedule: Schedule, costs: Machine, dtype: np.typing.DTypeLike = np.float16,
-         accumulate: np.typing.DTypeLike | None = None, progress: bool | None = None) -> Run:  # fmt: skip
+         accumulate: np.typing.DTypeLike | None = None, faults: Faults | None = None,
+         progress: bool | None = None) -> Run:  # fmt: skip
     """As `simulate`, without a look at the limits of the device."""
     itemsize, accumulator = np.dtype(dtype).itemsize, np.dtype(accumulate or dtype).itemsize
-    engine = Engine(schedule, costs, itemsize, accumulator)
+    links = None if faults is None else around(schedule.mesh, faults, costs)
+    engine = Engine(schedule, costs, itemsize, accumulator, links)
     engine.keep_causes = schedule.mesh.cores * len(schedule.steps) <= MOST_CAUSES
     show = sys.stderr.isatty() if progress is None else progress
     engine.run(progress=_Bar(len(schedule.steps)) if show else None)

@@ -1,4 +1,4 @@
-"""``python -m meshkernels simulate | trace``: how long an algorithm takes on a chip, and what every core does.
+"""``python -m meshkernels simulate | trace | animate | replay``: how long an algorithm takes on a chip, seen closely.
 
 ``--shape`` are ``M K N`` of a matrix product, ``M N`` of the matrix of a GEMV or of a transpose, ``n`` of an
 all-to-all; ``--tile`` gives every core a tile of that size instead. ``simulate shift`` is the published KV-cache shift.
@@ -24,10 +24,15 @@ from perfmodel import files
 def add_arguments(commands: argparse._SubParsersAction) -> None:
     """Declare the subcommands."""
     kinds = (("simulate", "how long an algorithm takes on a chip, message by message", run_simulate),
-             ("trace", "a file for Chrome's or Perfetto's viewer: what every core does", run_trace))  # fmt: skip
+             ("trace", "a file for Chrome's or Perfetto's viewer: what every core does", run_trace),
+             ("animate", "an animated GIF of a small mesh: tiles moving along links", run_animate),
+             ("replay", "a page that plays what the cores of a small mesh do", run_replay))  # fmt: skip
     for name, what, run in kinds:
         parser = commands.add_parser(name, help=what, description=__doc__)
-        parser.add_argument("algorithm", help="as in mk.algorithms()" + (", or shift" if name == "simulate" else ""))
+        if name == "replay":
+            parser.add_argument("algorithms", nargs="+", metavar="ALGORITHM", help="shown side by side")
+        else:
+            parser.add_argument("algorithm", help="as in mk.algorithms()" + ", or shift" * (name == "simulate"))
         parser.add_argument("--grid", type=int, nargs="+", required=True, metavar="N", help="cores a side, or two")
         parser.add_argument("--shape", type=int, nargs="+", metavar="N", help="sizes of the operands")
         parser.add_argument("--tile", type=int, nargs="+", metavar="N", help="size of the tile of a core, or its sides")
@@ -39,14 +44,19 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
             parser.add_argument("--steps", type=int, help="of a shift: how many cores each tile travels")
             parser.add_argument("--strict", action="store_true", help="refuse more colours than the chip has")
             parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+        elif name == "animate":
+            parser.add_argument("--frames", type=int, default=120, help="pictures, 12 a second (default: 120)")
+            parser.add_argument("--out", metavar="FILE", help="(default: ALGORITHM.gif)")
+        elif name == "replay":
+            parser.add_argument("--out", default="replay.html", metavar="FILE", help="(default: replay.html)")
         else:
             parser.add_argument("--cores", nargs="+", metavar="ROW,COLUMN", help="cores to write (default: all)")
             parser.add_argument("--out", default="trace.json", metavar="FILE", help="(default: trace.json)")
         parser.set_defaults(run=run)
 
 
-def schedule_of(options: argparse.Namespace) -> mk.Schedule:
-    """The schedule that the options describe.
+def schedule_of(options: argparse.Namespace, algorithm: str) -> mk.Schedule:
+    """The schedule of an algorithm that the options describe.
 
     Raises:
         MeshError: options that do not fit the algorithm.
@@ -54,7 +64,7 @@ def schedule_of(options: argparse.Namespace) -> mk.Schedule:
     if len(options.grid) > 2:
         raise mk.MeshError(f"--grid takes one or two numbers, not {len(options.grid)}")
     mesh = mk.Mesh(*options.grid)
-    family = family_of(options.algorithm)
+    family = family_of(algorithm)
     if (options.shape is None) == (options.tile is None):
         raise mk.MeshError("give --shape or --tile, one of them")
     shape = options.shape
@@ -66,7 +76,7 @@ def schedule_of(options: argparse.Namespace) -> mk.Schedule:
                  n * mesh.lcm], "reduce": [k * mesh.rows, n * mesh.cols], "transpose": [m * mesh.rows, n * mesh.cols],
                  "alltoall": [n]}[family]  # fmt: skip
     more = {} if options.groups is None else {"groups": options.groups}
-    return mk.schedule(options.algorithm, mesh, *shape, **more)
+    return mk.schedule(algorithm, mesh, *shape, **more)
 
 
 def run_simulate(options: argparse.Namespace) -> int:
@@ -80,7 +90,7 @@ def run_simulate(options: argparse.Namespace) -> int:
         schedule = published.shift(options.grid[0], options.steps, height, width)
         columns = published.block(options.grid[0], options.steps)
     else:
-        schedule = schedule_of(options)
+        schedule = schedule_of(options, options.algorithm)
     run = simulate(schedule, options.device, dtype=np.dtype(options.dtype), limits=options.strict)
     took = time.perf_counter() - begin
     found = run.summary()
@@ -121,7 +131,7 @@ def run_trace(options: argparse.Namespace) -> int:
             cores = [()]
         if any(len(core) != 2 for core in cores):
             raise mk.MeshError(f"--cores takes ROW,COLUMN pairs, not {' '.join(options.cores)}")
-    run = simulate(schedule_of(options), options.device, dtype=np.dtype(options.dtype), limits=False)
+    run = simulate(schedule_of(options, options.algorithm), options.device, dtype=np.dtype(options.dtype), limits=False)
     _warn(run)
     path = Path(options.out)
     try:
@@ -129,4 +139,40 @@ def run_trace(options: argparse.Namespace) -> int:
     except OSError as error:
         raise files.cannot("write", path, error) from None
     print(f"{path}: {run.makespan:,.0f} cycles of {run.schedule.name}; open it in ui.perfetto.dev or chrome://tracing")
+    return 0
+
+
+def run_animate(options: argparse.Namespace) -> int:
+    """Run ``animate``; returns the exit code."""
+    if options.frames < 1:
+        raise mk.MeshError(f"--frames {options.frames}: at least 1")
+    (run,) = _small(options, [options.algorithm])
+    path = Path(options.out or f"{options.algorithm}.gif")
+    try:
+        run.animate(path, options.frames)
+    except OSError as error:
+        raise files.cannot("write", path, error) from None
+    print(f"{path}: {options.frames} pictures of {run.makespan:,.0f} cycles")
+    return 0
+
+
+def _small(options: argparse.Namespace, algorithms: list[str]) -> list[Run]:
+    """Runs to be looked at: of tiles of 4, if nothing else is said."""
+    if options.shape is None and options.tile is None:
+        options.tile = [4]
+    runs = [simulate(schedule_of(options, name), options.device, dtype=np.dtype(options.dtype), limits=False)
+            for name in algorithms]  # fmt: skip
+    for run in runs:
+        _warn(run)
+    return runs
+
+
+def run_replay(options: argparse.Namespace) -> int:
+    """Run ``replay``; returns the exit code."""
+    runs, path = _small(options, options.algorithms), Path(options.out)
+    try:
+        runs[0].replay(path, runs[1:])
+    except OSError as error:
+        raise files.cannot("write", path, error) from None
+    print(f"{path}: " + ", ".join(f"{run.schedule.name} {run.makespan:,.0f} cycles" for run in runs))
     return 0

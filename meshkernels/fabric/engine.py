@@ -9,7 +9,7 @@ can a sender run ahead.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,11 @@ class Links:
                    nothing.astype(np.int32), nothing, np.zeros(4 * cores, np.int64), np.zeros(4 * cores, np.int64),
                    np.zeros(4 * cores))  # fmt: skip
 
+    def fresh(self) -> Links:
+        """The same links, before anything has gone over them."""
+        counts = {name: np.zeros_like(getattr(self, name)) for name in ("since", "busy", "bytes", "messages", "taken")}
+        return replace(self, **counts)
+
     @property
     def args(self) -> tuple[np.ndarray, ...]:
         """As the kernels take them."""
@@ -111,6 +116,7 @@ class Engine:
     def __init__(self, schedule: Schedule, machine: Machine, itemsize: int, accumulator: int,
                  links: Links | None = None) -> None:  # fmt: skip
         self.schedule, self.machine, self.mesh = schedule, machine, schedule.mesh
+        self._widths = itemsize, accumulator
         self.width = {b: itemsize if schedule.stored(b) else accumulator for b in schedule.buffers}
         self.number = {name: i for i, name in enumerate(schedule.buffers)}
         self.versions = np.array([held.copies > 1 for held in schedule.buffers.values()])
@@ -139,6 +145,11 @@ class Engine:
         self._ways = [np.concatenate([[0.0], np.cumsum(along)[:-1]]) for along in (latency[2, :, 0], latency[0, 0])]
         self.quick = not len(self.links.path)
         self._scratch: dict[tuple[int, int], np.ndarray] = {}
+
+    def fresh(self) -> Engine:
+        """The same, before it has played anything."""
+        stored, summed = self._widths
+        return Engine(self.schedule, self.machine, stored, summed, self.links.fresh())
 
     def run(self, watch: Callable[[int, Engine], object] | None = None,
             progress: Callable[[int], object] | None = None) -> None:  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -123,12 +124,16 @@ class Run:
                 leg = legs[n]
                 times[n] = engine.end[leg.core] if leg.buffer < 0 else engine.ready[leg.buffer, leg.core]
 
-        Engine(self.schedule, self.machine, self.itemsize, self.accumulator).run(watch)
+        self._engine.fresh().run(watch)
         ends = np.maximum.accumulate(times)
         starts = np.concatenate([[0.0], ends[:-1]])
         cols = self.schedule.mesh.cols
         return [Event(divmod(leg.core, cols), leg.event, float(a), float(b))
                 for leg, a, b in zip(legs, starts, ends) if b > a]  # fmt: skip
+
+    def fresh(self) -> Engine:
+        """An engine that will play the same once more."""
+        return self._engine.fresh()
 
     def summary(self) -> dict[str, Any]:
         """The figures as plain numbers, for tables and JSON."""
@@ -155,3 +160,31 @@ class Run:
         from meshkernels.fabric.trace import write
 
         write(self, path, cores)
+
+    def animate(self, path: Any, frames: int = 120) -> None:
+        """Write an animated GIF of a small mesh, see `meshkernels.fabric.animate`.
+
+        Args:
+            path: file to write.
+            frames: pictures, at 12 a second.
+
+        Raises:
+            FabricError: a mesh too large to be looked at.
+        """
+        from meshkernels.fabric.animate import write
+
+        write(self, path, frames)
+
+    def replay(self, path: Any, beside: Sequence[Run] = ()) -> None:
+        """Write one page that plays the run, complete in itself; see `meshkernels.fabric.replay`.
+
+        Args:
+            path: file to write.
+            beside: other runs, to be shown beside it.
+
+        Raises:
+            FabricError: a mesh or a run too large to be looked at.
+        """
+        from meshkernels.fabric.replay import write
+
+        write([self, *beside], path)

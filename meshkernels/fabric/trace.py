@@ -12,11 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from meshkernels.errors import FabricError
-from meshkernels.fabric.engine import Engine
-from meshkernels.schedules import Permute
+from meshkernels.fabric.timeline import record
 
 if TYPE_CHECKING:
     from meshkernels.fabric.run import Run
@@ -54,55 +51,17 @@ def write(run: Run, path: Any, cores: Any = None) -> None:
 
 
 def _events(run: Run, chosen: list[tuple[int, int]]) -> Iterator[dict[str, Any]]:
-    mesh, per = run.schedule.mesh, 1e6 / run.machine.device.clock_hz
-    numbers = {y * mesh.cols + x: (y, x) for y, x in chosen}
-    cores = np.array(sorted(numbers), np.intp)
+    per = 1e6 / run.machine.device.clock_hz
     for y in sorted({y for y, _ in chosen}):
         yield {"ph": "M", "name": "process_name", "pid": y, "args": {"name": f"row {y}"}}
-    for c in cores.tolist():
-        y, x = numbers[c]
+    for y, x in sorted(chosen):
         yield {"ph": "M", "name": "thread_name", "pid": y, "tid": x, "args": {"name": f"core ({y}, {x})"}}
-    ends, computing, flows = [np.zeros(mesh.cores)], [np.zeros(mesh.cores)], []
-
-    def watch(i: int, engine: Engine) -> None:
-        ends.append(engine.end.copy())
-        computing.append(engine.computing.copy())
-        flows.append(list(_messages(engine, i, numbers)))
-
-    engine = Engine(run.schedule, run.machine, run.itemsize, run.accumulator)
-    engine.run(watch)
-    number = 0
-    for i, (step, _, _) in enumerate(engine.steps):
-        for c in cores.tolist():
-            y, x = numbers[c]
-            work, end = computing[i + 1][c] - computing[i][c], ends[i + 1][c]
-            if work:  # the computation is the last thing that a core does by itself
-                yield {"ph": "X", "name": step.label, "cat": "compute", "pid": y, "tid": x,
-                       "ts": round((end - work) * per, 6), "dur": round(work * per, 6),
-                       "args": {"step": i, "cycles": round(work, 6)}}  # fmt: skip
-        for source, target, buffer in flows[i]:
-            (sy, sx), (ty, tx) = numbers[source], numbers[target]
-            common = {"name": buffer, "cat": "message", "id": number}
-            yield {"ph": "s", "pid": sy, "tid": sx, "ts": round(ends[i][source] * per, 6), **common}
-            yield {"ph": "f", "bp": "e", "pid": ty, "tid": tx, "ts": round(ends[i + 1][target] * per, 6), **common}
-            number += 1
-
-
-def _messages(engine: Engine, i: int, numbers: dict[int, tuple[int, int]]) -> Iterator[tuple[int, int, str]]:
-    """Sender, receiver and buffer of the messages of a step between cores that are written."""
-    step, t, s = engine.steps[i]
-    cols = engine.mesh.cols
-    for m, move in enumerate(step.moves):
-        if isinstance(move.route, Permute):
-            source, to_y, to_x = move.route.targets(engine.mesh, t, s)
-            pairs = zip(source.tolist(), (to_y * cols + to_x).tolist())
-        else:
-            table = engine.plan(step).tables[m]
-            assert table is not None
-            pattern, axis = table.at(t, s), move.route.axis
-            by_line, by_place = (1, cols) if axis == 0 else (cols, 1)
-            pairs = ((line * by_line + a * by_place, line * by_line + b * by_place)
-                     for line, p in enumerate(pattern) for a, b in table.ends(int(p)))  # type: ignore[assignment]
-        for source, target in pairs:
-            if source != target and source in numbers and target in numbers:
-                yield source, target, move.buffer
+    work, messages = record(run, chosen)
+    for step, (y, x), label, start, end in work:
+        yield {"ph": "X", "name": label, "cat": "compute", "pid": y, "tid": x, "ts": round(start * per, 6),
+               "dur": round((end - start) * per, 6),
+               "args": {"step": step, "cycles": round(end - start, 6)}}  # fmt: skip
+    for number, (_, (sy, sx), (ty, tx), buffer, start, end) in enumerate(messages):
+        common = {"name": buffer, "cat": "message", "id": number}
+        yield {"ph": "s", "pid": sy, "tid": sx, "ts": round(start * per, 6), **common}
+        yield {"ph": "f", "bp": "e", "pid": ty, "tid": tx, "ts": round(end * per, 6), **common}

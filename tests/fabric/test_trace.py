@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import meshkernels as mk
 from meshkernels.__main__ import main
@@ -84,3 +85,12 @@ def test_trace_command(tmp_path, capsys):
 def test_bad_input(line, says, capsys):
     assert main(line.split()) == 2
     assert says in capsys.readouterr().err
+
+
+def test_animate_command(tmp_path, capsys):
+    out = tmp_path / "cannon.gif"
+    assert main(["animate", "cannon", "--grid", "3", "--frames", "6", "--out", str(out)]) == 0
+    with Image.open(out) as image:
+        assert image.format == "GIF" and 2 <= image.n_frames <= 6  # equal pictures are one
+    assert main(["animate", "ktree", "--grid", "20", "--out", str(out)]) == 2
+    assert "20 x 20 cores: at most 256" in capsys.readouterr().err
