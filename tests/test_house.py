@@ -24,7 +24,7 @@ def test_dependencies_point_one_way():
 
 def test_readers_know_no_algorithm():
     """Executors, ledger and compliance read schedules; none of them names an algorithm."""
-    packages = ("execute", "readers", "schedules")
+    packages = ("execute", "fabric", "readers", "schedules")
     readers = [path for package in packages for path in ROOT.glob(f"meshkernels/{package}/*.py")]
     assert {path.stem for path in readers} >= {"lockstep", "fused", "ledger", "compliance", "verify", "order"}
     for path in readers:
