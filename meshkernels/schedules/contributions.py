@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from weakref import proxy
 
 import numpy as np
 
@@ -59,7 +60,8 @@ class Contributions:
     """
 
     def __init__(self, walk: Walk):
-        self.walk, task, schedule = walk, walk.task, walk.schedule
+        self.walk: Walk = proxy(walk)  # no cycle: a walk's arrays are freed as soon as it is over
+        task, schedule = walk.task, walk.schedule
         first = schedule.operands[task.operands[0]]
         self.terms = {"product": first.grid[1], "product_t": first.grid[1],
                       "allreduce": first.grid[task.axis]}.get(task.kind, 1)
