@@ -242,7 +242,7 @@ class Host(Described):
         name: as in `device`.
         title: what its data sheet calls it.
         power_w: nominal power, W.
-        peak_flops: fp16 operations per second at peak.
+        peak_flops: operations per second at peak.
         quantities: value, unit and source of every number, by field.
         base: the packaged device whose measurements calibrate it; "" if there is none.
         cores: cores used.
