@@ -26,6 +26,15 @@ from perfmodel.model import model, models
 def side(text: str) -> int | tuple[int, int]:
     """``720`` or ``720x360`` as a grid.
 
+    Args:
+        text: what the option was given.
+
+    Returns:
+        A side, or (rows, cols).
+
+    Raises:
+        ArgumentTypeError: neither one number nor two.
+
     >>> side("720"), side("720x360")
     (720, (720, 360))
     """
@@ -63,6 +72,15 @@ def parser() -> argparse.ArgumentParser:
 
 def assignment(text: str) -> tuple[str, float]:
     """``alpha=2`` as a name and a number.
+
+    Args:
+        text: what the option was given.
+
+    Returns:
+        (name, value).
+
+    Raises:
+        ArgumentTypeError: no ``=``, or no number behind it.
 
     >>> assignment("alpha=2")
     ('alpha', 2.0)

@@ -26,6 +26,17 @@ Bounds = dict[str, Any]
 def gemm(chip: Device, M: Any, K: Any, N: Any, rows: Any, cols: Any) -> Bounds:
     """Bounds of C[M,N] = A[M,K] B[K,N]; each matrix is stored once, evenly.
 
+    Args:
+        chip: a mesh device.
+        M: rows of A and of C; a number or an array.
+        K: columns of A, rows of B; a number or an array.
+        N: columns of B and of C; a number or an array.
+        rows: rows of cores; a number or an array.
+        cols: columns of cores; a number or an array.
+
+    Returns:
+        Least cycles by compute, link and distance.
+
     >>> from perfmodel.device import device
     >>> sorted(gemm(device("wse3"), 720, 720, 720, 720, 720))
     ['compute', 'distance', 'link']

@@ -142,6 +142,9 @@ def refit(key: Key, given: Mapping[str, float] | None = None) -> Fit:
     Args:
         key: (device or system, kernel).
         given: the constants that are held; default: their packaged values.
+
+    Returns:
+        The fitted constants with their errors.
     """
     source = SOURCES[key]
     if given is None:
@@ -188,6 +191,9 @@ def _served() -> Entry:
 
     Three of four workloads are served at half the steady rate of table 4, on every number of GPUs; the fourth
     (4096 tokens in and out) at that rate. The paper does not say why.
+
+    Returns:
+        Median, standard error, and the rows behind them.
     """
     steady = {(r["model"], r["system"]): 1 / r["value"] for r in tables(4) if r["system"].startswith("a100")}
     prompt = {(r["model"], r["system"]): r["input_tokens"] / r["value"] for r in tables(3)

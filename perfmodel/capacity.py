@@ -110,6 +110,13 @@ def capacity(chip: Device | str, model: Model | str, *, grid: int, cache: str = 
 def weight_bytes(model: Model, grid: Any) -> Any:
     """Bytes of the weight tiles of one layer on one core: 2 (3 d q + 2 d kv + 3 d f + 2 d), each side padded.
 
+    Args:
+        model: dimensions of the transformer.
+        grid: cores a side; a number or an array.
+
+    Returns:
+        Bytes per core.
+
     >>> from perfmodel.model import model
     >>> weight_bytes(model("llama3-8b"), 360)  # d = q = 12, kv = 3, f = 40
     3936
@@ -134,6 +141,15 @@ def resident_bytes(chip: Device, model: Model, tokens: Any, grid: Any) -> Any:
     A core holds ceil(tokens / grid) rows of keys and values. Arrays broadcast; in float64, since the product may exceed
     an int64.
 
+    Args:
+        chip: a mesh device.
+        model: dimensions of the transformer.
+        tokens: length of the context.
+        grid: cores a side.
+
+    Returns:
+        Bytes per core.
+
     >>> from perfmodel.device import device
     >>> from perfmodel.model import model
     >>> int(resident_bytes(device("wse2"), model("llama3-8b"), 4096, 360))  # 5 layers of 3936 bytes, 12 rows of 12
@@ -147,6 +163,15 @@ def resident_bytes(chip: Device, model: Model, tokens: Any, grid: Any) -> Any:
 
 def residency(chip: Device, model: Model, tokens: Any, grid: Any) -> tuple[str, ...]:
     """A note if the whole model does not fit, since then, as published, a part of its layers stands for all.
+
+    Args:
+        chip: a mesh device.
+        model: dimensions of the transformer.
+        tokens: length of the context; a number or an array.
+        grid: cores a side; a number or an array.
+
+    Returns:
+        One note, or none.
 
     Raises:
         DoesNotFit: the model fits on some grid of the wafer, but on none with so long a context.

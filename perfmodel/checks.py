@@ -22,6 +22,12 @@ LONGEST_SIDE = 100_000
 def sizes(**values: Any) -> list[Any]:
     """The values as int64 scalars or arrays: whole numbers of 1 to `LARGEST`, of shapes that broadcast.
 
+    Args:
+        **values: sizes by the names that the refusal uses.
+
+    Returns:
+        The checked values, in the order given.
+
     >>> sizes(M=4.0, N=[2, 3])
     [np.int64(4), array([2, 3])]
     """
@@ -32,6 +38,18 @@ def sizes(**values: Any) -> list[Any]:
 
 def size(name: str, value: Any, largest: int = LARGEST, reason: str = "") -> int:
     """One whole number of 1 to ``largest``, as Python's int.
+
+    Args:
+        name: what the refusal calls it.
+        value: a number, of Python's or NumPy's types.
+        largest: the most that is allowed.
+        reason: why no more is; ends the refusal.
+
+    Returns:
+        The checked number.
+
+    Raises:
+        ModelError: an array, no whole number, or one out of range.
 
     >>> size("grid", np.int64(24))
     24
@@ -77,6 +95,19 @@ def choice(what: str, name: Any, known: Iterable[str]) -> str:
 
 def number(where: str, value: Any, low: float, high: float, unit: str = "") -> float:
     """``value`` of a data file, if it is a number (no bool) from ``low`` to ``high``; ``where`` begins the message.
+
+    Args:
+        where: file and key, for the refusal.
+        value: what the file has.
+        low: least value allowed.
+        high: largest value allowed.
+        unit: of the limits, for the refusal.
+
+    Returns:
+        The value, unchanged.
+
+    Raises:
+        DataError: no number, not finite, or out of range.
 
     >>> number("bench.json: median", 0.5, 1e-12, 1e9, "second")
     0.5

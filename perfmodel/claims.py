@@ -68,6 +68,9 @@ def _efficiency() -> Claim:
     """Share of cycles in compute at 720^2, by size, and what share of the cores' peak rate that is.
 
     The paper calls the first compute efficiency; `Prediction.efficiency` is the second.
+
+    Returns:
+        The claim, judged at 4K.
     """
     chip, texts = device("wse2"), []
     at_4k: list[float] = []

@@ -26,6 +26,12 @@ BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 def one_line(text: str) -> str:
     r"""``text`` with every character that is not printable escaped, so that it is one line on any terminal.
 
+    Args:
+        text: any text.
+
+    Returns:
+        The line.
+
     >>> one_line("a\nb"), one_line("caf\udce9")
     ('a\\nb', 'caf\\udce9')
     """
@@ -49,6 +55,7 @@ class Parser(argparse.ArgumentParser):
     """A parser whose refusal is one line."""
 
     def error(self, message: str) -> NoReturn:
+        """Say on one line what is wrong, and exit as on bad input."""
         complain(self.prog, f"{message}; --help shows what there is")
         raise SystemExit(BAD_INPUT)
 
@@ -73,6 +80,9 @@ def run(who: str, command: Callable[[], int], refusals: tuple[type[Exception], .
         who: begins each message.
         command: parses, works, prints; returns an exit code.
         refusals: what it raises on bad input, besides `ModelError`.
+
+    Returns:
+        The exit code.
     """
     if sys.stderr is None:  # closed: print() would take None for stdout
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115

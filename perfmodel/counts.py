@@ -50,6 +50,13 @@ class Counts:
 def cdiv(a: Any, b: Any) -> Any:
     """ceil(a / b), elementwise.
 
+    Args:
+        a: dividend: a whole number or an array.
+        b: divisor: the same.
+
+    Returns:
+        The quotient, rounded up.
+
     >>> cdiv(7, 3), cdiv(np.array([6, 7]), 3).tolist()
     (3, [2, 3])
     """
@@ -72,6 +79,12 @@ def check_sides(**sides: int) -> list[int]:
 def interleaved(n: int) -> np.ndarray:
     """Ring position of each core of a line: pi(p) = p/2 if p is even, n - (p+1)/2 if odd.
 
+    Args:
+        n: cores of the line.
+
+    Returns:
+        ``(n,)`` positions on the ring.
+
     >>> interleaved(5).tolist()
     [0, 4, 1, 3, 2]
     """
@@ -82,6 +95,12 @@ def interleaved(n: int) -> np.ndarray:
 def natural(n: int) -> np.ndarray:
     """Ring position of each core when tiles pass to the lower neighbour and wrap from core 0 to the last.
 
+    Args:
+        n: cores of the line.
+
+    Returns:
+        ``(n,)`` positions on the ring.
+
     >>> natural(5).tolist()
     [0, 4, 3, 2, 1]
     """
@@ -90,6 +109,13 @@ def natural(n: int) -> np.ndarray:
 
 def shift_hops(n: int, ring: str) -> int:
     """Longest message of one ring shift: 2 hops if interleaved, the wrap of n-1 if natural.
+
+    Args:
+        n: cores of the line.
+        ring: "interleaved" or "natural".
+
+    Returns:
+        Hops.
 
     >>> shift_hops(720, "interleaved"), shift_hops(720, "natural"), shift_hops(1, "natural")
     (2, 719, 0)
@@ -103,6 +129,12 @@ def ring_flows(n: int) -> np.ndarray:
     A router sends one and receives one; between the ends one more passes through: interleaved, the flow
     of its two neighbours; natural, the wrap.
 
+    Args:
+        n: cores of the line.
+
+    Returns:
+        ``(n,)`` flows at each router; 0 where the line is one core.
+
     >>> ring_flows(5).tolist()
     [2, 3, 3, 3, 2]
     """
@@ -115,6 +147,13 @@ def ring_flows(n: int) -> np.ndarray:
 
 def touching(n: int, spans: list[tuple[int, int]]) -> int:
     """Most of the given spans (first core, last core) that meet in one core of a line of n.
+
+    Args:
+        n: cores of the line.
+        spans: first and last core of each span, in either order.
+
+    Returns:
+        The number of spans in the busiest core.
 
     >>> touching(4, [(0, 1), (1, 2), (1, 3)])
     3
@@ -137,6 +176,16 @@ def tiles(M: int, K: int, N: int, rows: int, cols: int) -> tuple[int, int, int, 
     """(mt, kb, nt, L, p, q): tile sizes and the logical lcm(rows, cols) grid.
 
     A tiles are mt x (q kb), B tiles (p kb) x nt, with L = lcm, p = L / rows, q = L / cols.
+
+    Args:
+        M: rows of A and of C.
+        K: columns of A, rows of B.
+        N: columns of B and of C.
+        rows: rows of cores.
+        cols: columns of cores.
+
+    Returns:
+        (mt, kb, nt, L, p, q), sizes in elements.
 
     >>> tiles(10, 10, 10, 2, 3)
     (5, 2, 4, 6, 3, 2)
@@ -170,7 +219,8 @@ def path(algorithm: str, rows: Any, cols: Any) -> Path:
 
     Args:
         algorithm: one of `GEMMS` but ``gemm_t``.
-        rows, cols: cores of a column and of a row.
+        rows: cores of a column; a number or an array.
+        cols: cores of a row; a number or an array.
 
     Returns:
         Steps, hops and stages; `gemm` has the same.
@@ -211,6 +261,9 @@ def _rounds(rows: Any, cols: Any) -> Any:
     """Rounds that align the rows of A: row i turns by t = floor(i cols / rows), the shorter way round.
 
     t grows with i, and min(t, cols - t) is largest where t passes cols / 2: at i = rows / 2 or just behind.
+
+    Returns:
+        Rounds of one hop along a row, for each grid.
     """
     turns = [i * cols // rows for i in (rows // 2, rows // 2 + 1)]
     return np.maximum(*(np.minimum(t, cols - t) for t in turns))
@@ -224,6 +277,17 @@ def _summa_reach(rows: int, cols: int) -> float:
 
 def gemm_bytes(algorithm: str, M: Any, K: Any, N: Any, rows: Any, cols: Any) -> Any:
     """Bytes of buffers per core of a GEMM, for arrays of grids; in float64, which has no limit.
+
+    Args:
+        algorithm: one of `GEMMS`.
+        M: rows of A and of C; a number or an array.
+        K: columns of A, rows of B; a number or an array.
+        N: columns of B and of C; a number or an array.
+        rows: rows of cores; a number or an array.
+        cols: columns of cores; a number or an array.
+
+    Returns:
+        Bytes per core.
 
     >>> int(gemm_bytes("meshgemm", 8, 8, 8, 4, 4))
     40
@@ -253,6 +317,16 @@ def matmul_tiles(M: Any, K: Any, N: Any, rows: Any, cols: Any) -> tuple[Any, Any
 
     Every core owns a block of C; the blocks of A it needs come along its row, those of B along its column.
 
+    Args:
+        M: rows of A and of C; a number or an array.
+        K: columns of A, rows of B; a number or an array.
+        N: columns of B and of C; a number or an array.
+        rows: rows of cores; a number or an array.
+        cols: columns of cores; a number or an array.
+
+    Returns:
+        (tile products, tiles received), of the busiest core.
+
     >>> [int(n) for n in matmul_tiles(512, 1024, 2048, 8, 8)]  # blocks of 2 x 8 tiles, 32 tiles deep
     [512, 320]
     """
@@ -262,6 +336,16 @@ def matmul_tiles(M: Any, K: Any, N: Any, rows: Any, cols: Any) -> tuple[Any, Any
 
 def matmul_bytes(M: Any, K: Any, N: Any, rows: Any, cols: Any) -> Any:
     """Bytes per core of A, B and C cut evenly over the cores; in float64.
+
+    Args:
+        M: rows of A and of C; a number or an array.
+        K: columns of A, rows of B; a number or an array.
+        N: columns of B and of C; a number or an array.
+        rows: rows of cores; a number or an array.
+        cols: columns of cores; a number or an array.
+
+    Returns:
+        Bytes per core.
 
     >>> int(matmul_bytes(64, 64, 64, 2, 2))
     6144
@@ -275,8 +359,17 @@ def gemm(algorithm: str, M: int, K: int, N: int, rows: int, cols: int | None = N
     """Counts of C[M,N] = A[M,K] B[K,N] on rows x cols cores.
 
     Args:
-        algorithm: one of `GEMMS`; ``gemm_t`` is C = A B^T with B of N x K. ``summa`` and ``allgather`` give every
-            root a route of its own; their ``_relay`` forms hand blocks on from neighbour to neighbour.
+        algorithm: one of `GEMMS`; ``gemm_t`` is C = A B^T with B of N x K. ``summa`` and ``allgather`` give every root
+            a route of its own; their ``_relay`` forms hand blocks on from neighbour to neighbour.
+        M: rows of A and of C.
+        K: columns of A, rows of B.
+        N: columns of B and of C.
+        rows: rows of cores.
+        cols: columns of cores; None: as many as rows.
+        element_bytes: bytes of a stored element.
+
+    Returns:
+        Steps, hops, stages, words, colours, bytes and multiply-accumulates.
 
     >>> gemm("meshgemm", 8, 8, 8, 4, 4).hops, gemm("cannon", 8, 8, 8, 4, 4).hops
     (10, 15)
@@ -357,6 +450,13 @@ def _reach(n: int) -> np.ndarray:
 def summa_hops(rows: int, cols: int) -> int:
     """Longest paths of the lcm(rows, cols) broadcasts along rows and columns, added up.
 
+    Args:
+        rows: rows of cores.
+        cols: columns of cores.
+
+    Returns:
+        Hops.
+
     >>> summa_hops(2, 2), summa_hops(4, 4)
     (2, 10)
     """
@@ -414,6 +514,9 @@ def _gemm_t(M: int, K: int, N: int, rows: int, cols: int, element_bytes: int) ->
 
     N is cut into L = lcm(rows, cols) blocks, p of them in a tile of B and q in a tile of C. In every step each
     column of cores owns some row's block, so the longest stream always crosses the whole row.
+
+    Returns:
+        The counts of all steps.
     """
     mt, nb, et, L, p, q = tiles(M, N, K, rows, cols)
     a_tile, b_tile, partial = mt * et, p * nb * et, mt * nb

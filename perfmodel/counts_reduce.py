@@ -22,6 +22,14 @@ def path(algorithm: str, cores: Any, groups: Any) -> tuple[Any, Any, Any]:
 
     R is the core at which the sum is complete. `allreduce` has the same hops and stages.
 
+    Args:
+        algorithm: one of `REDUCES`.
+        cores: cores of the line; a number or an array.
+        groups: groups of the two levels of ``ktree``; not read for the others.
+
+    Returns:
+        (H, S, R), elementwise.
+
     >>> [int(v) for v in path("ktree", 720, 24)]
     [750, 27, 375]
     """
@@ -53,6 +61,12 @@ def _two_levels(cores: Any, groups: Any) -> tuple[Any, Any, Any]:
 def default_groups(cores: Any) -> Any:
     """Groups of the two-phase tree in the published launch files: the largest divisor of P up to sqrt(P).
 
+    Args:
+        cores: P, cores of the line; a number or an array.
+
+    Returns:
+        Groups, for each P.
+
     >>> default_groups([240, 360, 420, 660, 720]).tolist()
     [15, 18, 20, 22, 24]
     """
@@ -74,8 +88,16 @@ def allreduce(algorithm: str, cores: int, words: int, *, groups: int | Sequence[
 
     Args:
         algorithm: ktree, chain (a tree of one level), pipeline (to the far end and back) or ring.
+        cores: cores of the line.
         words: elements of the vector.
         groups: of ktree: number of groups of each level but the last, e.g. 8, or (64, 8).
+        element_bytes: bytes of a stored element.
+
+    Returns:
+        The counts of one line.
+
+    Raises:
+        ModelError: ktree without groups; a size or algorithm that is none.
 
     >>> allreduce("ktree", 720, 1, groups=24).hops, allreduce("ktree", 720, 1, groups=24).stages
     (750, 27)
@@ -96,6 +118,13 @@ def allreduce(algorithm: str, cores: int, words: int, *, groups: int | Sequence[
 
 def split(members: Sequence[int], groups: int) -> list[list[int]]:
     """Balanced contiguous groups, the first ones larger by at most one.
+
+    Args:
+        members: cores in the order of the line.
+        groups: how many groups.
+
+    Returns:
+        The members of each group.
 
     >>> split(range(5), 2)
     [[0, 1, 2], [3, 4]]
@@ -154,6 +183,18 @@ def _ring(cores: int, words: int, element_bytes: int) -> Counts:
 def gemv(M: int, N: int, rows: int, cols: int | None = None, *, reduce: str = "ktree",
          groups: int | Sequence[int] | None = None, element_bytes: int = ELEMENT_BYTES) -> Counts:
     """Counts of y[N] = x[M] W[M,N]: local products, then an all-reduce down every column of cores.
+
+    Args:
+        M: elements of x, rows of W.
+        N: elements of y, columns of W.
+        rows: rows of cores.
+        cols: columns of cores; None: as many as rows.
+        reduce: one of `REDUCES`.
+        groups: of ktree: as in `allreduce`.
+        element_bytes: bytes of a stored element.
+
+    Returns:
+        The counts of the products and of all columns' all-reduces.
 
     >>> gemv(80, 80, 80, groups=8).stages
     9

@@ -37,7 +37,15 @@ FOLDER = Path(__file__).parent / "devices"
 
 @dataclass(frozen=True)
 class Quantity:
-    """One number of a data file: its value, unit, source, and whether it is an estimate."""
+    """One number of a data file: its value, unit, source, and whether it is an estimate.
+
+    Attributes:
+        value: in units of ``unit``.
+        unit: as the data file writes it.
+        source: where the number comes from.
+        estimated: whether it is an estimate.
+        clock_hz: of the device that a quantity in cycles was measured on, where the file says so.
+    """
 
     value: float
     unit: str
@@ -50,7 +58,13 @@ class Quantity:
 class Described:
     """What every device has: a name, nominal power, peak rate, and the provenance of all of its numbers.
 
-    ``base`` names the packaged device whose measurements calibrate it ("" if there is none).
+    Attributes:
+        name: as in `device`.
+        title: what its data sheet calls it.
+        power_w: nominal power, W.
+        peak_flops: fp16 operations per second at peak.
+        quantities: value, unit and source of every number, by field.
+        base: the packaged device whose measurements calibrate it; "" if there is none.
     """
 
     name: str
@@ -103,12 +117,19 @@ class Described:
     def quantity(self, field: str) -> Quantity:
         """Value, unit and source of one field.
 
+        Args:
+            field: name of the quantity in the device file.
+
+        Returns:
+            The quantity as the file states it.
+
+        Raises:
+            UnknownName: the file has no such quantity.
+
         >>> device("wse2").quantity("memory_per_core").unit
         'byte'
         """
-        if field not in self.quantities:
-            raise unknown(f"quantity of {self.name}", field, self.quantities)
-        return self.quantities[field]
+        return self.quantities[checks.choice(f"quantity of {self.name}", field, self.quantities)]
 
 
 @dataclass(frozen=True)
@@ -116,8 +137,15 @@ class Device(Described):
     """A many-core chip whose cores sit on a 2-D mesh (the PLMR view).
 
     Attributes:
+        name: as in `device`.
+        title: what its data sheet calls it.
+        power_w: nominal power, W.
+        peak_flops: fp16 operations per second at peak.
+        quantities: value, unit and source of every number, by field.
+        base: the packaged device whose measurements calibrate it; "" if there is none.
         cores: cores on the chip.
-        rows, cols: extent of the fabric a program can use (north-south, east-west).
+        rows: rows of the fabric that a program can use (north-south).
+        cols: columns of it (east-west).
         memory_per_core: bytes of local memory.
         colours: routing paths (virtual channels) a program may use at one router.
         clock_hz: core clock.
@@ -182,10 +210,19 @@ class Gpu(Described):
     """A GPU and the links of the cluster it is sold in: a roofline with tensor-parallel collectives.
 
     Attributes:
-        memory_bytes, memory_bandwidth: capacity in bytes and bytes/s of device memory.
+        name: as in `device`.
+        title: what its data sheet calls it.
+        power_w: nominal power, W.
+        peak_flops: fp16 operations per second at peak.
+        quantities: value, unit and source of every number, by field.
+        base: the packaged device whose measurements calibrate it; "" if there is none.
+        memory_bytes: capacity of device memory, bytes.
+        memory_bandwidth: of device memory, bytes/s.
         gpus_per_node: GPUs that share the fast link.
-        link_bandwidth, link_latency: bytes/s per direction and GPU, and seconds, inside a node.
-        network_bandwidth, network_latency: the same between nodes.
+        link_bandwidth: bytes/s per direction and GPU inside a node.
+        link_latency: seconds of a message inside a node.
+        network_bandwidth: bytes/s per direction and GPU between nodes.
+        network_latency: seconds of a message between nodes.
     """
 
     memory_bytes: float
@@ -202,6 +239,12 @@ class Host(Described):
     """An ordinary machine: seconds = overhead + max(flops / peak_flops, bytes / memory_bandwidth).
 
     Attributes:
+        name: as in `device`.
+        title: what its data sheet calls it.
+        power_w: nominal power, W.
+        peak_flops: operations per second at peak.
+        quantities: value, unit and source of every number, by field.
+        base: the packaged device whose measurements calibrate it; "" if there is none.
         cores: cores used.
         memory_bandwidth: bytes/s.
         overhead: seconds per call.
@@ -284,7 +327,7 @@ def device(name: str | Path) -> Device | Gpu | Host:
     49152
     """
     if not isinstance(name, str | Path):
-        raise unknown("device", name, devices())
+        checks.choice("device", name, devices())  # refuses
     path = Path(name)
     if path.suffix == ".toml":
         return _build(path, files.toml(path, ", ".join(devices())))
@@ -294,6 +337,12 @@ def device(name: str | Path) -> Device | Gpu | Host:
 
 def as_device(chip: Any) -> Any:
     """A device: the one given, or the one of a name or file.
+
+    Args:
+        chip: a device, its name, or the path of its file.
+
+    Returns:
+        The device.
 
     >>> as_device("wse3").name
     'wse3'

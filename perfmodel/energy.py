@@ -48,8 +48,10 @@ def energy_ratio(peer: Described | str, peer_seconds: Any, chip: Described | str
     The paper's wafer draws 15 kW and its GPU 400 W: 37.5 GPUs a wafer.
 
     Args:
-        peer, peer_seconds: the other device, or its name, and its time.
-        chip, seconds: the chip, or its name, and its time.
+        peer: the other device, or its name.
+        peer_seconds: its time, in seconds.
+        chip: the chip, or its name.
+        seconds: the chip's time, in seconds.
         count: peers.
 
     Returns:

@@ -26,6 +26,13 @@ class DoesNotFit(ModelError):
 def shown(value: Any, most: int = 120) -> str:
     """``repr(value)``, shortened: a message is a line, whatever it was given.
 
+    Args:
+        value: anything.
+        most: characters of the text.
+
+    Returns:
+        The text.
+
     >>> shown("4"), shown([1] * 1000)[-8:], shown(1 << 20000)
     ("'4'", '1, 1...]', 'a whole number of 20001 bits')
     """
@@ -40,6 +47,14 @@ def shown(value: Any, most: int = 120) -> str:
 
 def unknown(what: str, name: object, known: Iterable[str]) -> UnknownName:
     """The error for a name nobody knows: lists the known and suggests the nearest.
+
+    Args:
+        what: kind of name: device, model ...
+        name: what was given.
+        known: names that would have done.
+
+    Returns:
+        The error, to be raised.
 
     >>> print(unknown("device", "wse4", ["wse2", "wse3"]))
     unknown device 'wse4'; known: wse2, wse3; did you mean 'wse3'?

@@ -84,7 +84,14 @@ def sweep(chip: Device | str, predict: Callable[[Device], Prediction], **fields:
 
 
 class Elasticity(NamedTuple):
-    """How much a time changes with a constant: percent of the time per percent of the constant."""
+    """How much a time changes with a constant: percent of the time per percent of the constant.
+
+    Attributes:
+        kernel: the kernel that has the constant.
+        constant: its name.
+        value: its value, in its own unit.
+        elasticity: d log(cycles) / d log(constant).
+    """
 
     kernel: str
     constant: str

@@ -23,7 +23,15 @@ def read(path: Path, known: str = "", largest: int = LARGEST) -> str:
     """The text of a regular file in UTF-8, of at most ``largest`` bytes.
 
     Args:
+        path: of the file.
         known: what the package brings itself, for the message about a file that is not there.
+        largest: bytes that are read at most.
+
+    Returns:
+        The text.
+
+    Raises:
+        DataError: no file, no regular file, too large, empty, or not UTF-8.
     """
     try:
         if not path.exists():

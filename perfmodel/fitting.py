@@ -17,7 +17,7 @@ import numpy as np
 from perfmodel import checks, counts_reduce, files, forms, parameters, systems
 from perfmodel.counts import cdiv
 from perfmodel.device import Device
-from perfmodel.errors import ModelError, unknown
+from perfmodel.errors import ModelError
 from perfmodel.measurements import SWEEPS, Measurements, measurements
 from perfmodel.parameters import Kernel
 
@@ -268,9 +268,7 @@ class Fit:
             ModelError: too many groups.
         """
         data = self.measurements
-        if by not in data.labels:
-            raise unknown(f"label of {data.name}", by, data.labels)
-        labels = data.labels[by]
+        labels = data.labels[checks.choice(f"label of {data.name}", by, data.labels)]
         if (groups := len(np.unique(labels))) > MOST_GROUPS:
             raise ModelError(f"{data.name}: {groups} groups of one {by}; at most {MOST_GROUPS} are left out in turn")
         missed = np.empty(len(data))
@@ -357,7 +355,7 @@ def errors(data: Measurements, constants: Mapping[str, float]) -> np.ndarray:
 
 
 def _residuals(data: Measurements, rows: np.ndarray, constants: Mapping[str, float]) -> np.ndarray:
-    """predicted / measured - 1 of the chosen rows."""
+    """Relative errors, predicted / measured - 1, of the chosen rows."""
     columns = {name: values[rows] for name, values in data.columns.items()}
     return forms.total(KINDS[data.kind].form(constants, columns, data.chip)) / data.measured[rows] - 1
 

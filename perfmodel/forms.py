@@ -32,6 +32,13 @@ def beats(m: Any, n: Any) -> Any:
 
     A column of 3 elements that starts at element 3 of a word lies in two: alignment costs a beat.
 
+    Args:
+        m: elements of a column.
+        n: columns.
+
+    Returns:
+        64-bit words.
+
     >>> int(beats(3, 4)), int(beats(8, 1)), int(beats(1, 5))
     (6, 2, 5)
     """
@@ -52,6 +59,9 @@ def never_less(form: Callable[[Any], Terms], rows: Any, side: Any) -> Terms:
         form: terms of as many rows of the whole operand as it is given.
         rows: rows of the left operand, or tokens.
         side: cores that the rows are shared out to.
+
+    Returns:
+        The terms, in cycles.
     """
     terms, tile = form(rows), cdiv(rows, side)
     other = _where(tile == BEAT - 1, BEAT * side, _where((tile % BEAT == 0) & (tile > BEAT), (tile - 1) * side, rows))
@@ -72,6 +82,15 @@ def local_product(c: Constants, m: Any, k: Any, n: Any) -> Any:
 
     k_loop per pass over k, unrolled by four (``remainder`` for each pass beyond), ``vector`` to start each of the
     k n multiply-accumulate vectors, ``beat`` per 64-bit word of the columns of C they run over.
+
+    Args:
+        c: constants of the kernel, by name.
+        m: rows of the tiles of A and C.
+        k: columns of the tile of A.
+        n: columns of the tiles of B and C.
+
+    Returns:
+        Cycles.
     """
     return k * c["k_loop"] + k % 4 * c["remainder"] + k * n * c["vector"] + k * beats(m, n) * c["beat"]
 
@@ -82,6 +101,19 @@ def gemm(c: Constants, device: Device, algorithm: str, M: Any, K: Any, N: Any, r
     Each main step costs ``startup`` plus the longer of the local product and its messages; a step before them
     ``startup`` plus the way of its message (weights are aligned when they are loaded). An all-gather has one message
     for each block.
+
+    Args:
+        c: constants of the kernel, by name.
+        device: a mesh device.
+        algorithm: one of `perfmodel.counts.GEMMS`.
+        M: rows of A and of C.
+        K: columns of A, rows of B.
+        N: columns of B and of C.
+        rows: rows of cores.
+        cols: columns of cores.
+
+    Returns:
+        Cycles by kind of cost.
     """
     if algorithm == "gemm_t":
         return _gemm_t(c, device, M, K, N, rows, cols)
@@ -127,6 +159,9 @@ def _gemm_t(c: Constants, device: Device, M: Any, K: Any, N: Any, rows: Any, col
     The streams of successive steps follow each other, so the way across the row is paid once. The counts of
     `perfmodel.counts` are those of lockstep, where a step starts when the last has ended: P (P - 1) hops and stages
     on P^2 cores, an upper bound without overlap of successive steps. The measured prefill agrees with the pipeline.
+
+    Returns:
+        Cycles by kind of cost.
     """
     m, k, n = cdiv(M, rows), cdiv(K, cols), cdiv(N, rows)
     words = words_cycles(device, m * n)
@@ -146,6 +181,19 @@ def gemv(c: Constants, device: Device, reduce: str, M: Any, N: Any, rows: Any, c
     alpha per hop, beta per stage, ``stream`` for each 32-bit word after the first that streams through it (one cycle
     in each of two adds in two phases makes four), and ``die`` for every die boundary that its longest arm crosses,
     there and back.
+
+    Args:
+        c: constants of the kernel, by name.
+        device: a mesh device.
+        reduce: one of `perfmodel.counts_reduce.REDUCES`.
+        M: elements of x, rows of W.
+        N: elements of y, columns of W.
+        rows: rows of cores.
+        cols: columns of cores.
+        groups: of the two-phase tree.
+
+    Returns:
+        Cycles by kind of cost.
     """
     m, n = cdiv(M, rows), cdiv(N, cols)
     hops, stages, root = counts_reduce.path(reduce, rows, groups)
@@ -187,6 +235,14 @@ def prefill_products(dim: Any, ffn: Any, tokens: Any) -> list[Product]:
 
     One head of full width and no causal mask. X is aligned for Q, and found so by K and V; gate finds it as up left
     it; scores x V, O and down align their own.
+
+    Args:
+        dim: width of the residual stream.
+        ffn: width of the hidden layer.
+        tokens: length of the prompt.
+
+    Returns:
+        The products in the order in which they run, equal ones together.
     """
     return [
         Product("meshgemm", tokens, dim, dim, times=4, aligned=2),  # Q, K, V, O
@@ -225,6 +281,15 @@ def decode_phases(dim: Any, ffn: Any, context: Any, grid: Any) -> list[Phase]:
 
     ``rows`` vector instructions per core, one for each row of a weight or cache tile, run over ``width`` elements.
     The two norms, and maximum and sum of the softmax, have all-reduces of one number.
+
+    Args:
+        dim: width of the residual stream.
+        ffn: width of the hidden layer.
+        context: tokens in the cache.
+        grid: P, cores a side.
+
+    Returns:
+        The phases in order.
     """
     d, s, f = cdiv(dim, grid), cdiv(context, grid), cdiv(ffn, grid)
     return [
@@ -245,6 +310,18 @@ def decode_by_phase(c: Constants, device: Device, dim: Any, ffn: Any, context: A
     A row costs the longer of issuing its vector (``row``) and running it (``beat`` per 64-bit word), as in a GEMV.
     An all-reduce costs what it does in a GEMV but for its launch: ``alpha`` per hop, ``beta`` per stage, ``stream``
     per 32-bit word after the first.
+
+    Args:
+        c: constants of the kernel, by name.
+        device: a mesh device.
+        dim: width of the residual stream.
+        ffn: width of the hidden layer.
+        context: tokens in the cache.
+        grid: cores a side.
+        groups: of the two-phase tree.
+
+    Returns:
+        Cycles by kind of cost, by name of the phase.
     """
     hops, stages, _ = counts_reduce.path("ktree", grid, groups)
     return {
@@ -276,6 +353,16 @@ def shift(c: Constants, device: Device, rows: Any, cols: Any, steps: Any) -> Ter
 
     A step sends and receives one after the other (even columns send first), so each word passes the ramp twice.
     The word that comes back at the end, to synchronise, has a one-way latency.
+
+    Args:
+        c: constants of the kernel, by name.
+        device: a mesh device.
+        rows: rows of a tile.
+        cols: columns of a tile.
+        steps: hops.
+
+    Returns:
+        Cycles by kind of cost.
     """
     words = cdiv(rows * cols * ELEMENT_BYTES, device.word_bytes)
     return {
@@ -306,6 +393,20 @@ def matmul(c: Constants, device: Device, M: Any, K: Any, N: Any, rows: Any, cols
     A tile product takes the engine's cycles, at least ``issue``; a tile received its words, ``multicast`` each. The
     longer of both hides all but the share ``exposed`` of the shorter: blocks are double-buffered, but both use the
     core's memory. The whole takes no less than its traffic with DRAM.
+
+    Args:
+        c: constants of the kernel, by name.
+        device: a mesh device.
+        M: rows of A and of C.
+        K: columns of A, rows of B.
+        N: columns of B and of C.
+        rows: rows of cores.
+        cols: columns of cores.
+        fidelity: passes of the matrix engine, a key of `PASSES`.
+        dram: 1 where operands and result lie in DRAM, 0 where in the cores.
+
+    Returns:
+        Cycles by kind of cost.
     """
     products, received = matmul_tiles(M, K, N, rows, cols)
     levels = np.unique(fidelity)

@@ -144,8 +144,10 @@ def generate(chip: Device | str, model: Model | str, *, prompt: int, new: int, p
     Args:
         chip: a mesh device, or its name.
         model: from `perfmodel.model`, or its name.
-        prompt, new: tokens of the prompt, and new ones.
-        prefill_grid, decode_grid: cores a side of each phase; T10 and Ladder need the first only, a100 systems none.
+        prompt: tokens of the prompt.
+        new: tokens to generate.
+        prefill_grid: cores a side of the prefill; for T10 and Ladder, of both phases; none for a100 systems.
+        decode_grid: cores a side of the decode; of waferllm only.
         system: waferllm, t10, ladder, a100x1, a100x8 or a100x16.
 
     Returns:
@@ -199,6 +201,9 @@ def _around(chip: Device, model: Model, prompt: int, new: int, grid: Any) -> dic
     * head: final norm, logits and the largest of them; three all-reduces and the rows of the head's tile.
     * replace: between the phases all weights, keys and values (of full width, as in the kernels) are placed anew, first
       along x, then along y; each time half of them cross the middle of the wafer.
+
+    Returns:
+        Cycles of the whole request by name of the part.
     """
     side = size("decode_grid", grid)
     decode_constants, shift_constants = (parameters.on(chip, name).values for name in ("decode", "shift"))
@@ -232,6 +237,15 @@ def working_bytes(model: Model, phase: str, tokens: Any, grid: Any) -> Any:
     With tiles d, f, s of width, hidden width and tokens: 4 d^2 + 3 d f weights; a prompt's activations
     4 s d + 2 s f + s^2; the cache of decode 2 s d.
 
+    Args:
+        model: dimensions of the transformer.
+        phase: "prefill" or "decode".
+        tokens: length of the prompt or of the context; a number or an array.
+        grid: cores a side; a number or an array.
+
+    Returns:
+        Bytes per core.
+
     >>> import perfmodel as pm
     >>> int(working_bytes(pm.model("llama3-8b"), "decode", 4096, 420))  # d = 10, f = 35, s = 10
     3300
@@ -253,6 +267,9 @@ def _check_layers(chip: Device, model: Model, phase: str, tokens: Any, grid: Any
 
 def _longest(tokens: Any, grid: Any) -> tuple[Any, Any]:
     """The most tokens on each of the grids: bytes grow with tokens, so that no other point needs to be looked at.
+
+    Returns:
+        (tokens, grid), one point for each side, sides ascending.
 
     >>> _longest(np.array([5, 7, 6]), np.array([2, 3, 2]))
     (array([6, 7]), array([2, 3]))

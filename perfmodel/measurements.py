@@ -30,7 +30,7 @@ import numpy as np
 from perfmodel import checks, files
 from perfmodel.device import Described, Device
 from perfmodel.device import device as load_device
-from perfmodel.errors import DataError, ModelError, shown, unknown
+from perfmodel.errors import DataError, ModelError, shown
 from perfmodel.model import model
 
 FOLDER = Path(__file__).parent / "data"
@@ -124,7 +124,9 @@ def measurements(name: Any, device: str | Device | None = None) -> Measurements:
         The checked columns.
 
     Raises:
+        UnknownName: no such experiment; the message lists the known ones and the nearest.
         DataError: missing columns, values that are not positive numbers, no rows.
+        ModelError: a device for an experiment that is no sweep.
 
     >>> len(measurements("wse3_meshgemm"))
     448
@@ -134,7 +136,7 @@ def measurements(name: Any, device: str | Device | None = None) -> Measurements:
     if isinstance(name, Mapping) or hasattr(name, "to_dict"):  # a DataFrame, without importing pandas
         return _sweep("columns", _table_rows(name), device)
     if not isinstance(name, str | Path):
-        raise unknown("measurements", name, names())
+        checks.choice("measurements", name, names())  # refuses
     path = Path(name)
     swept = path.suffix == ".csv" or str(name) in FILES
     if device is not None and not swept:
@@ -149,9 +151,7 @@ def measurements(name: Any, device: str | Device | None = None) -> Measurements:
         if found.kind == "shift":  # beyond the block's side the cost of a step falls, unexplained: rows of their own
             found = found.part((found.columns["L"] > found.columns["P"]) == str(name).endswith("beyond"))
         return Measurements(str(name), found.kind, found.device, found.columns, found.measured, found.labels)
-    if str(name) in TABLES:
-        return _table(str(name))
-    raise unknown("measurements", str(name), names())
+    return _table(checks.choice("measurements", str(name), names()))
 
 
 def _table_rows(table: Any) -> list[dict[str, str]]:

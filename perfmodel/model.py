@@ -20,9 +20,15 @@ class Model:
     """A decoder-only transformer with gated FFN.
 
     Attributes:
+        name: as in `model`.
         dim: width of the residual stream.
         ffn: width of the hidden layer of the FFN.
-        layers, heads, kv_heads, head_dim, vocab: as in the model's configuration.
+        layers: how many layers.
+        heads: heads of the queries.
+        kv_heads: heads of keys and values.
+        head_dim: elements of one head.
+        vocab: tokens of the vocabulary.
+        title: what its makers call it.
         source: where the numbers come from.
     """
 
@@ -90,7 +96,7 @@ def model(name: str | Path) -> Model:
         DataError: a dimension is missing, unknown or not a positive whole number.
     """
     if not isinstance(name, str | Path):
-        raise unknown("model", name, models())
+        checks.choice("model", name, models())  # refuses
     path = Path(name)
     if path.suffix not in (".json", ".toml"):
         path = FOLDER / f"{checks.choice('model', str(name), models())}.toml"

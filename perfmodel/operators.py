@@ -36,14 +36,16 @@ def gemm(chip: Device | str, M: Any, K: Any, N: Any, *, grid: Any = None, algori
 
     Args:
         chip: a mesh device, or its name.
-        M, K, N: sizes; numbers, or arrays for a sweep.
+        M: rows of A and of C; a number, or an array for a sweep.
+        K: columns of A, rows of B; a number, or an array.
+        N: columns of B and of C; a number, or an array.
         grid: side of a square of cores (a number or an array), or (rows, cols); "matmul" by default takes the whole
             device.
-        algorithm: one of `perfmodel.counts.GEMMS`, or "matmul" with multicast on a mesh of matrix engines; default:
-            the one that was measured on the device, MeshGEMM if none was.
+        algorithm: one of `perfmodel.counts.GEMMS`, or "matmul" with multicast on a mesh of matrix engines; default: the
+            one that was measured on the device, MeshGEMM if none was.
         constants: a `perfmodel.Fit`, or constants by name, instead of the calibration.
-        fidelity, storage: of "matmul" only: passes of the matrix engine (LoFi, HiFi2, HiFi3, HiFi4; default HiFi2),
-            and where the operands lie (L1, DRAM; default L1).
+        fidelity: of "matmul" only: passes of the matrix engine: LoFi, HiFi2, HiFi3, HiFi4; default HiFi2.
+        storage: of "matmul" only: where the operands lie: L1 or DRAM; default L1.
 
     Returns:
         Time, terms, bounds and notes.
@@ -92,7 +94,9 @@ def matmul(chip: Device | str, M: Any, K: Any, N: Any, *, grid: Any = None, fide
 
     Args:
         chip: a mesh device, or its name.
-        M, K, N: sizes; numbers, or arrays for a sweep.
+        M: rows of A and of C; a number, or an array for a sweep.
+        K: columns of A, rows of B; a number, or an array.
+        N: columns of B and of C; a number, or an array.
         grid: side of a square of cores, or (rows, cols); default: the whole device.
         fidelity: passes of the matrix engine over the operands' bits: LoFi, HiFi2, HiFi3, HiFi4.
         storage: where operands and result lie: "L1" or "DRAM".
@@ -182,7 +186,8 @@ def gemv(chip: Device | str, M: Any, N: Any, *, grid: Any, reduce: str = "ktree"
 
     Args:
         chip: a mesh device, or its name.
-        M, N: sizes; numbers, or arrays for a sweep.
+        M: elements of x, rows of W; a number, or an array for a sweep.
+        N: elements of y, columns of W; a number, or an array.
         grid: side of a square of cores, or (rows, cols).
         reduce: ktree, chain, pipeline or ring.
         groups: groups of the two-phase tree; default: the largest divisor of the rows up to their square root.
@@ -213,6 +218,15 @@ def gemv(chip: Device | str, M: Any, N: Any, *, grid: Any, reduce: str = "ktree"
 
 def gemv_bytes(M: Any, N: Any, rows: Any, cols: Any) -> Any:
     """Bytes of the tiles of x and W on a core, of its partial sums and of those it receives; in float64.
+
+    Args:
+        M: elements of x, rows of W; a number or an array.
+        N: elements of y, columns of W; a number or an array.
+        rows: rows of cores.
+        cols: columns of cores.
+
+    Returns:
+        Bytes per core.
 
     >>> int(gemv_bytes(8, 8, 4, 4))
     20

@@ -20,7 +20,7 @@ import numpy as np
 
 from perfmodel import checks
 from perfmodel.device import Device, device
-from perfmodel.errors import ModelError, shown, unknown
+from perfmodel.errors import ModelError, shown
 
 FILE = Path(__file__).parent / "data" / "parameters.toml"
 
@@ -179,11 +179,21 @@ def _borrowed(owner: str, name: str, parameters: Mapping[str, Parameter]) -> tup
 def kernel(owner: str, name: str) -> Kernel:
     """The constants of a kernel on a packaged device or system.
 
+    Args:
+        owner: name of the device or system.
+        name: of the kernel, a key of `KERNELS`.
+
+    Returns:
+        Constants with their errors, range and source.
+
+    Raises:
+        UnknownName: no calibration of such a kernel.
+
     >>> kernel("wse3", "gemv").values["alpha"] > 1
     True
     """
     if (owner, name) not in kernels():
-        raise unknown("kernel", f"{owner}.{name}", [".".join(key) for key in kernels()])
+        checks.choice("kernel", f"{owner}.{name}", [".".join(key) for key in kernels()])  # refuses
     return kernels()[owner, name]
 
 
@@ -197,6 +207,11 @@ def on(chip: Device, name: str, constants: Any = None) -> Kernel:
 
     Returns:
         The fitted constants, scaled to the device, or those its data sheet implies.
+
+    Raises:
+        UnknownName: a constant that the kernel does not have.
+        DataError: a constant that is no number, or out of range.
+        ModelError: constants of another kernel, or neither a Fit nor a mapping.
     """
     calibrated = kernels().get((chip.base, name))
     found = data_sheet(chip, name) if calibrated is None else scaled(calibrated, chip, _reference(chip.base))
@@ -226,6 +241,14 @@ def _reference(base: str) -> Device:
 
 def ratio(name: str, chip: Device, reference: Device) -> float:
     """How much more a constant costs on ``chip`` than on ``reference``: the ratio of what it stands for.
+
+    Args:
+        name: of the constant, a key of `MEANING`.
+        chip: the device that is predicted.
+        reference: the device that was measured.
+
+    Returns:
+        The factor; 1 for a constant that stands for nothing in the device file.
 
     >>> ratio("beta", device("wse3"), device("wse2")), ratio("startup", device("wse3"), device("wse2"))
     (2.0, 1.0)
@@ -261,6 +284,13 @@ def data_sheet(chip: Device, name: str) -> Kernel:
     """Constants of a device nobody measured: peak rate, alpha and beta from its file, and no other cost.
 
     A step costs two stages (one message per axis), a beat of four multiply-accumulates 4 / macs_per_cycle.
+
+    Args:
+        chip: a mesh device.
+        name: of the kernel, a key of `KERNELS`.
+
+    Returns:
+        The constants, with a note that nothing was measured.
     """
     word = COSTS["word"](chip)
     values = {

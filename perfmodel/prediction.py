@@ -167,6 +167,13 @@ def lift(terms: Mapping[str, Any], limits: Mapping[str, Any]) -> tuple[dict[str,
 
     Of a device that was measured there is nothing to raise; data sheets may name rates that contradict each other.
 
+    Args:
+        terms: cycles by kind of cost.
+        limits: least cycles by bound: compute, link, distance, memory.
+
+    Returns:
+        (terms, cycles), raised.
+
     >>> lift({"alpha": 1.0, "beta": 2.0}, {"compute": 5.0, "distance": 4.0})
     ({'alpha': 1.0, 'beta': 2.0, 'compute': np.float64(2.0)}, np.float64(5.0))
     """
@@ -185,6 +192,13 @@ BLOCK = 1 << 14
 
 def in_blocks(function: Callable[..., Mapping[str, Any]], *arrays: Any) -> dict[str, Any]:
     """``function(*arrays)`` of elementwise arithmetic, evaluated block by block if there are many points.
+
+    Args:
+        function: takes arrays, returns arrays by name.
+        *arrays: numbers and arrays that broadcast.
+
+    Returns:
+        What the function returns, in the shape of the broadcast.
 
     >>> in_blocks(lambda a, b: {"sum": a + b}, np.arange(3), 1)
     {'sum': array([1, 2, 3])}
@@ -222,8 +236,14 @@ def check_memory(chip: Any, bytes_on: Callable[[Any], Any], grid: Any, what: str
     """The buffers of one core must fit its memory; the refusal says on what grid they would.
 
     Args:
-        bytes_on: bytes per core on square grids of the given sides; of ``grid`` itself if that is a pair. Sizes go
-            in as float64: the product of two tiles may exceed an int64.
+        chip: a mesh device.
+        bytes_on: bytes per core on square grids of the given sides; of ``grid`` itself if that is a pair. Sizes go in
+            as float64: the product of two tiles may exceed an int64.
+        grid: side or sides of square grids, or (rows, cols).
+        what: begins the refusal.
+
+    Raises:
+        DoesNotFit: the buffers exceed the memory of a core.
     """
     most = float(np.max(bytes_on(grid)))
     if most > chip.memory_per_core:
@@ -246,6 +266,13 @@ def _remedy(chip: Any, bytes_on: Callable[[Any], Any]) -> str:
 def range_notes(kernel: Kernel, **values: Any) -> tuple[str, ...]:
     """One note that names every size outside the range the constants were fitted on; a tuple of arrays is one size.
 
+    Args:
+        kernel: constants and the range they were fitted on.
+        **values: sizes by the names of the range; numbers, arrays, or tuples of them.
+
+    Returns:
+        The kernel's own notes, and this one where a size lies outside.
+
     >>> from perfmodel.parameters import kernel
     >>> range_notes(kernel("wse3", "gemm"), grid=720, tile=(8, np.array([3, 16])))[0]
     "extrapolated: grid 720 lies outside 16 to 656, tile 3 to 16 lies outside 1 to 8 (range of wse3.gemm's constants)"
@@ -259,6 +286,9 @@ def range_notes(kernel: Kernel, **values: Any) -> tuple[str, ...]:
 
 def _outside(name: str, value: Any, low: float, high: float) -> str:
     """How a size leaves its range; nothing if it does not.
+
+    Returns:
+        The text, or "".
 
     >>> _outside("tokens", 2048, 4096, 4096), _outside("grid", 20, 16, 656)
     ('tokens 2048 is not 4096, the only value measured', '')

@@ -18,6 +18,13 @@ from perfmodel.model import model, models
 def tree(found: dict[str, Any], indent: int = 0) -> str:
     """A nested dictionary, one ``key  value`` a line.
 
+    Args:
+        found: text keys; values are numbers, texts, lists or dictionaries.
+        indent: spaces before each line.
+
+    Returns:
+        The lines.
+
     >>> print(tree({"cycles": 12.0, "terms": {"alpha": 0.5}}))
     cycles  12
     terms
@@ -44,6 +51,13 @@ def number(value: Any) -> str:
 def markdown(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
     """A Markdown table.
 
+    Args:
+        header: of each column.
+        rows: cells of each row.
+
+    Returns:
+        The table, without a line's end behind it.
+
     >>> print(markdown(["a", "b"], [[1, 2]]))
     | a | b |
     |---|---|
@@ -57,6 +71,13 @@ def markdown(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
 
 def percent(value: float, signed: bool = False) -> str:
     """A relative error.
+
+    Args:
+        value: a fraction of 1.
+        signed: write + before what is positive.
+
+    Returns:
+        The text, in percent.
 
     >>> percent(0.0123), percent(-0.5, signed=True)
     ('1.2 %', '-50.0 %')
@@ -240,9 +261,15 @@ def write_host(path: Path, fitted: Fit) -> None:
 
 
 def _quoted(text: str) -> str:
-    """A TOML string; what cannot be printed becomes an underscore.
+    r"""A TOML string; what cannot be printed becomes an underscore.
+
+    Args:
+        text: any text.
+
+    Returns:
+        The string in its quotes.
 
     >>> _quoted('a "b"')
-    '"a \\\\"b\\\\""'
+    '"a \\"b\\""'
     """
     return json.dumps("".join(letter if letter.isprintable() else "_" for letter in text), ensure_ascii=False)

@@ -41,7 +41,7 @@ class Row:
 
     @property
     def error(self) -> float:
-        """predicted / published - 1."""
+        """Relative error, predicted / published - 1."""
         return self.predicted / self.published - 1
 
 

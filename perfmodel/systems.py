@@ -41,6 +41,12 @@ def check(system: str) -> str:
 def gpus(system: str) -> int:
     """GPUs of an A100 system, 0 for a wafer.
 
+    Args:
+        system: a name such as "a100x8" or "t10".
+
+    Returns:
+        The number of GPUs.
+
     >>> gpus("a100x16"), gpus("t10")
     (16, 0)
     """
@@ -82,6 +88,9 @@ def ladder_decode(c: Constants, x: Columns) -> Terms:
 def _nodes(count: Any) -> Any:
     """Nodes of eight GPUs.
 
+    Returns:
+        Nodes, the last of them perhaps in part.
+
     >>> int(_nodes(8)), int(_nodes(16))
     (1, 2)
     """
@@ -90,6 +99,9 @@ def _nodes(count: Any) -> Any:
 
 def _phases(count: Any) -> Any:
     """Phases of an all-reduce: reduce-scatter and all-gather inside a node, and one exchange between nodes.
+
+    Returns:
+        0 to 3 phases.
 
     >>> [int(_phases(count)) for count in (1, 8, 16)]
     [0, 2, 3]

@@ -21,7 +21,15 @@ PHASES = ["prefill", "decode"]
 
 @dataclass(frozen=True)
 class Choice:
-    """The best setting, its time, everything it was chosen from, and the notes of the prediction that chose."""
+    """The best setting, its time, everything it was chosen from, and the notes of the prediction that chose.
+
+    Attributes:
+        value: the best setting: cores a side, or groups.
+        cycles: its time, in cycles.
+        candidates: ``(n,)`` settings that it was chosen from.
+        all_cycles: ``(n,)`` cycles of each candidate.
+        notes: of the prediction that chose.
+    """
 
     value: int
     cycles: float
@@ -54,6 +62,7 @@ def best_grid(chip: Device | str, model: Model | str, *, phase: str, tokens: int
 
     Raises:
         DoesNotFit: no candidate holds a layer.
+        ModelError: a candidate larger than the device; a size or name that is none.
 
     >>> import perfmodel as pm
     >>> best_grid(pm.device("wse2"), pm.model("llama3-8b"), phase="decode", tokens=4096).value < 420
@@ -108,7 +117,8 @@ def best_gemv(chip: Device | str, M: int, N: int) -> Choice:
 
     Args:
         chip: a mesh device, or its name.
-        M, N: sizes of the matrix.
+        M: elements of x, rows of the matrix.
+        N: elements of y, columns of the matrix.
 
     Returns:
         The fastest side, and everything it was chosen from.

@@ -17,11 +17,13 @@ def fox(mesh: mk.Mesh, M: int, K: int, N: int) -> mk.Schedule:
     A, B, C = (mk.Tiling(shape, mesh.shape) for shape in ((M, K), (K, N), (M, N)))
     ring, cores = mk.Ring.interleaved(mesh.rows), range(mesh.rows)
     here = S.Place(S.line(0, cores), S.line(1, cores))
-    buffers = {"A": S.Tiles("A", home=here), "panel": S.Tiles("A"), "B": S.Tiles("B", home=here, copies=2),
-               "C": S.Values(C.tile)}  # fmt: skip
-    broadcast = S.Step("broadcast", moves=S.Move("A", S.Multicast(1, S.Index(ring.order, y=ring.position, step=-1)),
-                                                 into="panel"))
-    roll = S.Step("multiply, roll", S.Multiply("panel", "B", "C"), S.Move("B", S.Shift(0, ring)))
+    buffers: dict[str, S.Tiles | S.Values] = {
+        "A": S.Tiles("A", home=here), "panel": S.Tiles("A"), "B": S.Tiles("B", home=here, copies=2),
+        "C": S.Values(C.tile)}  # fmt: skip
+    owner = S.Index(ring.order, y=ring.position, step=-1)  # rho(pi(y) - t)
+    cycle = tuple(ring.order.tolist())
+    broadcast = S.Step("broadcast", moves=(S.Move("A", S.Multicast(1, owner), into="panel"),))
+    roll = S.Step("multiply, roll", (S.Multiply("panel", "B", "C"),), (S.Move("B", S.Shift(0, (cycle,))),))
     return S.Schedule("fox", S.Task("product", ("A", "B")), mesh, {"A": A, "B": B}, C, buffers,
                       (S.Repeat(mesh.rows, (broadcast, roll)),), S.Collect("C", here))  # fmt: skip
 

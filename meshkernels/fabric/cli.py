@@ -58,6 +58,13 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
 def schedule_of(options: argparse.Namespace, algorithm: str) -> mk.Schedule:
     """The schedule of an algorithm that the options describe.
 
+    Args:
+        options: grid, shape or tile, and groups.
+        algorithm: a registered name.
+
+    Returns:
+        The schedule.
+
     Raises:
         MeshError: options that do not fit the algorithm.
     """

@@ -80,6 +80,12 @@ def _own() -> dict[str, dict[str, dict]]:
 def machine(device: perfmodel.Device | str) -> Machine:
     """The costs of a chip.
 
+    Args:
+        device: a chip, or its name.
+
+    Returns:
+        Its costs, with the source of each.
+
     Raises:
         FabricError: the chip lacks some; it says which.
         MeshTypeError: no mesh of cores.

@@ -59,10 +59,20 @@ class Plan:
 
 @dataclass(eq=False)
 class Links:
-    """The links of the mesh, ``(4 * cores,)`` each: since and until when busy, latency, and the bytes, messages and
-    cycles that have gone over them.
+    """The links of the mesh, ``(4 * cores,)`` each.
 
     Faults replace a link by several of the physical fabric: ``path[detour[l] : detour[l + 1]]`` for link ``l``.
+
+    Attributes:
+        since: from when the last message occupies a link.
+        busy: until when.
+        latency: cycles from router to router.
+        detour: ``(4 * cores + 1,)`` where the path of each link begins.
+        path: links of the fabric.
+        path_latency: cycles over each of them.
+        bytes: that have gone over each link.
+        messages: that have gone over it.
+        taken: cycles that they have occupied it for.
     """
 
     since: np.ndarray

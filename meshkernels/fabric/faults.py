@@ -52,6 +52,14 @@ class Faults:
 def around(mesh: Mesh, faults: Faults, machine: Machine) -> Links:
     """The links of a mesh on a fabric with faults.
 
+    Args:
+        mesh: the mesh of the schedule.
+        faults: cores and links of the fabric that do not work.
+        machine: costs of the chip.
+
+    Returns:
+        Links whose paths lead around the faults.
+
     Raises:
         FabricError: a fault outside the fabric, a core that has no living one to stand on, or one that is cut off.
     """

@@ -92,12 +92,37 @@ def play(axis, rows, cols, pattern, arms, counts, named, multicast, wire, size, 
     """Play one move along the lines of an axis whose messages do not compete for links.
 
     Args:
+        axis: 0: lines are columns of cores, 1: rows.
+        rows: rows of cores.
+        cols: columns of cores.
         pattern: ``(lines,)`` row of the tables for each line.
-        arms: ``(patterns, n, 4)``; counts: ``(patterns,)`` how many of them there are.
+        arms: ``(patterns, n, 4)``: `SOURCE`, `END`, `AFTER`, `FIRST`.
+        counts: ``(patterns,)`` arms of each pattern.
         named: ``(patterns, size)`` the source that each place names.
         multicast: whether a message is delivered on its way to the places that name its source, too.
-        wire, size: cycles that a message occupies a link for, and its bytes.
+        wire: cycles that a message occupies a link for.
+        size: bytes of a message.
+        ramp: cycles between a router and its core.
+        setup: cycles to start a send.
+        stage: cycles of software that hands a message on.
+        mode: ``(cores,)`` `IDLE`, `SERIAL` or `ASYNC`.
+        cursor: ``(cores,)`` see above, moved on.
+        ready: ``(cores,)`` of the buffer that is sent.
+        read: ``(cores,)`` of the same, moved on.
+        free: ``(cores,)`` from when the buffer that is written may be overwritten.
+        arrive: ``(cores,)`` when the message is complete, written.
+        depart: ``(cores,)`` scratch: when each core's messages leave.
         heads: ``(lines, n)`` scratch, for arms that wait for others; ``(lines, 0)`` where none does.
+        since: ``(links,)`` from when the last message occupies each link.
+        busy: ``(links,)`` until when.
+        latency: ``(4 * cores,)`` cycles from router to router.
+        detour: ``(4 * cores + 1,)`` link ``l`` of the mesh is ``path[detour[l] : detour[l + 1]]`` of the fabric; none:
+            itself.
+        path: links of the fabric.
+        path_latency: cycles over each of them.
+        link_bytes: ``(4 * cores,)`` bytes so far, added to.
+        link_messages: messages so far, added to.
+        link_busy: cycles taken so far, added to.
     """
     cores = rows * cols
     lines, stride = (cols, cols) if axis == 0 else (rows, 1)
@@ -232,9 +257,20 @@ def finish(targets, versions, costs, values, mode, arrive, begins, cursor, proce
     """Every core takes what has arrived, move by move, and its step ends.
 
     Args:
-        targets: ``(moves,)`` buffers; ``versions``: whether they keep two; ``costs``: of taking a message in,
-            ``values``: whether a `Reduce` has taken it in already.
-        arrive: ``(moves, cores)`` when a message was complete; -1: there was none; below: a copy, see `copies`.
+        targets: ``(moves,)`` buffer in which each move arrives.
+        versions: ``(buffers,)`` whether a buffer keeps two versions.
+        costs: ``(moves, 2)`` cycles of taking a message in, of a serial and of an asynchronous core.
+        values: ``(moves,)`` whether a `Reduce` has taken it in already.
+        mode: ``(cores,)`` `IDLE`, `SERIAL` or `ASYNC`.
+        arrive: ``(moves, cores)`` when a message was complete; -1: there was none; below: a copy, see `copies`. Reset
+            to -1.
+        begins: ``(cores,)`` when each core began its step; not read.
+        cursor: ``(cores,)`` until when the processor is taken.
+        processor: ``(cores,)`` when each core has ended its step, written.
+        ready: ``(buffers, cores)``, moved on.
+        read: ``(buffers, cores)``.
+        free: ``(buffers, cores)``, written.
+        cause: ``(cores,)`` m + 1 where the message of move m ended the step last, at most 127; written.
     """
     for c in range(len(processor)):
         processor[c] = max(processor[c], cursor[c])
@@ -261,10 +297,31 @@ def finish(targets, versions, costs, values, mode, arrive, begins, cursor, proce
 @compiled
 def list_arms(axis, rows, cols, pattern, arms, counts, move, offset, wire, mode, setup, ramp, cursor, ready, depart,
               start, fields, n):  # fmt: skip
-    """Append the messages of one move to the list of a contended step; returns the new length.
+    """Append the messages of one move to the list of a contended step.
 
-    ``fields: (n, 12)``: core, stride, link base, hops left; stride, base and hops of a second leg; place, source, row
-    of ``named``, move, sign. ``start: (n,)`` when the head is at its first router, -1: set off by the arm before it.
+    Args:
+        axis: 0: lines are columns of cores, 1: rows.
+        rows: rows of cores.
+        cols: columns of cores.
+        pattern: ``(lines,)`` row of the tables for each line.
+        arms: ``(patterns, n, 4)``: `SOURCE`, `END`, `AFTER`, `FIRST`.
+        counts: ``(patterns,)`` arms of each pattern.
+        move: number of the move.
+        offset: first row of the move's patterns in ``named`` of `contend`.
+        wire: cycles that a message occupies a link for.
+        mode: ``(cores,)`` `IDLE`, `SERIAL` or `ASYNC`.
+        setup: cycles to start a send.
+        ramp: cycles between a router and its core.
+        cursor: ``(cores,)`` moved on.
+        ready: ``(cores,)`` of the buffer that is sent.
+        depart: ``(cores,)`` scratch: when each core's messages leave.
+        start: ``(n,)`` when the head is at its first router, -1: set off by the arm before it; written.
+        fields: ``(n, 12)``: core, stride, link base, hops left; stride, base and hops of a second leg; place, source,
+            row of ``named``, move, sign; written.
+        n: length of the list before.
+
+    Returns:
+        The length of the list.
     """
     cores = rows * cols
     lines, stride = (cols, cols) if axis == 0 else (rows, 1)
@@ -299,8 +356,34 @@ def contend(start, fields, order, named, multicast, wire, size, ramp, turn, stag
     """Play a list of messages hop by hop in the order of time: who is first at a link goes first.
 
     Args:
+        start: ``(n,)`` from `list_arms`.
+        fields: ``(n, 12)`` from `list_arms`; consumed.
         order: arms that start by themselves, by time.
-        multicast, wire, size, sources, targets: of each move.
+        named: ``(patterns, size)`` the source that each place names, of all moves.
+        multicast: ``(moves,)`` whether messages are delivered on their way.
+        wire: ``(moves,)`` cycles that a message occupies a link for.
+        size: ``(moves,)`` bytes of a message.
+        ramp: cycles between a router and its core.
+        turn: cycles of a bend in a router.
+        stage: cycles of software that hands a message on.
+        sources: ``(moves,)`` buffers that are sent.
+        targets: ``(moves,)`` buffers that are written.
+        versions: ``(buffers,)`` whether a buffer keeps two versions.
+        mode: ``(cores,)`` `IDLE`, `SERIAL` or `ASYNC`.
+        cursor: ``(cores,)`` moved on.
+        read: ``(buffers, cores)`` moved on.
+        free: ``(buffers, cores)``.
+        arrive: ``(moves, cores)`` when a message is complete, written.
+        since: ``(links,)`` from when the last message occupies each link.
+        busy: ``(links,)`` until when.
+        latency: ``(4 * cores,)`` cycles from router to router.
+        detour: ``(4 * cores + 1,)`` link ``l`` of the mesh is ``path[detour[l] : detour[l + 1]]`` of the fabric; none:
+            itself.
+        path: links of the fabric.
+        path_latency: cycles over each of them.
+        link_bytes: ``(4 * cores,)`` bytes so far, added to.
+        link_messages: messages so far, added to.
+        link_busy: cycles taken so far, added to.
     """
     n = len(order)
     times, arms = np.empty(n), np.empty(n, np.int32)  # a heap: when the head of which arm is at its next router
@@ -417,10 +500,33 @@ def shift_along(reach, computes, work, arithmetic, startup, launch, lead, ramp,
 
     Args:
         reach: rows that a message along y crosses at most: so far behind the beginnings follow the arrivals.
-        pattern_x: ``(rows,)`` what each row does, -1: nothing; ``source_x``, ``target_x``: ``(patterns, cols)`` from
-            and to whom; ``latency_x``: to the target. The same of y.
-        number_x, number_y: of the buffers that move.
-        leave: scratch.
+        computes: whether the cores compute in this step.
+        work: cycles of the computation.
+        arithmetic: cycles to start it where nothing moves.
+        startup: cycles of the tasks of a step whose moves run beside its computation.
+        launch: cycles before the first such step of a core.
+        lead: cycles by which a message leaves before the end of the start-up.
+        ramp: cycles between a router and its core.
+        pattern_x: ``(rows,)`` what each row of cores does along x, -1: nothing.
+        source_x: ``(patterns, cols)`` from whom each place receives.
+        target_x: ``(patterns, cols)`` to whom each place sends.
+        latency_x: ``(patterns, cols)`` cycles of the routers from each place to its target.
+        wire_x: cycles that a message along x occupies a link for.
+        number_x: 1 + number of the buffer that moves along x.
+        ready_x: ``(cores,)`` of this buffer, moved on.
+        free_x: ``(cores,)`` of this buffer, moved on.
+        pattern_y: ``(cols,)`` what each column of cores does along y, -1: nothing.
+        source_y: ``(patterns, rows)`` from whom each place receives.
+        target_y: ``(patterns, rows)`` to whom each place sends.
+        latency_y: ``(patterns, rows)`` cycles of the routers from each place to its target.
+        wire_y: cycles that a message along y occupies a link for.
+        number_y: 1 + number of the buffer that moves along y.
+        ready_y: ``(cores,)`` of this buffer, moved on.
+        free_y: ``(cores,)`` of this buffer, moved on.
+        launched: ``(cores,)`` whether a core has had such a step, written.
+        end: ``(cores,)`` when each core ends its step, moved on.
+        leave: ``(cores,)`` scratch: when each core's messages leave.
+        cause: ``(cores,)`` what each core waited for: 0 its own processor, b + 1 the arrival in buffer b; written.
     """
     rows, cols = len(pattern_x), len(pattern_y)
     row_free = np.empty(cols)

@@ -23,8 +23,12 @@ def shift(grid: int, steps: int, height: int, width: int, *, rows: int | None = 
     Args:
         grid: columns of the block; it ends ``steps`` columns further east.
         steps: cores that each tile travels.
-        height, width: of a tile, in elements.
+        height: rows of a tile.
+        width: columns of a tile.
         rows: rows of the block; None: ``grid``.
+
+    Returns:
+        The schedule.
 
     Raises:
         MeshError: a size below 1.
@@ -62,6 +66,14 @@ def block(grid: int, steps: int) -> slice:
 
 def two_phase_reduce(cores: int, words: int, group: int) -> S.Schedule:
     """The sum of ``words`` elements per core of a line at its first core, in chains of ``group``, then of roots.
+
+    Args:
+        cores: cores of the line.
+        words: elements on each core.
+        group: cores of a group; divides ``cores``.
+
+    Returns:
+        The schedule.
 
     Raises:
         MeshError: the groups do not divide the line.

@@ -30,7 +30,10 @@ def _chain_block(tile, Q, K, cut, S, spare):
     Sums begin with -0.0, the neutral element of IEEE addition.
 
     Args:
-        Q, K: `loops.Lanes`; ``K.start`` is the root of each column.
+        tile: the register tile, a `host.MicroTile`.
+        Q: `loops.Lanes` of rows.
+        K: `loops.Lanes` of columns; ``K.start`` is the root of each.
+        cut: (E, eb, parts): length of the contraction, of a block, and blocks.
         S: twice the block, in register tiles: left and right sums.
         spare: one register tile.
     """
@@ -85,10 +88,13 @@ def chain_product(Q: np.ndarray, K: np.ndarray, root: Any, parts: int, *, out_dt
     S[:, j] = left + right with r = root[j].
 
     Args:
-        Q: (M, E), K: (N, E), any strides, one dtype.
+        Q: (M, E), any strides.
+        K: (N, E), any strides, of the dtype of Q.
         root: (N,) number of the block at which the two chains of column j meet.
         parts: number of E blocks, each ceil(E / parts) long (the last ones may be short or empty).
-        out_dtype, accumulate, threads: as in `ring.ring_product`.
+        out_dtype: dtype of S; that of Q if None.
+        accumulate: "float16" rounds to float16 after every operation; anything else leaves float32 or float64.
+        threads: at most so many; NUMBA_NUM_THREADS if None.
 
     Returns:
         S: (M, N).

@@ -92,7 +92,8 @@ def gemv_sums(x: np.ndarray, W: Columns, parts: int, dst: Sequence[int] | np.nda
         x: (K,).
         W: (K, N), stored.
         parts: runs of rows, each ceil(K / parts) long (the last ones may be short or empty).
-        dst, src: places of the sums.
+        dst: (additions,) partial sums that are added to.
+        src: (additions,) partial sums that are added.
         rows: the partial sums that are returned; None: all.
         accumulate: "float16" rounds to float16 after every operation; anything else leaves float32 or float64.
         threads: at most so many; NUMBA_NUM_THREADS if None.

@@ -49,6 +49,9 @@ def simd() -> str:
 
     Only the thread that starts a product asks; its workers use the same.
 
+    Returns:
+        A key of `SIMD`.
+
     Raises:
         MeshError: no such width.
     """
@@ -125,10 +128,17 @@ class Blocking(NamedTuple):
 def blocking(tile: MicroTile, itemsize: int, K: int, kc: int | None = None) -> Blocking:
     """Cache blocking after Goto & van de Geijn, for a contraction of length K.
 
-    kc: an A micro-panel (mr x kc) takes 3/4 of L1 (unless the caller wants another kc): deep enough to spread the cost
-        of loading and storing a register tile, with both micro-panels coming from L2; chunks of K are nearly equal;
-    mc: an A block (mc x kc) takes 3/8 of L2;
-    nc: the C block (mc x nc), which a thread completes before it turns to the next, takes as much.
+    Args:
+        tile: the register tile, mr x nr.
+        itemsize: bytes of a packed number.
+        K: length of the contraction.
+        kc: depth that the caller wants; None: as below.
+
+    Returns:
+        kc: an A micro-panel (mr x kc) takes 3/4 of L1: deep enough to spread the cost of loading and storing a register
+            tile, with both micro-panels coming from L2; chunks of K are nearly equal;
+        mc: an A block (mc x kc) takes 3/8 of L2;
+        nc: the C block (mc x nc), which a thread completes before it turns to the next, takes as much.
     """
     l1, l2, _ = caches()
     mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)

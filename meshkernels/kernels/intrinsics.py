@@ -79,7 +79,7 @@ def converted(builder, x, storage, target, n=0):
 
 
 def loaded(context, builder, place, dtype, n):
-    """n numbers of a dtype from a pointer, aligned as a single one is."""
+    """Load n numbers of a dtype from a pointer, aligned as a single one is."""
     kind = context.get_value_type(dtype)
     place = builder.bitcast(place, vector_type(kind, n).as_pointer())
     return builder.load(place, align=context.get_abi_sizeof(kind))

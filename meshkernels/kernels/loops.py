@@ -39,15 +39,20 @@ class Lanes(NamedTuple):
 
 @compiled
 def panel_ahead(A, B, a_next, call, depth):
-    """Address to prefetch from, one cache line per k: the next block of A, or else this call's share of the next panel
-    of B.
+    """Address to prefetch from, one cache line per k.
 
-    Calls beyond that panel's end prefetch their own panel of A, which is cached: a no-op.
+    It lies in the next block of A, or else in this call's share of the next panel of B. Calls beyond that panel's end
+    prefetch their own panel of A, which is cached: a no-op.
 
     Args:
-        A, B: the call's `ukernel.Left` and `ukernel.Right`, both of panels ``depth`` deep.
+        A: the call's `ukernel.Left`.
+        B: the call's `ukernel.Right`.
         a_next: where the next block of A begins in its numbers; -1: prefetch B.
         call: number of this call among those that read this panel of B.
+        depth: numbers per lane in the panels of A and B.
+
+    Returns:
+        The address, an integer.
     """
     line = call * 64 * depth
     if a_next < 0 and line < B.step * depth * B.numbers.itemsize:
@@ -61,7 +66,8 @@ def over_blocks(block: Callable[[Lanes, Lanes, np.ndarray], object], A: Panels, 
 
     Args:
         block: a macro-kernel; ``sums`` are ``copies`` blocks of C in register tiles, uninitialised.
-        A, B: packed for the same order.
+        A: the packed left operand.
+        B: the right one, packed for the same order.
         tile: the register tile that both are packed for.
         C: (M, N), C-contiguous.
         copies: blocks of sums that the macro-kernel needs.

@@ -21,6 +21,13 @@ def aligned(size: int, dtype: np.dtype) -> np.ndarray:
 
     A vector that straddles two cache lines costs two loads; small pages, scattered over physical memory, cost misses
     of TLB and L2 that differ from run to run. Pages of the larger allocation that are never touched take no memory.
+
+    Args:
+        size: how many numbers.
+        dtype: of which type.
+
+    Returns:
+        (size,), a part of a larger allocation.
     """
     needed = size * np.dtype(dtype).itemsize
     unit = _HUGE if needed >= _HUGE // 2 else 64

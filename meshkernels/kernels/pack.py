@@ -121,6 +121,9 @@ def layout(start: np.ndarray, blocks: np.ndarray, block: int, K: int, width: int
         K: length of the contraction.
         width: lanes of a panel.
 
+    Returns:
+        Where each lane and each k of a packed operand comes from.
+
     Raises:
         MeshError: the blocks do not hold K numbers.
     """
@@ -178,6 +181,9 @@ def pack(X: np.ndarray | Columns, layout: Layout, kc: int, *, widened: bool = Tr
         widened: convert 16-bit storage to float32.
         threads: at most so many.
         allocate: where the panels come from.
+
+    Returns:
+        The packed operand.
     """
     if isinstance(X, Columns):
         lanes, (K, _), width, size = X.lanes, X.shape, X.layout.width, X.data.itemsize
@@ -212,8 +218,8 @@ def pack(X: np.ndarray | Columns, layout: Layout, kc: int, *, widened: bool = Tr
 
 
 def _runs(places: np.ndarray, step: int, width: int) -> np.ndarray:
-    """How long a run of ``places``, each ``step`` after the one before and none across a multiple of ``width``, begins
-    at each place; 0 inside a run."""
+    """Length of the run that begins at each place; 0 inside a run."""
+    # In a run each place is ``step`` after the one before; no run crosses a multiple of ``width``.
     begins = np.flatnonzero((np.arange(len(places)) % width == 0) | (np.diff(places, prepend=0) != step))
     runs = np.zeros(len(places), np.int64)
     runs[begins] = np.diff(begins, append=len(places))

@@ -1,5 +1,4 @@
-"""The one pool of worker threads: work items for one call, and workers that are awake, on a core of their own, when
-it comes.
+"""The one pool of worker threads: work items for one call, and workers awake when it comes, on cores of their own.
 
 A thread that sleeps takes the system 0.05 to some milliseconds to wake: as long as one thread needs for 50 MB of a
 matrix-vector product. So workers spin for a moment before they sleep, as those of BLAS do. And Linux wakes a thread on
@@ -171,7 +170,13 @@ class Workers:
 def threads_for(operations: int, threads: int | None = None) -> int:
     """At most ``threads``, and fewer for small products: waking one takes about 0.1 ms.
 
-    None: what numba.set_num_threads says, else the variable NUMBA_NUM_THREADS, else one per core.
+    Args:
+        operations: multiply-adds, or numbers to be moved.
+        threads: at most so many; None: what numba.set_num_threads says, else the variable NUMBA_NUM_THREADS, else one
+            per core.
+
+    Returns:
+        1 or more.
     """
     started = getattr(parallel_layer, "_is_initialized", False)  # asking Numba would start threads of its own
     most = threads or (get_num_threads() if started else config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]

@@ -56,7 +56,8 @@ def combine_in_order(values: np.ndarray, dst, src, *, op: str = "add", half: boo
 
     Args:
         values: ``(P, ...)`` float32 or float64, C-contiguous.
-        dst, src: ``(steps,)`` places on the first axis.
+        dst: ``(steps,)`` places on the first axis that are combined into.
+        src: ``(steps,)`` places that are combined.
         op: "add", or "max", which keeps NaN.
         half: round each result to float16.
 

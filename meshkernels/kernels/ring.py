@@ -31,7 +31,10 @@ def _ring_block(tile, A, B, clock, C):
     """One block of C: loops pc (over time), jr, ir. clock[tau] = multiply-adds before ring time tau, for three turns.
 
     Args:
-        A, B: `loops.Lanes`, their ``start`` being each lane's share of u.
+        tile: the register tile, a `host.MicroTile`.
+        A: `loops.Lanes` of rows, their ``start`` being each lane's share of u.
+        B: `loops.Lanes` of columns, the same.
+        clock: ``(3 L + 1,)`` see above.
         C: register tiles, column of tiles by column; see `pack.write_back`.
     """
     mr, nr, rows, cols, kc = len(tile.rows), len(tile.vectors) * len(tile.lanes), len(A.start), len(B.start), A.kc
@@ -85,8 +88,8 @@ def ring_product(A: np.ndarray | Panels, B: np.ndarray | Columns | Panels, order
     """C = A @ B, element (i, j) summed in ring order from row_start[i // row_tile] + col_start[j // col_tile].
 
     Args:
-        A: (M, K), B: (K, N), any strides; float32, float64, float16 or bfloat16, one dtype. Either may be `Panels`
-            from `pack_left` or `pack_right` for the same order; B may be `Columns`.
+        A: (M, K), any strides; float32, float64, float16 or bfloat16; or `Panels` from `pack_left` for the same order.
+        B: (K, N), of the dtype of A; or `Panels` from `pack_right` for the same order, or `Columns`.
         order: a `meshkernels.schedules.RingOrder`: blocks, block, row_start, col_start, row_tile, col_tile.
         out_dtype: dtype of C; the storage dtype if None.
         accumulate: "float16" rounds to float16 after every multiply-add, anything else leaves float32 / float64.

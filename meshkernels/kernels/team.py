@@ -190,9 +190,13 @@ class Team:
         Args:
             W: ``(K, N)`` float32.
             parts: into how many runs the rows of W are cut, each with a partial sum.
-            dst, src: ``(additions,)`` int64: ``partial[dst[i]] += partial[src[i]]``, in this order.
+            dst: ``(additions,)`` int64: ``partial[dst[i]] += partial[src[i]]``, in this order.
+            src: ``(additions,)`` int64, see ``dst``.
             root: the partial sum that is the result.
             half: round every sum to float16.
+
+        Returns:
+            The product, for `run`.
 
         Raises:
             MeshTypeError: a weight of another type or dtype, or numbers that are not integers.
@@ -224,7 +228,8 @@ class Team:
             out: N numbers of the same kind, writable.
 
         Raises:
-            MeshTypeError, MeshError: arrays of another dtype, size or layout; another thread leads a product.
+            MeshTypeError: an array of another dtype.
+            MeshError: arrays of another size or layout; another thread leads a product.
             MemoryError: none left for the partial sums.
         """
         for name, array in (("x", x), ("out", out)):

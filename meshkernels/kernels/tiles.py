@@ -96,11 +96,14 @@ def tile_products(At: np.ndarray, Bt: np.ndarray, ha: Any, hb: Any, C: np.ndarra
     """C[c] = chain of fmas continued from C[c] with At[ha[c]] @ Bt[hb[c]] for every core c, in place.
 
     Args:
-        At: (nA, mt, kb); Bt: (nB, kb, nt), or (nB, nt, kb) if transposed; contiguous.
-        ha, hb: (cores,) handles: which tile each core holds.
+        At: (nA, mt, kb), contiguous.
+        Bt: (nB, kb, nt), or (nB, nt, kb) if transposed; contiguous.
+        ha: (cores,) handles: which tile of At each core holds.
+        hb: (cores,) handles: which tile of Bt.
         C: (cores, mt, nt) float32 or float64 accumulators, contiguous.
         transposed: whether the right tiles are.
-        accumulate, threads: as in `ring.ring_product`.
+        accumulate: "float16" rounds to float16 after every multiply-add; anything else leaves float32 or float64.
+        threads: at most so many; NUMBA_NUM_THREADS if None.
 
     Raises:
         MeshError: shapes that do not match, or a handle of no tile.

@@ -210,8 +210,12 @@ def _lowering(body: Callable[..., None]) -> Callable:
 
 
 def _flat(context, builder, kind, value) -> Iterator[Any]:
-    """What a micro-kernel gets of an argument: `Left`, `Right` and `Sums` begin with a pointer to their first number;
-    of other structures, arrays become pointers and integers remain; nothing is left of None."""
+    """What a micro-kernel gets of an argument.
+
+    Yields:
+        Pointers and integers: `Left`, `Right` and `Sums` begin with a pointer to their first number; of other
+        structures, arrays become pointers and integers remain; nothing is left of None.
+    """
     if isinstance(kind, types.NamedTuple | types.NamedUniTuple):
         parts = cgutils.unpack_tuple(builder, value, len(kind))
         if kind.fields[:2] == ("numbers", "at"):

@@ -48,6 +48,11 @@ class Verdict:
 class Compliance:
     """The four verdicts on one schedule and one device.
 
+    Attributes:
+        algorithm: name of the schedule.
+        device: name of the chip.
+        verdicts: on P, L, M and R, in this order.
+
     Examples:
         >>> import meshkernels as mk
         >>> table = mk.compliance(mk.schedule("cannon", mk.Mesh(16), 64, 64, 64), "wse2")
@@ -91,6 +96,9 @@ def compliance(counted: Ledger | Schedule, device: perfmodel.Device | str) -> Co
 
     Returns:
         Four verdicts; printing it gives the table.
+
+    Raises:
+        MeshTypeError: neither a ledger nor a schedule, or a device without a mesh.
     """
     ledger = count(counted) if isinstance(counted, Schedule) else counted
     if not isinstance(ledger, Ledger):
@@ -156,6 +164,12 @@ def _allowed(device: perfmodel.Device, steps: int, line: int, product: int) -> f
 
 def as_device(device: perfmodel.Device | str) -> perfmodel.Device:
     """The mesh device called ``device``, or ``device`` itself.
+
+    Args:
+        device: a device, or its name.
+
+    Returns:
+        The device.
 
     Raises:
         MeshTypeError: it is no mesh of cores (a GPU, say).

@@ -24,9 +24,15 @@ from meshkernels.schedules.steps import Schedule, Step, unrolled
 
 
 def run(schedule: Schedule, operands: dict[str, Any], accumulate: np.dtype) -> np.ndarray:
-    """Execute ``schedule``; arguments as of `lockstep.run`, and its result, bit for bit.
+    """Execute ``schedule``, with the same result as `lockstep.run`, bit for bit.
 
-    The right operand may be `Placed`. The result may be rounded to the operands' dtype already.
+    Args:
+        schedule: what to do, verified.
+        operands: the whole matrices by operand name, of one dtype; the right one may be `Placed`.
+        accumulate: dtype of sums; float16 rounds after every multiply-add.
+
+    Returns:
+        The result, whole; it may be rounded to the operands' dtype already.
     """
     half = accumulate == np.float16
     order = schedule.proof.order

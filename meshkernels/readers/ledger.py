@@ -174,7 +174,11 @@ class Ledger:
         return float(self.macs.max() / mean) if mean else 1.0
 
     def summary(self) -> dict[str, int | float | str]:
-        """The counts as plain numbers, for tables and JSON."""
+        """The counts as plain numbers, for tables and JSON.
+
+        Returns:
+            Numbers by name; the algorithm is a text.
+        """
         return {
             "algorithm": self.schedule.name, "rows": self.mesh.rows, "cols": self.mesh.cols, "steps": self.steps,
             "critical_hops": self.critical_hops, "hops_per_step": self.hops_per_step, "stages": self.stages,
@@ -183,7 +187,11 @@ class Ledger:
         }  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything counted, as plain numbers and lists: `summary`, and what it is made of."""
+        """Everything counted, as plain numbers and lists: `summary`, and what it is made of.
+
+        Returns:
+            What `json.dumps` takes.
+        """
         directions = ("east", "west", "south", "north")
         arrays = {"words": self.link_words, "bytes": self.link_bytes, "messages": self.link_messages}
         return self.summary() | {

@@ -16,7 +16,7 @@ import numpy as np
 
 from meshkernels.kernels.reduce import combine_in_order, combined
 from meshkernels.kernels.tiles import tile_products
-from meshkernels.mesh import Mesh, ceil_div
+from meshkernels.mesh import Mesh
 from meshkernels.schedules.buffers import Tiles, Values
 from meshkernels.schedules.holdings import Holdings, Write, arriving
 from meshkernels.schedules.motion import Arrival, Arrivals, Delivery, deliver, pick, slots_at
@@ -238,7 +238,8 @@ def move_values(arrivals: Arrivals, step: Step, values: dict[str, np.ndarray], h
         step: its moves of other buffers are left out.
         values: buffers ``(pieces, rows, cols, h, w)``.
         half: round every sum to float16.
-        t, s: the iteration.
+        t: iteration of the innermost repeat.
+        s: iteration of the repeat around that.
     """
     moves = [move for move in step.moves if move.buffer in values]
     if not moves:

@@ -42,6 +42,9 @@ def _weights(n: int) -> np.ndarray:
     """A random number below 2^40 for each contribution: sums of `check.MOST_TERMS` of them are exact.
 
     They are others in every process, so that no schedule can be made to fit them.
+
+    Returns:
+        ``(n,)`` int64.
     """
     return np.random.default_rng().integers(1, 1 << 40, n)
 

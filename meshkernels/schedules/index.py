@@ -73,7 +73,14 @@ class Index:
         return table[(start + (self.step * t + self.outer * s)) % len(table)]
 
     def slots(self, depth: int) -> np.ndarray:
-        """Values ``(rows or 1, cols or 1, depth or 1)`` of a placement, whose iterations are slots."""
+        """Values ``(rows or 1, cols or 1, depth or 1)`` of a placement, whose iterations are slots.
+
+        Args:
+            depth: slots of the buffer.
+
+        Returns:
+            ``(rows or 1, cols or 1, depth or 1)`` integers.
+        """
         if not self.step:
             return self.at()[:, :, None]
         table, start = self._arrays
@@ -84,7 +91,8 @@ class Index:
 
         Args:
             axis: 0: columns of cores, 1: rows.
-            t, s: the iteration.
+            t: iteration of the innermost repeat.
+            s: iteration of the repeat around that.
 
         Returns:
             ``(lines or 1,)``: lines of equal positions have equal values.

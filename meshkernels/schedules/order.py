@@ -42,7 +42,11 @@ class RingOrder:
 
 @dataclass(frozen=True)
 class SplitSum:
-    """Each core of a line of ``axis`` multiplies one block of the contraction; moves add up the partial sums."""
+    """Each core of a line of ``axis`` multiplies one block of the contraction; moves add up the partial sums.
+
+    Attributes:
+        axis: 0: lines are columns of cores, 1: rows.
+    """
 
     axis: int
 

@@ -122,29 +122,72 @@ class Shift:
         return steady(self.by)
 
     def turned(self, by: np.ndarray, size: int) -> np.ndarray:
-        """The core that each core receives from after shifts of ``by (n,)`` places in all: ``(n, size)``."""
+        """The core that each core receives from after shifts of ``by (n,)`` places in all: ``(n, size)``.
+
+        Args:
+            by: ``(n,)`` places, of either sign.
+            size: cores of the line.
+
+        Returns:
+            ``(n, size)`` places on the line.
+        """
         cores, place, begin, length = self._places
         source = np.tile(np.arange(size, dtype=np.int32), (len(by), 1))
         source[:, cores] = cores[begin + (place - begin - by[:, None]) % length]
         return source
 
     def lines(self, mesh: Mesh, t: int = 0, s: int = 0) -> np.ndarray:
-        """``by`` of each line, ``(lines,)`` or ``(1,)`` where it is one for all."""
+        """``by`` of each line, ``(lines,)`` or ``(1,)`` where it is one for all.
+
+        Args:
+            mesh: the mesh of the schedule.
+            t: iteration of the innermost repeat.
+            s: iteration of the repeat around that.
+
+        Returns:
+            ``(lines,)`` or ``(1,)`` places.
+        """
         return at(self.by, t, s)[0 if self.axis == 0 else slice(None), slice(None) if self.axis == 0 else 0]
 
     def sources(self, mesh: Mesh, t: int = 0, s: int = 0) -> np.ndarray:
-        """The place on its line that each core receives from, ``(rows or 1, cols or 1)``; -1: it receives nothing."""
+        """The place on its line that each core receives from, ``(rows or 1, cols or 1)``; -1: it receives nothing.
+
+        Args:
+            mesh: the mesh of the schedule.
+            t: iteration of the innermost repeat.
+            s: iteration of the repeat around that.
+
+        Returns:
+            ``(rows or 1, cols or 1)`` places on the line.
+        """
         size = mesh.length(self.axis)
         turned = self.turned(self.lines(mesh, t, s), size)
         turned[turned == np.arange(size)] = -1
         return turned if self.axis == 1 else turned.T
 
     def phases(self, mesh: Mesh, t: int = 0, s: int = 0) -> np.ndarray:
-        """``(lines,)`` a number for what each line does: equal numbers, equal `flows`."""
+        """``(lines,)`` a number for what each line does: equal numbers, equal `flows`.
+
+        Args:
+            mesh: the mesh of the schedule.
+            t: iteration of the innermost repeat.
+            s: iteration of the repeat around that.
+
+        Returns:
+            ``(lines,)`` integers.
+        """
         return np.broadcast_to(self.lines(mesh, t, s), mesh.lines(self.axis))
 
     def flows(self, phase: int, size: int) -> Flows:
-        """The messages of a line whose phase is given."""
+        """The messages of a line whose phase is given.
+
+        Args:
+            phase: from `phases`, of one line.
+            size: cores of the line.
+
+        Returns:
+            Source and range of every message, as places on the line.
+        """
         source = self.turned(np.array([phase]), size)[0]
         moving = np.flatnonzero(source != np.arange(size))
         order = np.argsort(source[moving])
@@ -195,7 +238,15 @@ class Multicast(_ByIndex):
     source: int | Index
 
     def flows(self, phase: int, size: int) -> Flows:
-        """The messages of a line whose phase is given."""
+        """The messages of a line whose phase is given.
+
+        Args:
+            phase: from `phases`, of one line.
+            size: cores of the line.
+
+        Returns:
+            Source and range of every message, as places on the line.
+        """
         source = self.along(phase, size)
         roots = np.unique(source[source >= 0])
         spans = [(np.flatnonzero(source == r)[[0, -1]], r) for r in roots]
@@ -206,10 +257,23 @@ class Multicast(_ByIndex):
 
 @dataclass(frozen=True)
 class Relay(Multicast):
-    """As `Multicast`, but handed on by software from receiver to receiver, outwards from the source."""
+    """As `Multicast`, but handed on by software from receiver to receiver, outwards from the source.
+
+    Attributes:
+        axis: 0 along columns of cores (y), 1 along rows (x).
+        source: the place on its line that each core receives from; -1: nothing.
+    """
 
     def flows(self, phase: int, size: int) -> Flows:
-        """The messages of a line whose phase is given."""
+        """The messages of a line whose phase is given.
+
+        Args:
+            phase: from `phases`, of one line.
+            size: cores of the line.
+
+        Returns:
+            Source and range of every message, as places on the line.
+        """
         named = self.along(phase, size)
         root, source, target = [], [], []
         for r in np.unique(named[named >= 0]).tolist():
@@ -241,7 +305,15 @@ class Reduce(_ByIndex):
     _field = "root"
 
     def flows(self, phase: int, size: int) -> Flows:
-        """The messages of a line whose phase is given, in the order in which they are added."""
+        """The messages of a line whose phase is given, in the order in which they are added.
+
+        Args:
+            phase: from `phases`, of one line.
+            size: cores of the line.
+
+        Returns:
+            Source and range of every message, as places on the line.
+        """
         adds = [pair for r, members in groups(self.along(phase, size)) for pair in streams(r, members, self.low_first)]
         source, target = np.array(adds, np.intp).reshape(-1, 2).T
         return _unicasts(REDUCE, size, source, target)
@@ -266,7 +338,16 @@ class Permute:
         return steady(self.y, self.x)
 
     def targets(self, mesh: Mesh, t: int = 0, s: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """``(source, row, column)``: flat numbers of the sending cores and whom each sends to, ``(n,)`` each."""
+        """``(source, row, column)``: flat numbers of the sending cores and whom each sends to, ``(n,)`` each.
+
+        Args:
+            mesh: the mesh of the schedule.
+            t: iteration of the innermost repeat.
+            s: iteration of the repeat around that.
+
+        Returns:
+            ``(source, row, column)``, one entry for each core that sends.
+        """
         y, x = (np.broadcast_to(at(part, t, s), mesh.shape).ravel() for part in (self.y, self.x))
         sending = np.flatnonzero((y >= 0) & (x >= 0))
         return sending, y[sending].astype(np.intp), x[sending].astype(np.intp)

@@ -98,7 +98,13 @@ class Move:
 
 @dataclass(frozen=True)
 class Step:
-    """All cores compute, one operation after the other; then everything moves at once."""
+    """All cores compute, one operation after the other; then everything moves at once.
+
+    Attributes:
+        label: what tables and pictures call the step.
+        compute: what every core does, in this order; a single operation may stand for itself.
+        moves: what is sent; a single move may stand for itself.
+    """
 
     label: str
     compute: tuple[Multiply | Copy, ...] = ()
@@ -152,6 +158,12 @@ class Task:
     ``transpose``   ``T(j, i) = A(i, j)^T``
     ``alltoall``    ``R(l P + j, i) = A(l P + i, j)``, with P block columns
     =============== ====================================================================================
+
+    Attributes:
+        kind: one of the table's.
+        operands: names of the operands, in the order of the formula.
+        op: ``"add"`` or ``"max"``, of ``allreduce``.
+        axis: of ``allreduce``: 0 down the columns of cores, 1 along the rows.
     """
 
     kind: str
@@ -365,7 +377,8 @@ def unrolled(program: Sequence[Step | Repeat], t: int = 0, s: int = 0) -> Iterat
 
     Args:
         program: steps and repeats.
-        t, s: iterations of the repeats around the program.
+        t: iteration of the innermost repeat around the program.
+        s: iteration of the repeat around that.
 
     Yields:
         ``(step, t, s)`` in order: t counts the innermost repeat around the step, s the one around that.

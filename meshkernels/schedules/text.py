@@ -48,6 +48,12 @@ def _plain(value: Any) -> Any:
 def read(text: str) -> Schedule:
     """The schedule that `write` wrote.
 
+    Args:
+        text: JSON.
+
+    Returns:
+        The schedule, checked but not verified.
+
     Raises:
         ScheduleError: no JSON, no schedule, another version, an unknown or missing field, or a value of another type.
     """
