@@ -105,6 +105,9 @@ def whole_vector_sums(schedule: Schedule) -> tuple[np.ndarray, np.ndarray, np.nd
     for step, t, s in _from_product(schedule):
         for move in step.moves:
             route = move.route
+            if isinstance(route, Multicast | Reduce) and schedule.mesh.length(route.axis) == 1 and (
+                    move.buffer == move.target):
+                continue  # a line of one core: nothing arrives
             if not isinstance(route, Multicast | Reduce) or route.axis != axis or len(step.moves) > 1 or (
                     move.buffer != collect.buffer or move.target != move.buffer):
                 return None
