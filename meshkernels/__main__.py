@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 import meshkernels
-from meshkernels import demo, examples
-from meshkernels.errors import MeshError, MeshTypeError
-from meshkernels.fabric import cli as fabric
-from meshkernels.llm import cli as generate
-from meshkernels.weights import WeightsError
+from meshkernels.errors import MeshError, MeshTypeError, MissingExtra, WeightsError
 from perfmodel import console
+
+#: Where each subcommand is declared; `meshkernels.fabric.cli` declares several.
+COMMANDS = {"demo": "meshkernels.demo", "generate": "meshkernels.llm.cli", "examples": "meshkernels.examples",
+            "simulate": "meshkernels.fabric.cli"}  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,10 +20,13 @@ def main(argv: list[str] | None = None) -> int:
         parser = console.Parser(prog="python -m meshkernels", description=__doc__)
         parser.add_argument("--version", action="version", version=f"meshkernels {meshkernels.__version__}")
         commands = parser.add_subparsers(required=True, metavar="COMMAND")
-        demo.add_arguments(commands)
-        generate.add_arguments(commands)
-        examples.add_arguments(commands)
-        fabric.add_arguments(commands)
+        wanted = (sys.argv[1:] if argv is None else argv)[:1]
+        for name, module in COMMANDS.items():
+            try:
+                importlib.import_module(module).add_arguments(commands)
+            except MissingExtra as missing:
+                if wanted == [name]:
+                    raise MeshError(f"{name} cannot run: {missing}") from None
         options = parser.parse_args(argv)
         return options.run(options)
 

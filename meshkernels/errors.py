@@ -30,6 +30,13 @@ class FabricError(MeshError):
     """A schedule that cannot be simulated: missing constants, faults that cannot be mended, a trace too large."""
 
 
+class MissingExtra(ImportError):
+    """A package of an optional extra that is not installed; the message says how to install it."""
+
+    def __init__(self, extra: str, missing: ImportError):
+        super().__init__(f"{missing}: it belongs to an extra; pip install 'meshkernels[{extra}]'")
+
+
 class WeightsError(Exception):
     """A model file that cannot be had, cannot be read, or holds another model than it says."""
 

@@ -22,11 +22,15 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFValueType
 
-from meshkernels.errors import WeightsError
+from meshkernels.errors import MissingExtra, WeightsError
+
+try:
+    import gguf
+    from gguf import GGMLQuantizationType, GGUFValueType
+except ImportError as missing:
+    raise MissingExtra("llm", missing) from None
 
 # No model comes near these; with them, a hostile header costs a few seconds and a few hundred MB at most.
 #: Bytes before the tensors' data; LLaMA 3 has 8 MB.

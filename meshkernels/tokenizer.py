@@ -12,15 +12,18 @@ from collections.abc import Callable, Sequence
 from operator import index
 from typing import Any
 
-import tokenizers
-from tokenizers import AddedToken, Regex, pre_tokenizers
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Split
-
 from meshkernels.chat import render
-from meshkernels.errors import MeshError, MeshTypeError, WeightsError, shown
+from meshkernels.errors import MeshError, MeshTypeError, MissingExtra, WeightsError, shown
 from meshkernels.vocabulary import Fields
+
+try:
+    import tokenizers
+    from tokenizers import AddedToken, Regex, pre_tokenizers
+    from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Split
+except ImportError as missing:
+    raise MissingExtra("llm", missing) from None
 
 #: Token types of GGUF that stand for themselves in the text: control and user-defined.
 _CONTROL, _USER_DEFINED = 3, 4

@@ -1,6 +1,7 @@
 """The shape of the house: fast import, no forbidden imports, no algorithm's name outside its module."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -112,3 +113,20 @@ def test_import_compiles_nothing():
              "and d.py_func.__module__.startswith('meshkernels')))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "0"
+
+
+def test_without_the_extra_llm_the_rest_works(tmp_path):
+    """The commands that need it say how to install it; the others do not notice."""
+    for package in ("gguf", "tokenizers", "jinja2", "jax", "mpi4py"):
+        (tmp_path / f"{package}.py").write_text(f'raise ImportError("No module named {package}")')
+    here = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+
+    def run(*words):
+        return subprocess.run([sys.executable, "-m", "meshkernels", *words], capture_output=True, text=True, env=here)
+
+    for words in (["demo"], ["generate", "abc"]):
+        done = run(*words)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+        assert "pip install 'meshkernels[llm]'" in done.stderr
+    done = run("examples", "capacity")
+    assert done.returncode == 0 and "tokens" in done.stdout, done.stderr
