@@ -21,7 +21,7 @@ from meshkernels.fabric.run import Event, Run
 from meshkernels.readers import compliance
 from meshkernels.readers.ledger import count
 from meshkernels.schedules import Schedule
-from meshkernels.schedules.check import TASKS
+from meshkernels.schedules.check import TASKS, check_program
 
 __all__ = ["Event", "Faults", "Machine", "Run", "machine", "simulate"]
 
@@ -72,6 +72,8 @@ def simulate(schedule: Schedule, device: perfmodel.Device | str = "wse3", *, dty
         except DeviceLimitError as refusal:
             remedy = "; limits=False plays it as if it had them" if "colours" in str(refusal) else ""
             raise DeviceLimitError(f"{refusal}{remedy}") from None
+    else:
+        check_program(schedule)  # compiled code checks no index
     return play(schedule, costs, dtype, accumulate, faults, progress)
 
 

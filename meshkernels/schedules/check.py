@@ -47,22 +47,34 @@ def check(schedule: Schedule) -> None:
     Raises:
         ScheduleError: it names the field, its value and what would be right.
     """
+    check_program(schedule)
+    _task(schedule)
+    held, mesh = _named_buffer(schedule, schedule.collect.buffer, Values, "collect"), schedule.mesh
+    h, w = schedule.result.tile
+    require(held.shape == (h, ceil_div(w, held.pieces) if schedule.collect.whole else w),
+            f"collect: pieces of {held.shape} in {schedule.collect.buffer!r} do not make blocks of {(h, w)}")
+    _blocks(schedule.collect.place, schedule.result, 1 if schedule.collect.whole else held.pieces, mesh, "collect")
+
+
+def check_program(schedule: Schedule) -> None:
+    """Refuse buffers and steps whose fields do not fit each other, whatever the schedule's task and result are.
+
+    Raises:
+        ScheduleError: it names the field, its value and what would be right.
+    """
     conform(schedule, Schedule, "")
     mesh = schedule.mesh
     require(mesh.rows >= 1 and mesh.cols >= 1 and mesh.cores <= MOST_CORES,
             f"mesh is {mesh.rows} x {mesh.cols}; 1 to {MOST_CORES} cores can be walked")
     for index in (part for part in parts(schedule) if isinstance(part, Index)):
         _index(index, mesh)
-    _task(schedule)
+    for name, tiling in schedule.operands.items():
+        _tiling(f"operand {name}", tiling)
+    _tiling("result", schedule.result)
     for name, held in schedule.buffers.items():
         _buffer(schedule, name, held)
     require(_steps(schedule.program, 0) <= MOST_STEPS, f"the program has more than {MOST_STEPS} steps")
     _program(schedule, schedule.program, 0)
-    held = _named_buffer(schedule, schedule.collect.buffer, Values, "collect")
-    h, w = schedule.result.tile
-    require(held.shape == (h, ceil_div(w, held.pieces) if schedule.collect.whole else w),
-            f"collect: pieces of {held.shape} in {schedule.collect.buffer!r} do not make blocks of {(h, w)}")
-    _blocks(schedule.collect.place, schedule.result, 1 if schedule.collect.whole else held.pieces, mesh, "collect")
 
 
 def _index(index: Index, mesh: Mesh) -> None:
@@ -91,9 +103,6 @@ def _task(schedule: Schedule) -> None:
             and set(task.operands) == set(schedule.operands),
             f"a task of kind {task.kind!r} takes {TASKS[task.kind]} operand(s); {', '.join(task.operands)} are named, "
             f"{', '.join(schedule.operands)} are there")  # fmt: skip
-    for name, tiling in schedule.operands.items():
-        _tiling(f"operand {name}", tiling)
-    _tiling("result", result)
     first, *rest = (schedule.operands[name] for name in task.operands)
     if task.kind in ("product", "product_t"):
         turned = 1 if task.kind == "product_t" else 0

@@ -8,6 +8,7 @@ import pytest
 
 import meshkernels as mk
 import perfmodel
+from meshkernels import schedules as S
 from meshkernels.fabric import machine
 from meshkernels.fabric.engine import Engine
 
@@ -94,3 +95,12 @@ def test_every_constant_has_a_source():
     fields = ("hop", "word", "turn", "ramp", "stage", "setup", "arithmetic", "startup", "launch", "copy", "die")
     for name in ("wse2", "wse3"):
         assert all(machine(name).sources[field] for field in fields)
+
+
+@pytest.mark.parametrize("kind", ["product", "a task of my own"])
+def test_steps_that_leave_the_mesh_are_refused(kind):
+    """Compiled code checks no index; a task that nothing proves is played all the same."""
+    summa = mk.schedule("summa", mk.Mesh(4), 8, 8, 8)
+    away = S.Step("away", moves=S.Move("A", S.Multicast(1, S.line(1, [99_999] * 4)), 0, "A panel", 0))
+    with pytest.raises(mk.ScheduleError, match="cores 99999 to 99999 of a line are named"):
+        mk.simulate(dataclasses.replace(summa, task=S.Task(kind, ("A", "B")), program=(away,)))

@@ -27,6 +27,8 @@ ADDRESSES = {"ctypes", "__array_interface__", "__array_struct__", "carray", "far
 
 #: Functions of Python that call compiled code, and where the sizes of what they pass are checked.
 CALLERS = {
+    **{f"fabric/engine.py Engine.{part}": "mk.simulate: check_program; arrays of the mesh, made for the schedule"
+       for part in ("_contend", "_local", "_parts", "_play", "_reduce", "_shift", "_step")},
     "kernels/chains.py chain_product": "itself: shapes, roots",
     "kernels/gemv.py gemv_sums": "itself: shapes, places of the sums",
     "kernels/pack.py pack": "the layout, made for the operand's own shape",
