@@ -4,6 +4,7 @@ import pytest
 
 from meshkernels import examples
 from meshkernels.__main__ import main
+from meshkernels.algorithms import _FAMILIES
 
 SHOWS = {
     "own_algorithm": ["agree bit for bit: True", "fox", "cycles predicted"],
@@ -12,6 +13,16 @@ SHOWS = {
     "stepping": ["cannon: ", "meshgemm: ", "right: True"],
     "capacity": ["200 x 200 cores, concat", "shift"],
 }
+
+
+@pytest.fixture(autouse=True)
+def registry():
+    """What an example registers is gone after it."""
+    before = {family: dict(members) for family, members in _FAMILIES.items()}
+    yield
+    for family, members in _FAMILIES.items():
+        members.clear()
+        members.update(before[family])
 
 
 @pytest.mark.parametrize("name", SHOWS)
