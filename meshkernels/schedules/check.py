@@ -47,8 +47,9 @@ def check(schedule: Schedule) -> None:
     Raises:
         ScheduleError: it names the field, its value and what would be right.
     """
-    check_program(schedule)
+    _shape(schedule)
     _task(schedule)
+    _buffers_and_steps(schedule)
     held, mesh = _named_buffer(schedule, schedule.collect.buffer, Values, "collect"), schedule.mesh
     h, w = schedule.result.tile
     require(held.shape == (h, ceil_div(w, held.pieces) if schedule.collect.whole else w),
@@ -62,6 +63,12 @@ def check_program(schedule: Schedule) -> None:
     Raises:
         ScheduleError: it names the field, its value and what would be right.
     """
+    _shape(schedule)
+    _buffers_and_steps(schedule)
+
+
+def _shape(schedule: Schedule) -> None:
+    """Types, the mesh, indices, and how operands and result are cut."""
     conform(schedule, Schedule, "")
     mesh = schedule.mesh
     require(mesh.rows >= 1 and mesh.cols >= 1 and mesh.cores <= MOST_CORES,
@@ -71,6 +78,9 @@ def check_program(schedule: Schedule) -> None:
     for name, tiling in schedule.operands.items():
         _tiling(f"operand {name}", tiling)
     _tiling("result", schedule.result)
+
+
+def _buffers_and_steps(schedule: Schedule) -> None:
     for name, held in schedule.buffers.items():
         _buffer(schedule, name, held)
     require(_steps(schedule.program, 0) <= MOST_STEPS, f"the program has more than {MOST_STEPS} steps")
