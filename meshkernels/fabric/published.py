@@ -40,7 +40,7 @@ def shift(grid: int, steps: int, height: int, width: int, *, rows: int | None = 
     flags = Tiling((mesh.rows, mesh.cols), mesh.shape)
     place = S.Place(S.line(0, range(mesh.rows)), S.line(1, range(mesh.cols)))
     buffers = {"cache": S.Tiles("A", 1, place), "tile": S.Tiles("A"), "flag": S.Tiles("F", 1, place),
-               "seen": S.Tiles("F"), "out": S.Values(tiles.tile, dtype="stored")}  # fmt: skip
+               "seen": S.Tiles("F"), "out": S.Values(tiles.tile)}  # fmt: skip
 
     def hand(parity: int) -> S.Step:
         """Columns of one parity hand what they have to their eastern neighbour."""

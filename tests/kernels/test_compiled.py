@@ -87,6 +87,8 @@ def test_an_interrupt_leaves_the_compilers_lock_free(tmp_path):
         from numba.core.compiler_lock import global_compiler_lock
         from meshkernels.kernels.compiled import compiled
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
+
         class CtrlC(event.Listener):
             def on_start(self, event):
                 if self.seen < 1:
