@@ -26,7 +26,7 @@ RESULTS, LAST = HERE / "results", HERE.parent / ".benchmarks" / "last.json"
 
 def verdict(info: dict) -> str:
     """Whether a figure meets its target: at least for a ratio, at most for seconds or memory."""
-    if info["target"] is None:
+    if info.get("target") is None:
         return ""
     met = info["ratio"] >= info["target"] if "ratio" in info else info["seconds"] <= info["target"]
     return "yes" if met else "**no**"
@@ -34,7 +34,7 @@ def verdict(info: dict) -> str:
 
 def misses(info: dict) -> bool:
     """Whether a figure misses its target by more than its spread: the better quartile does not reach it either."""
-    if info["target"] is None:
+    if info.get("target") is None:
         return False
     return info["ratio_high"] < info["target"] if "ratio" in info else info["seconds"] > info["target"]
 
@@ -49,7 +49,7 @@ def columns(info: dict) -> str:
 
 def row(info: dict) -> str:
     """One measured figure as a row of its table."""
-    target = "" if info["target"] is None else f"{info['target']:g}"
+    target = "" if info.get("target") is None else f"{info['target']:g}"
     if "ratio" in info:
         spread = f"**{info['ratio']:.3f}** [{info['ratio_low']:.3f}, {info['ratio_high']:.3f}]"
         return (f"| {info['what']} | {info['threads']} | {info['ours_ms']:.2f} | {info['peer_ms']:.2f} "
@@ -123,7 +123,7 @@ def headline() -> str:
              "| group | figures | middle ratio | lowest | targets met |", "|---|---|---|---|---|"]
     for group, infos in kept["groups"].items():
         ratios = sorted(info["ratio"] for info in infos if "ratio" in info)
-        aimed = [info for info in infos if info["target"] is not None]
+        aimed = [info for info in infos if info.get("target") is not None]
         if ratios and aimed:
             met = sum(verdict(info) == "yes" for info in aimed)
             lines.append(f"| {group} | {len(ratios)} | {statistics.median(ratios):.2f} | {ratios[0]:.2f} "

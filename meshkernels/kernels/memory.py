@@ -16,6 +16,11 @@ KEPT = kept.physical_memory() // 32
 _kept: dict[int, np.ndarray] = {}  # all that is aligned of each allocation, the oldest first; small ones are alike
 
 
+def on_lines(size: int, dtype: np.dtype) -> np.ndarray:
+    """(size,) uninitialised numbers that begin on a cache line, for many arrays that stay: huge pages would add up."""
+    return _beginning(64, size * np.dtype(dtype).itemsize).view(dtype)
+
+
 def aligned(size: int, dtype: np.dtype) -> np.ndarray:
     """(size,) uninitialised numbers that begin on a huge page, or on a cache line if they fill less than half of one.
 
@@ -30,10 +35,14 @@ def aligned(size: int, dtype: np.dtype) -> np.ndarray:
         (size,), a part of a larger allocation.
     """
     needed = size * np.dtype(dtype).itemsize
-    unit = _HUGE if needed >= _HUGE // 2 else 64
+    return _beginning(_HUGE if needed >= _HUGE // 2 else 64, needed).view(dtype)
+
+
+def _beginning(unit: int, needed: int) -> np.ndarray:
+    """So many bytes that begin at a multiple of ``unit``."""
     raw = np.empty(max(needed + unit, 2 * _HUGE if unit == _HUGE else 0), np.uint8)
     begin = _begin(raw, unit)
-    return raw[begin : begin + needed].view(dtype)
+    return raw[begin : begin + needed]
 
 
 def _begin(raw: np.ndarray, unit: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from meshkernels.errors import MeshError
+from meshkernels.kernels.memory import on_lines
 from meshkernels.kernels.pack import Columns, columns
 from meshkernels.llm.layout import Layout
 from meshkernels.weights import Config, check_names, check_shape
@@ -114,7 +115,7 @@ class Weights:
             return tensor
 
         def transposed(name: str) -> Columns:
-            return columns(precision.store(read(name).T))
+            return columns(precision.store(read(name).T), allocate=on_lines)
 
         table = transposed("token_embd") if tables is None else tables.vectors[-1, "table"]
         if tables is not None:
@@ -129,7 +130,7 @@ class Weights:
                 self.vectors[block, name] = precision.store(read(f"blk.{block}.{tensor}").copy())
             for names, (tensors, arrange) in _OPERANDS.items():
                 arranged = arrange(layout, *(read(f"blk.{block}.{tensor}") for tensor in tensors))
-                self.operands[block, names] = columns(precision.store(arranged))
+                self.operands[block, names] = columns(precision.store(arranged), allocate=on_lines)
         pairs = self.config.head_dim // 2
         self._turns = np.zeros(layout.head // 2)  # angle per position of each pair (radians); padding is not turned
         factors = read("rope_freqs") if "rope_freqs.weight" in source.names else 1.0
