@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bench.measure import paired, pinned, seconds
-from meshkernels import Mesh, weights
+from meshkernels import Mesh, files
 from meshkernels.llm import Llama
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +24,7 @@ both = pytest.mark.parametrize("threads", [1, 2])
 
 def _numpy_llama(checkpoint):
     """The NumPy forward pass that the tests use as their oracle."""
-    spec = importlib.util.spec_from_file_location("llama_reference", ROOT / "tests" / "llm" / "llama_reference.py")
+    spec = importlib.util.spec_from_file_location("llama_reference", ROOT / "tests" / "llama_reference.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.NumpyLlama(checkpoint, np.float32)
@@ -32,7 +32,7 @@ def _numpy_llama(checkpoint):
 
 @pytest.fixture(scope="module")
 def checkpoint():
-    return weights.load()
+    return files.load()
 
 
 @pytest.fixture(scope="module")

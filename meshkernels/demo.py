@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 
 import meshkernels as mk
-from meshkernels import weights
+from meshkernels import files
 from meshkernels.algorithms import known
 from meshkernels.arguments import grid
 from meshkernels.engines import demo as engines
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     mesh = engine.mesh(*(engine.grid if options.grid is None else grid("x".join(options.grid)).shape))
     require_fabric(mesh, options.device)  # before anything is fetched
     require_walkable(mesh)
-    checkpoint = engine.first(lambda: weights.load(options.model))
+    checkpoint = engine.first(lambda: files.load(options.model))
     rows = list(measure(mesh, checkpoint, options.prompt, options.device, engine))
     if not engine.prints:
         return 0
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def projections(checkpoint: weights.Checkpoint, prompt: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def projections(checkpoint: files.Checkpoint, prompt: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Input ``(tokens, in)`` and weight ``(in, out)`` of four projections of block 0, by name."""
     ids = checkpoint.tokenizer.encode(prompt)
     if not ids:
@@ -97,7 +97,7 @@ def projections(checkpoint: weights.Checkpoint, prompt: str) -> dict[str, tuple[
     return {name: (X.astype(np.float32), W[name]) for name, X in inputs.items()}
 
 
-def measure(mesh: mk.Mesh, checkpoint: weights.Checkpoint, prompt: str, device: str,
+def measure(mesh: mk.Mesh, checkpoint: files.Checkpoint, prompt: str, device: str,
             engine: engines.Engine) -> Iterator[dict]:  # fmt: skip
     """One row per algorithm and projection: error against NumPy in float64, counts, verdict, host time."""
     products = projections(checkpoint, prompt)

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from meshkernels import Mesh
+from meshkernels.files.checkpoint import Config
 from meshkernels.llm import CacheOverflow, KVCache, Layout
-from meshkernels.weights import Config
 from plots.style import COLOURS
 
 ROWS, LIMIT = 8, 12  # rows of cores, and entries that fit on one

@@ -5,7 +5,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from meshkernels import weights
+from meshkernels import files
 from meshkernels.llm.numerics import half_errors
 from plots.style import COLOURS
 
@@ -20,7 +20,7 @@ LOOK = {
 
 def draw() -> Figure:
     """Relative error of the residual stream, and error of the logits it would give."""
-    source = weights.load()
+    source = files.load()
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharex=True, layout="constrained")
     for error in half_errors(source, GRID, source.tokenizer.encode(PROMPT)):
         label, colour, marker = LOOK[error.accumulate, error.norms]

@@ -13,8 +13,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from meshkernels import Mesh
+from meshkernels.files.checkpoint import Config
 from meshkernels.llm import Layout, Placement, Plan, decode_plan, prefill_plan
-from meshkernels.weights import Config
 from plots.style import COLOURS
 
 SMOLLM2 = Config(blocks=30, dim=576, ffn=1536, heads=9, kv_heads=3, head_dim=64, vocab=49152, context=8192)

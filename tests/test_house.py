@@ -69,8 +69,7 @@ LAYERS = (
     ("meshkernels.errors", "meshkernels.kept"), ("meshkernels.mesh", "meshkernels.rings"), ("meshkernels.arguments",),
     ("meshkernels.schedules",), ("meshkernels.algorithms", "meshkernels.kernels"), ("meshkernels.placed",),
     ("meshkernels.readers", "meshkernels.engines"), ("meshkernels.api", "meshkernels.draw", "meshkernels.fabric"),
-    ("meshkernels.llm", "meshkernels.weights", "meshkernels.chat", "meshkernels.chat_child", "meshkernels.fetch",
-     "meshkernels.gguf_file", "meshkernels.tokenizer", "meshkernels.vocabulary"),
+    ("meshkernels.files",), ("meshkernels.llm",),
     ("meshkernels.demo", "meshkernels.examples", "meshkernels.__main__"),
 )  # fmt: skip
 #: A mesh that is given a communicator asks for the optional engine when it is made.

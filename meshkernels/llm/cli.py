@@ -10,8 +10,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from meshkernels import weights
+from meshkernels import files
 from meshkernels.errors import MeshError
+from meshkernels.files.tokenizer import Tokenizer
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.model import Llama
 from meshkernels.llm.sampling import Sampler
@@ -26,7 +27,6 @@ from meshkernels.llm.summary import (
     text_table,
 )
 from meshkernels.mesh import Mesh
-from meshkernels.tokenizer import Tokenizer
 from perfmodel import console
 from perfmodel.errors import shown
 
@@ -111,7 +111,7 @@ def _run(options: argparse.Namespace) -> int:
     prefill_mesh = options.prefill_grid or options.grid
     if options.device != "none":
         fit_fabric(options.device or WAFERS[-1], decode_mesh, prefill_mesh)
-    checkpoint = weights.load(options.model)
+    checkpoint = files.load(options.model)
     tokenizer = checkpoint.tokenizer
     text = tokenizer.chat([{"role": "user", "content": options.prompt}]) if options.chat else options.prompt
     record = Record(tokenizer.encode(text))

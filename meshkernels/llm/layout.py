@@ -19,8 +19,8 @@ from math import gcd, prod
 
 import numpy as np
 
+from meshkernels.files.checkpoint import Config
 from meshkernels.mesh import Mesh, ceil_div
-from meshkernels.weights import Config
 
 #: The cuts along one axis, coarse to fine: ``(dimension, parts)``; the dimension None replicates.
 Cuts = tuple[tuple[str | None, int], ...]

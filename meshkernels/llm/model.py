@@ -9,8 +9,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from meshkernels import weights
+from meshkernels import files
 from meshkernels.errors import MeshError, MeshTypeError
+from meshkernels.files.tokenizer import Tokenizer
 from meshkernels.kernels.team import Team
 from meshkernels.llm.block import Forward, Hook, decode_plan, prefill_plan
 from meshkernels.llm.cache import KVCache, Text
@@ -18,7 +19,6 @@ from meshkernels.llm.layout import Layout
 from meshkernels.llm.sampling import Sampler
 from meshkernels.llm.weights import Precision, Source, Weights
 from meshkernels.mesh import Mesh
-from meshkernels.tokenizer import Tokenizer
 
 _Result = TypeVar("_Result")
 
@@ -238,7 +238,7 @@ def load(path: str | Path | None = None, mesh: Mesh | int = 8, **options) -> Lla
     Raises:
         WeightsError: what `Checkpoint` refuses.
     """
-    checkpoint = weights.load(path)
+    checkpoint = files.load(path)
     model = Llama(checkpoint, mesh, **options)
     model.tokenizer = checkpoint.tokenizer
     return model

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from meshkernels.errors import MeshError
+from meshkernels.files.checkpoint import Config, check_names, check_shape
 from meshkernels.kernels.memory import on_lines
 from meshkernels.kernels.pack import Columns, columns
 from meshkernels.llm.layout import Layout
-from meshkernels.weights import Config, check_names, check_shape
 
 DTYPES = ("float32", "float16")
 

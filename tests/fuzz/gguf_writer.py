@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.llm.llama_reference import Synthetic, tiny
+from tests.llama_reference import Synthetic, tiny
 
 FORMATS = {"u8": "B", "i8": "b", "u16": "H", "i16": "h", "u32": "I", "i32": "i", "f32": "f", "bool": "B", "u64": "Q",
            "i64": "q", "f64": "d"}  # fmt: skip

@@ -11,7 +11,7 @@ import meshkernels as mk
 from meshkernels.llm import Llama
 from tests.fuzz import child, generate, judge, ready
 from tests.fuzz.operands import in_child
-from tests.llm.llama_reference import Synthetic, tiny
+from tests.llama_reference import Synthetic, tiny
 
 QUICK = 12
 

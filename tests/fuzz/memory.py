@@ -12,7 +12,7 @@ from meshkernels.kernels import memory
 from meshkernels.llm import Llama
 from tests.fuzz import judge
 from tests.fuzz.operands import in_child
-from tests.llm.llama_reference import Synthetic, tiny
+from tests.llama_reference import Synthetic, tiny
 
 QUICK = 4
 #: What a process may hold after any number of calls, operands and the interpreter included: on a machine with 24 GB.

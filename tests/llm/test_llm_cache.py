@@ -5,9 +5,9 @@ import pytest
 
 import perfmodel
 from meshkernels import Mesh
+from meshkernels.files.checkpoint import Config
 from meshkernels.llm import CacheOverflow, KVCache, Layout
 from meshkernels.llm.cache import balanced, capacity
-from meshkernels.weights import Config
 
 CONFIG = Config(blocks=2, dim=8, ffn=8, heads=2, kv_heads=1, head_dim=4, vocab=9, context=10_000)
 

@@ -6,7 +6,7 @@ import pytest
 from gguf_files import write
 from llama_reference import NumpyLlama, Synthetic, tiny
 
-from meshkernels import Mesh, weights
+from meshkernels import Mesh, files
 from meshkernels.__main__ import main
 from meshkernels.errors import MeshError
 from meshkernels.llm import Llama, cli, summary
@@ -28,7 +28,7 @@ def generate(*arguments: str) -> int:
 def test_json_is_one_object_with_the_greedy_tokens_of_numpy(small, capsys):
     assert generate("abc é", "--model", small, "--grid", "3x4", "--new", "8", "--json") == 0
     out = json.loads(capsys.readouterr().out)
-    checkpoint = weights.load(small)
+    checkpoint = files.load(small)
     assert out["prompt_ids"] == checkpoint.tokenizer.encode("abc é")
     reference, text = NumpyLlama(checkpoint), list(out["prompt_ids"])
     for token in out["new_ids"]:
@@ -125,7 +125,7 @@ def test_impossible_grids(small, capsys, grid):
 
 def test_grids_whose_padded_weights_exceed_this_machine(small, capsys, monkeypatch):
     """On 8 x 9 cores 96 hidden features are padded to 144, on 97 x 89 to 8633; the limit is what 24 x 24 need."""
-    layout = Layout(weights.load(small).config, Mesh(24))
+    layout = Layout(files.load(small).config, Mesh(24))
     need = 4 * layout.config.blocks * 32 * (24 * sum(layout.qkv) + layout.out + 3 * layout.ffn)
     monkeypatch.setattr(summary, "physical_memory", lambda: 2 * need)
     assert generate("abc", "--model", small, "--device", "none", "--grid", "24", "--new", "1", "--json") == 0

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from meshkernels import Mesh
+from meshkernels.files.checkpoint import Config
 from meshkernels.llm import Layout, Placement, decode_plan, prefill_plan
 from meshkernels.llm.redistribute import Transfer, redistribution, transfer
-from meshkernels.weights import Config
 
 SMOLLM = Config(blocks=30, dim=576, ffn=1536, heads=9, kv_heads=3, head_dim=64, vocab=49152, context=8192)
 GRIDS = [(1, 1), (2, 3), (5, 5), (8, 4), (24, 24)]

@@ -17,7 +17,7 @@ def _chat(*turns: str) -> str:
 
 def _licence(characters: int) -> str:
     """A long English text that every clone has."""
-    return (Path(__file__).resolve().parents[2] / "LICENSE").read_text(encoding="utf-8")[:characters]
+    return (Path(__file__).resolve().parents[1] / "LICENSE").read_text(encoding="utf-8")[:characters]
 
 
 _LONG = (

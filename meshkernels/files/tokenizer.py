@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from operator import index
 from typing import Any
 
-from meshkernels.chat import render
 from meshkernels.errors import MeshError, MeshTypeError, MissingExtra, WeightsError, shown
-from meshkernels.vocabulary import Fields
+from meshkernels.files.chat import render
+from meshkernels.files.vocabulary import Fields
 
 try:
     import tokenizers

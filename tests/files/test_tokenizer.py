@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llama_reference import Synthetic, tiny
 
-from meshkernels import weights
+from meshkernels import files
 from meshkernels.__main__ import main
 from meshkernels.errors import MeshError, MeshTypeError
-from meshkernels.tokenizer import Tokenizer
-from meshkernels.weights import WeightsError
+from meshkernels.files.checkpoint import WeightsError
+from meshkernels.files.tokenizer import Tokenizer
 
 VOCAB = ["<|end|>", *byte_tokens(), "ab", "abc"]
 GENUINE = {
@@ -102,7 +102,7 @@ def test_the_file_and_its_embedding_are_named_by_the_command(tmp_path, capsys):
     assert main(["generate", "abc", "--model", str(path), "--grid", "2"]) == 2
     assert capsys.readouterr().err.startswith("meshkernels: bare.gguf: tokenizer.ggml.model is missing; ")
     with pytest.raises(WeightsError, match=r"bare.gguf: tokenizer.ggml.model"):
-        _ = weights.load(path).tokenizer
+        _ = files.load(path).tokenizer
 
 
 ANY = st.recursive(
@@ -150,7 +150,7 @@ def test_a_panic_of_the_engine_is_one_line(monkeypatch):
     def panic(*_, **__):
         raise PanicException("called `Option::unwrap()` on a `None` value")
 
-    monkeypatch.setattr("meshkernels.tokenizer.BPE", panic)
+    monkeypatch.setattr("meshkernels.files.tokenizer.BPE", panic)
     with pytest.raises(WeightsError, match=r"m.gguf: the tokenizer cannot be built: 'called `Option"):
         build()
 

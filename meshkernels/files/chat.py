@@ -96,7 +96,7 @@ def _death(code: int, stderr: bytes) -> str:
 
 @cache
 def _program() -> str:
-    return importlib.resources.files("meshkernels").joinpath("chat_child.py").read_text(encoding="utf-8")
+    return importlib.resources.files("meshkernels.files").joinpath("chat_child.py").read_text(encoding="utf-8")
 
 
 @cache

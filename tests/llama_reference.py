@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from meshkernels.weights import Config
+from meshkernels.files.checkpoint import Config
 
 
 class Synthetic:

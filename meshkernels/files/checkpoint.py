@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from meshkernels.errors import MeshError, WeightsError
-from meshkernels.fetch import cache_dir, smollm2_path
-from meshkernels.gguf_file import GGUFFile, Stored, show
+from meshkernels.files.fetch import cache_dir, smollm2_path
+from meshkernels.files.gguf_file import GGUFFile, Stored, show
 
 if TYPE_CHECKING:
-    from meshkernels.tokenizer import Tokenizer
+    from meshkernels.files.tokenizer import Tokenizer
 
 __all__ = ["SUPPORTED", "Checkpoint", "Config", "WeightsError", "cache_dir", "load", "smollm2_path"]
 
@@ -242,7 +242,7 @@ class Checkpoint:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The byte-level BPE tokenizer that the file carries."""
-        from meshkernels.tokenizer import Tokenizer  # the dot products need no tokenizer
+        from meshkernels.files.tokenizer import Tokenizer  # the dot products need no tokenizer
 
         return Tokenizer.from_metadata(self.metadata, self.config.vocab, self.path.name)
 

@@ -5,7 +5,7 @@ eager attention), token ids from llama.cpp's tokenizer. Neither is a dependency 
 environment of their own:
 
     pip install torch==2.13.0 transformers accelerate gguf llama-cpp-python
-    python tests/llm/make_vectors.py PATH/SmolLM2-135M-Instruct.Q4_1.gguf
+    python tests/make_vectors.py PATH/SmolLM2-135M-Instruct.Q4_1.gguf
 
 For every prompt ``tests/llm/data/vectors_NAME.npz`` gets
 
@@ -26,7 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
-DATA = Path(__file__).parent / "data"
+HERE = Path(__file__).parent
+DATA = HERE / "llm" / "data"
 STEPS, TOP, STRIDE, SAMPLES = 64, 16, 193, 256
 
 
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     import torch
     import transformers
 
-    sys.path.insert(0, str(Path(__file__).parent))
+    sys.path.insert(0, str(HERE))
     from prompts import PROMPTS, TEXTS
 
     torch.set_num_threads(1)
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         return engine.tokenize(text.encode(), add_bos=False, special=True)
 
     tokens = [[text, tokenize(text)] for text in [*TEXTS, *PROMPTS.values()]]
-    (DATA / "tokens.json").write_text(json.dumps(tokens, indent=0))
+    (HERE / "files" / "data" / "tokens.json").write_text(json.dumps(tokens, indent=0))
     model = transformers.AutoModelForCausalLM.from_pretrained(
         options.gguf.parent, gguf_file=options.gguf.name, dtype=torch.float32, attn_implementation="eager")
     for name, text in PROMPTS.items():

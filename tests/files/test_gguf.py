@@ -14,11 +14,11 @@ import pytest
 from gguf_files import Piece, pieces, value
 from llama_reference import Synthetic, tiny
 
-from meshkernels import Mesh, weights
+from meshkernels import Mesh, files
 from meshkernels.errors import MeshError
+from meshkernels.files.checkpoint import Config, WeightsError
 from meshkernels.llm import Layout, Llama
 from meshkernels.llm.weights import Precision, Weights
-from meshkernels.weights import Config, WeightsError
 
 SMALL = tiny(4, 2, 16, dim=64, ffn=96, vocab=300)
 TINY = tiny(2, 1, 4, dim=6, ffn=10, blocks=1, vocab=20)
@@ -33,7 +33,7 @@ def opened(tmp_path):
 
     def opened(file):
         (tmp_path / "m.gguf").write_bytes(file if isinstance(file, bytes) else file.pack())
-        return weights.load(tmp_path / "m.gguf")
+        return files.load(tmp_path / "m.gguf")
 
     return opened
 
@@ -312,11 +312,11 @@ def test_files_that_are_none(tmp_path):
                          (tmp_path, "a directory"), ("/dev/zero", "no regular file"), ("a\0b", "null"),
                          ("a" * 300, "too long")):
         with pytest.raises(WeightsError, match=reason):
-            weights.load(path)
+            files.load(path)
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "fifo")
         with pytest.raises(WeightsError, match="no regular file"):
-            weights.load(tmp_path / "fifo")
+            files.load(tmp_path / "fifo")
 
 
 def test_a_long_array_is_not_walked(tmp_path):
@@ -329,7 +329,7 @@ def test_a_long_array_is_not_walked(tmp_path):
             file.truncate(2**26 + 64)
         tracemalloc.start()
         with pytest.raises(WeightsError, match=reason):
-            weights.load(tmp_path / "m.gguf")
+            files.load(tmp_path / "m.gguf")
         assert tracemalloc.get_traced_memory()[1] < 2**20
         tracemalloc.stop()
 
@@ -369,7 +369,7 @@ def attempt(path, random: np.random.Generator) -> bool:
     """Open a mutation and use it; returns whether it opened. Fails if anything but a refusal in one line comes out."""
     path.write_bytes(mutation(random))
     try:
-        found = weights.load(path)
+        found = files.load(path)
     except WeightsError as refusal:
         assert str(refusal).startswith(path.name) and "\n" not in str(refusal) and len(str(refusal)) < 500
         return False

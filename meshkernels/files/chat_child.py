@@ -1,4 +1,4 @@
-"""The program in whose process one chat template is rendered; `meshkernels.chat` starts it and sets its limits.
+"""The program in whose process one chat template is rendered; `meshkernels.files.chat` starts it and sets its limits.
 
 It stands alone, because it is run as ``python -I -S -c <this text> <CPU seconds> <bytes of memory>``: one JSON
 object comes in on stdin (``path``, ``template``, ``variables``, ``characters``), one goes out on stdout, with

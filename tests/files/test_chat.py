@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from meshkernels import chat
-from meshkernels.weights import WeightsError
+from meshkernels.files import chat
+from meshkernels.files.checkpoint import WeightsError
 
 ROOT = Path(__file__).resolve().parents[2]
 TURNS = [{"role": "user", "content": "Hello, how are you?"},
@@ -237,7 +237,7 @@ def _children(parent: int) -> list[int]:
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the child in /proc")
 def test_ctrl_c_leaves_no_child_behind():
-    script = f"from meshkernels import chat; chat.render({ENDLESS[0]!r}, {{}})"
+    script = f"from meshkernels.files import chat; chat.render({ENDLESS[0]!r}, {{}})"
     process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.PIPE)
     try:
         end = time.monotonic() + 60
@@ -258,13 +258,13 @@ def test_out_of_an_archive_and_without_site_packages(tmp_path, flags):
     import markupsafe
 
     with zipfile.ZipFile(tmp_path / "lib.zip", "w") as archive:
-        for name in ("errors", "chat", "chat_child"):
+        for name in ("errors", "files/chat", "files/chat_child"):
             archive.write(ROOT / "meshkernels" / f"{name}.py", f"meshkernels/{name}.py")
-        archive.writestr("meshkernels/__init__.py", "")
-        archive.writestr("meshkernels/weights.py", "class WeightsError(Exception): pass")
+        for package in ("meshkernels", "meshkernels/files"):
+            archive.writestr(f"{package}/__init__.py", "")
     paths = {str(Path(module.__file__).parents[1]) for module in (jinja2, markupsafe)}
     script = (f"import sys; sys.path[:0] = [{str(tmp_path / 'lib.zip')!r}, *{sorted(paths)!r}]; "
-              "from meshkernels import chat; assert 'lib.zip' in chat.__file__; "
+              "from meshkernels.files import chat; assert 'lib.zip' in chat.__file__; "
               "print(chat.render('{{ a }}', {'a': 'b'}))")
     done = subprocess.run([sys.executable, *flags, "-c", script], capture_output=True, text=True, cwd=tmp_path,
                           env={**os.environ, "PYTHONPATH": ""}, timeout=60)
