@@ -72,8 +72,11 @@ LAYERS = (
     ("meshkernels.files",), ("meshkernels.llm",),
     ("meshkernels.demo", "meshkernels.examples", "meshkernels.__main__"),
 )  # fmt: skip
-#: A mesh that is given a communicator asks for the optional engine when it is made.
-OPTIONAL = {("meshkernels.mesh", "meshkernels.engines.ranks")}
+#: Methods that users expect on an object and that its readers carry out: a mesh that is given a communicator, a
+#: schedule asked for its proof or its text.
+METHODS = {("meshkernels.mesh", "meshkernels.engines.ranks"),
+           ("meshkernels.schedules.steps", "meshkernels.schedules.text"),
+           ("meshkernels.schedules.steps", "meshkernels.schedules.verify")}  # fmt: skip
 #: Scripts for users, who import the whole.
 SCRIPTS = ("demo", "draw", "examples", "__main__")
 
@@ -92,13 +95,16 @@ def test_nothing_imports_upwards():
         others = _imported(path, modules, inner=True) - {name}
         whole = {"meshkernels"} if name.split(".")[1] in SCRIPTS or name.endswith((".cli", ".demo")) else set()
         higher = {other for other in others - whole
-                  if other == "meshkernels" or (_layer(other) > _layer(name) and (name, other) not in OPTIONAL)}
+                  if other == "meshkernels" or (_layer(other) > _layer(name) and (name, other) not in METHODS)}
         assert not higher, f"{name} imports upwards: {', '.join(sorted(higher))}"
 
 
 def test_modules_do_not_need_each_other():
+    """No circle, what functions import when they are called included."""
     modules = _modules()
-    left = {name: _imported(path, modules, inner=False) - {name, "meshkernels"} for name, path in modules.items()}
+    gathering = {"meshkernels", "perfmodel"}
+    left = {name: {other for other in _imported(path, modules, inner=True) - {name} - gathering
+                   if (name, other) not in METHODS} for name, path in modules.items()}
     while leaves := {name for name, others in left.items() if not others & set(left)}:
         left = {name: others for name, others in left.items() if name not in leaves}
     assert not left, f"a circle among {', '.join(sorted(left))}"

@@ -48,10 +48,7 @@ def conform(value: Any, hint: Any, where: str) -> None:
 @cache
 def hints(cls: Any) -> dict[str, Any]:
     """The types of a dataclass's fields."""
-    import meshkernels.schedules.buffers as buffers
-    import meshkernels.schedules.steps as steps
-
-    found = get_type_hints(cls, {**vars(buffers), **vars(steps)})
+    found = get_type_hints(cls)
     return {f.name: found[f.name] for f in fields(cls)}
 
 
