@@ -1,8 +1,8 @@
 """`Columns`: a matrix W (K, N) that stays, in the storage types of its file, arranged for products from the right.
 
 Panels hold 64 columns and all of K, so that a product with a vector reads memory from the first byte to the last; see
-`decoding` for what is where in a panel. Rows may be those of a stored matrix in another order, with zeros between; columns
-of zeros are not stored at all. Columns of one storage type form a part: a fused weight may mix types.
+`decoding` for what is where in a panel. Rows may be those of a stored matrix in another order, with zeros between;
+columns of zeros are not stored at all. Columns of one storage type form a part: a fused weight may mix types.
 """
 
 from __future__ import annotations
@@ -11,18 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import carray
 
 from meshkernels.errors import MeshError
-from meshkernels.kept import remember
 from meshkernels.kernels import host, memory, pool
 from meshkernels.kernels.compiled import compiled
 from meshkernels.kernels.decoding import OFFSETS, WIDTH, decode
 from meshkernels.kernels.intrinsics import pointer
-from meshkernels.kernels.storage import OF_DTYPE, STORAGES, Planes, Storage
+from meshkernels.kernels.storage import STORAGES, Planes, Storage
 
 
 class Blocks(NamedTuple):
@@ -99,7 +98,8 @@ class Columns:
         stored = np.cumsum(self.rows >= 0) - 1
         place = np.where(natural >= 0, stored[order], -1)
         group = natural // storage.group if storage.group else np.zeros_like(natural)
-        gone_on = (np.diff(cuts) == 0) & (np.diff(group) == 0) & (np.diff(place) == (place[1:] >= 0))
+        there = place >= 0
+        gone_on = (np.diff(cuts) == 0) & (np.diff(group) == 0) & (there[1:] == there[:-1]) & (np.diff(place) == there[1:])
         begins = np.flatnonzero(np.concatenate([[len(order) > 0], ~gone_on]))
         depth = np.diff(begins, append=len(order))
         return np.stack([begins, depth, place[begins], group[begins], cuts[begins]], 1).astype(np.int32)
@@ -163,8 +163,8 @@ def stored(blocks: Sequence[Blocks], columns: np.ndarray, rows: np.ndarray, *, t
     ends = np.cumsum([len(each.data) for each in blocks])
     rows, columns = np.asarray(rows, np.int64), np.asarray(columns, np.int64)
     if len(set(lengths)) != 1 or rows.max(initial=-1) >= lengths[0] or columns.max(initial=-1) >= ends[-1]:
-        raise MeshError(f"rows up to {rows.max(initial=-1)} and columns up to {columns.max(initial=-1)} of matrices with "
-                        f"{ends[-1]} rows of {sorted(set(lengths))} numbers")
+        raise MeshError(f"rows up to {rows.max(initial=-1)} and columns up to {columns.max(initial=-1)} of matrices "
+                        f"with {ends[-1]} rows of {sorted(set(lengths))} numbers")
     data = [np.ascontiguousarray(each.data) for each in blocks]
     addresses = np.concatenate([each.ctypes.data + np.arange(len(each)) * each.shape[1] for each in data])
     kinds = np.repeat(np.arange(len(blocks)), np.diff(ends, prepend=0))
@@ -173,14 +173,14 @@ def stored(blocks: Sequence[Blocks], columns: np.ndarray, rows: np.ndarray, *, t
         mine = np.array([each is storage for each in storages])
         chosen = np.flatnonzero((columns >= 0) & mine[kinds[np.maximum(columns, 0)]])
         if len(chosen):
-            parts.append(_part(storage, addresses[columns[chosen]], chosen, rows[rows >= 0], lengths[0], threads, allocate))
+            lanes = addresses[columns[chosen]]
+            parts.append(_part(storage, lanes, chosen, rows[rows >= 0], lengths[0], threads, allocate))
     return Columns((len(rows), len(columns)), wide(np.dtype(storages[0].wide)), tuple(parts), rows)
 
 
 def _part(storage: Storage, lanes: np.ndarray, columns: np.ndarray, rows: np.ndarray, length: int, threads: int | None,
           allocate: Callable[[int, np.dtype], np.ndarray]) -> Part:  # fmt: skip
     """Columns of one type from the addresses of their blocks."""
-    per_block = {1: len(rows), 2: length // storage.block, 3: length // (storage.group or length)}
     tasks, offsets, at = [], np.zeros(OFFSETS, np.int64), 0
 
     def add(place: int, planes: Planes, index: np.ndarray, period: int, together: bool, zero: int = 0) -> None:

@@ -1,16 +1,17 @@
 """Numbers decoded in registers from what is stored: the loops under GEMV, and under packing for GEMM, as LLVM IR.
 
-A panel holds 64 columns of a matrix. Row after row, bits are laid so that a vector register of 32-bit lanes has them with
-one shift: bit ``b`` of column ``16 v + i`` in row ``place`` of a plane of ``bits`` is bit ``p % 32 + b`` of the 32-bit word
-``16 (p // 32) + i``, with ``p = bits * (4 place + v)``. Planes of 8 bits and more have a row's numbers side by side, as
-scales, minima, factors and others have those of a group's columns. Where one of them begins in a panel, the `OFFSETS` say.
+A panel holds 64 columns of a matrix. Row after row, bits are laid so that a vector register of 32-bit lanes has them
+with one shift: bit ``b`` of column ``16 v + i`` in row ``place`` of a plane of ``bits`` is bit ``p % 32 + b`` of the
+32-bit word ``16 (p // 32) + i``, with ``p = bits * (4 place + v)``. Planes of 8 bits and more have a row's numbers side
+by side, as scales, minima, factors and others have those of a group's columns. `OFFSETS` say where each begins.
 
-What is read is a table of *spans*, ``(spans, 5)`` int32: numbers ``at, depth, place, group, end`` of ``depth`` rows from
-``place`` on that share a scale, the row ``group``. They are met in the order of the table, at whatever place.
+What is read is a table of *spans*, ``(spans, 5)`` int32 ``at, depth, place, group, end``: ``depth`` rows from ``place``
+on that share the scales in row ``group``, and are the rows ``at`` on of what is computed. They are met in the order of
+the table; what ``end`` is for, each intrinsic says.
 
 With AVX-512 codes become float32 through a table in a register, which needs the lowest four bits of a lane and ignores
-the others: with the shift and two multiply-adds, four instructions for 16 numbers. Codes of five and six bits are the sum
-of two tables. Other widths mask and convert.
+the others: with the shift and two multiply-adds, four instructions for 16 numbers. Codes of five and six bits are the
+sum of two tables. Other widths mask and convert.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ class _Panel:
         builder, groups = self.builder, self.storage.groups
         block = builder.udiv(row, I64(groups)) if groups else row
         at = builder.add(builder.mul(block, I64(2 * WIDTH)), I64(2 * first))
-        half = builder.bitcast(self._load(self.parts[part], at, ir.IntType(16)), ir.VectorType(ir.HalfType(), self.lanes))
+        half = self._load(self.parts[part], at, ir.HalfType())
         scale = builder.fpext(half, ir.VectorType(self.kind, self.lanes))
         if groups:
             at = builder.add(builder.mul(row, I64(WIDTH)), I64(first))
@@ -248,11 +249,11 @@ def _chains(context, builder, name, bytes_, half, x, data, offsets, spans, count
     vector = ir.VectorType(kind, lanes)
     x, sums = _at(builder, x, kind), _at(builder, sums, kind)
     zero = panel.constant(0.0)
-    chains = [cgutils.alloca_once_value(builder, zero) for _ in panel.firsts]
+    totals = [cgutils.alloca_once_value(builder, zero) for _ in panel.firsts]
 
     def use(k, numbers):
         factor = splat(builder, builder.load(builder.gep(x, [k])), lanes)
-        for chain, number in zip(chains, numbers):
+        for chain, number in zip(totals, numbers):
             total = fused(builder, factor, number, builder.load(chain))
             builder.store(half_rounded(builder, total, lanes) if half else total, chain)
 
@@ -260,7 +261,7 @@ def _chains(context, builder, name, bytes_, half, x, data, offsets, spans, count
         with builder.if_then(builder.icmp_signed(">=", last, I32(0))):
             home = builder.gep(sums, [builder.mul(builder.zext(builder.lshr(last, I32(1)), I64), I64(WIDTH))])
             padded = builder.trunc(last, ir.IntType(1))
-            for chain, first in zip(chains, panel.firsts):
+            for chain, first in zip(totals, panel.firsts):
                 total = builder.load(chain)
                 total = builder.select(padded, builder.fadd(total, zero), total)
                 place = builder.bitcast(builder.gep(home, [I64(first)]), vector.as_pointer())
@@ -294,11 +295,25 @@ def _add_rows(context, builder, name, bytes_, half, into, other):
 
 @intrinsic(prefer_literal=True)
 def chains(typingctx, name, bytes_, half, x, data, offsets, spans, count, sums):
-    """Chains of multiply-adds ``x[at] * number``, from zero, of the 64 columns of a panel; all but the first three are
-    addresses, or a count.
+    """Chains of multiply-adds ``x[at] * number``, from zero, of the 64 columns of a panel.
 
-    A span whose ``end`` is ``2 part + padded`` ends chains: they go to ``sums[64 part:]``, plus 0 if padded, which makes
-    +0.0 of -0.0 as the zeros of padding do.
+    A span whose ``end`` is ``2 part + padded`` ends chains: they go to ``sums[64 part:]``, plus 0 if padded, which
+    makes +0.0 of -0.0 as the zeros of padding do. A negative ``end`` goes on.
+
+    Args:
+        typingctx: Numba's.
+        name: of the storage type.
+        bytes_: in a vector.
+        half: round every sum to float16.
+        x: address of the left operand.
+        data: address of the panel.
+        offsets: address of its `OFFSETS`.
+        spans: address of the table.
+        count: its rows.
+        sums: address of ``(parts, 64)`` sums.
+
+    Returns:
+        Nothing.
     """
     return types.void(name, bytes_, half, *[types.int64] * 6), _function("chains", _chains)
 

@@ -7,8 +7,9 @@ W, so that one loop, and one board of a `team`, serves them all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numba import carray
@@ -89,7 +90,7 @@ def _compiled_kernel(name: str, bytes_: int, half: bool) -> int:
 
 
 @cache
-def _panel_kernel(name: str, bytes_: int, half: bool) -> Callable:
+def _panel_kernel(name: str, bytes_: int, half: bool) -> Any:
     size = 8 if name == "F64" else 4
     row_bytes = WIDTH * size
 

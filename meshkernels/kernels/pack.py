@@ -210,9 +210,9 @@ _ROWS = 64
 
 def _pack_columns(W: Columns, layout: Layout, kc: int, threads: int | None,
                   allocate: Callable[[int, np.dtype], np.ndarray]) -> Panels:  # fmt: skip
-    """Pack W: every panel of its own is decoded once, some rows at a time, and copied to wherever its lanes are."""
+    """Pack W: each of its own panels is decoded once, some rows at a time, and copied to wherever its lanes are."""
     width, places, source = layout.width, len(layout.k_of), layout.source
-    data = allocate(len(source) * places, wide(W.dtype))
+    data, bytes_ = allocate(len(source) * places, wide(W.dtype)), host.SIMD[host.simd()].bytes
     order, place = layout.k_of.copy(), np.arange(places)
     order[layout.padding] = -1
     target = _Target(data, (0,) * width, layout.k_of, kc, False)
@@ -235,9 +235,8 @@ def _pack_columns(W: Columns, layout: Layout, kc: int, threads: int | None,
         def work(items: Iterator[int], part: Part = part, where: _Lanes = where) -> None:
             rows = memory.aligned(_ROWS * WIDTH, data.dtype)
             for panel in items:
-                _unpacker(part.storage.name, host.SIMD[simd].bytes)(where, panel, rows, target)
+                _unpacker(part.storage.name, bytes_)(where, panel, rows, target)
 
-        simd = host.simd()
         pool.parallel(work, part.panels, pool.threads_for(data.size, threads))
     if not stored.all():  # columns of zeros
         panel, lane = np.divmod(np.flatnonzero(~stored), width)

@@ -7,9 +7,9 @@ A number of a block is one of
     scale * factor * (code - zero)            Q3_K, Q6_K: a factor for every 16 numbers
     scale * factor * code - minimum * other   Q2_K, Q4_K, Q5_K: a factor and an other for every 16 or 32
 
-with scale and minimum in float16. ``scale * factor * (code - zero)`` has at most 24 significant bits (11 of the scale, 7
-of a factor, 6 of a code; 11 and 8 of Q8_0): it is exact in float32 in any order, so that one multiply-add rounds a number
-exactly as the two operations of the reference do.
+with scale and minimum in float16. ``scale * factor * (code - zero)`` has at most 24 significant bits (11 of the scale,
+7 of a factor, 6 of a code; 11 and 8 of Q8_0): it is exact in float32 in any order, so that one multiply-add rounds a
+number exactly as the two operations of the reference do.
 
 References:
     ggml, ``ggml-quants.c``; the ``gguf`` package, ``quants.py``, which the tests compare with.
@@ -106,8 +106,8 @@ def _stored() -> tuple[Storage, ...]:
     def bits_k(first: int) -> Plane:
         return _plane(1, first + in_half, e // 32)
 
-    # Twelve bytes from 4 on hold eight factors and eight others, of six bits: the last four bytes have the lower four of
-    # numbers 4 to 7, whose upper two are above the six of numbers 0 to 3.
+    # Twelve bytes from 4 on hold eight factors and eight others, of six bits: the last four bytes have the lower four
+    # of numbers 4 to 7, whose upper two are above the six of numbers 0 to 3.
     g, early = j[:8], j[:8] < 4
     six = (_plane(4, np.where(early, 4 + g, 8 + g)), _plane(2, np.where(early, 4 + g, g), np.where(early, 4, 6)))
     six_others = (_plane(4, 8 + g, np.where(early, 0, 4)),

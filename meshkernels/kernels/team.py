@@ -36,10 +36,10 @@ import numpy as np
 from meshkernels.arguments import as_count
 from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.kernels import pool
+from meshkernels.kernels.columns import Columns, wide
 from meshkernels.kernels.compiled import compiled
 from meshkernels.kernels.gemv import Stated, gemv_panel
 from meshkernels.kernels.intrinsics import add, load, store, swap_if, yield_core
-from meshkernels.kernels.columns import Columns, wide
 
 #: Places on the board, a cache line apart: TOKEN is the number of the token being decoded, or 0; LED says whether
 #: somebody leads a product, FAILED whether a panel of it could not be computed; the numbers of JOB state it.

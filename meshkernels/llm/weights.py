@@ -133,7 +133,8 @@ class Weights:
                 ends = np.cumsum([self._shape(f"blk.{block}.{tensor}")[0] for tensor in tensors])
                 numbers = np.split(1 + np.arange(ends[-1])[:, None], ends[:-1])
                 columns = arrange(layout, *numbers).ravel() - 1
-                self.operands[block, names] = self._placed(*(f"blk.{block}.{each}" for each in tensors), columns=columns)
+                inside = [f"blk.{block}.{tensor}" for tensor in tensors]
+                self.operands[block, names] = self._placed(*inside, columns=columns)
             for names, (tensor, arrange) in _ROWS.items():
                 length = self._shape(f"blk.{block}.{tensor}")[1]
                 rows = arrange(layout, 1 + np.arange(length)[None]).ravel() - 1
@@ -155,7 +156,7 @@ class Weights:
         return tensor
 
     def _placed(self, *names: str, columns: np.ndarray | None = None, rows: np.ndarray | None = None) -> Columns:
-        """Matrices of the source, one below the other; arguments as of `kernels.columns.stored`, or all in their order."""
+        """Matrices of the source, one below the other; arguments as of `columns.stored`, or all in their order."""
         blocks = [self._blocks(f"{name}.weight") for name in names]
         N, K = sum(len(each.data) for each in blocks), self._shape(names[0])[1]
         placed = stored(blocks, np.arange(N) if columns is None else columns, np.arange(K) if rows is None else rows)

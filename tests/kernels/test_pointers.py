@@ -30,6 +30,7 @@ CALLERS = {
     **{f"fabric/engine.py Engine.{part}": "mk.simulate: check_program; arrays of the mesh, made for the schedule"
        for part in ("_contend", "_local", "_parts", "_play", "_reduce", "_shift", "_step")},
     "kernels/chains.py chain_product": "itself: shapes, roots",
+    "kernels/columns.py _part": "stored: rows and columns of the matrices; those of a file are checked as it is opened",
     "kernels/gemv.py gemv_sums": "itself: shapes, places of the sums",
     "kernels/pack.py pack": "the layout, made for the operand's own shape",
     "kernels/pack.py write_back": "its callers, ring_product and chain_product: tiles follow from the panels",
@@ -49,6 +50,10 @@ CALLERS = {
 }
 #: Functions that handle addresses, beside the compiled ones: where what they point to is checked.
 HANDLERS = {
+    "kernels/columns.py stored": "itself: rows and columns",
+    "kernels/decoding.py _at": "compiled",
+    "kernels/gemv.py Stated.__init__": "gemv_sums and Team.job: the tree of sums",
+    "kernels/gemv.py gemv_sums": "itself: shapes",
     "kernels/intrinsics.py _mover": "compiled",
     "kernels/intrinsics.py prefetched": "compiled; harmless anywhere",
     "kernels/memory.py _begin": "no access: where in memory of our own a page begins",
