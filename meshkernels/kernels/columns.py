@@ -99,7 +99,8 @@ class Columns:
         place = np.where(natural >= 0, stored[order], -1)
         group = natural // storage.group if storage.group else np.zeros_like(natural)
         there = place >= 0
-        gone_on = (np.diff(cuts) == 0) & (np.diff(group) == 0) & (there[1:] == there[:-1]) & (np.diff(place) == there[1:])
+        alike = (np.diff(cuts) == 0) & (np.diff(group) == 0) & (there[1:] == there[:-1])
+        gone_on = alike & (np.diff(place) == there[1:])
         begins = np.flatnonzero(np.concatenate([[len(order) > 0], ~gone_on]))
         depth = np.diff(begins, append=len(order))
         return np.stack([begins, depth, place[begins], group[begins], cuts[begins]], 1).astype(np.int32)
