@@ -185,8 +185,8 @@ class Checkpoint:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
-        file = GGUFFile(self.path)
-        self._metadata, self._tensors = file.metadata, file.tensors
+        self._file = GGUFFile(self.path)
+        self._metadata, self._tensors = self._file.metadata, self._file.tensors
         try:
             self._check_kind()
             self.config = self._read_config()
@@ -216,6 +216,14 @@ class Checkpoint:
     def storage(self, name: str) -> str:
         """The type a tensor is stored in, e.g. ``"Q4_1"``."""
         return self._find(name).storage.name
+
+    def stored(self, name: str) -> Stored:
+        """One tensor as it lies in the file, mapped."""
+        return self._find(name)
+
+    def release(self) -> None:
+        """Let the memory go that the map takes so far; what is read again comes from the file again."""
+        self._file.release()
 
     def tensor(self, name: str) -> np.ndarray:
         """One tensor as float32, matrices as ``(out_features, in_features)`` (read-only where stored so)."""

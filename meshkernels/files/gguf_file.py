@@ -108,6 +108,11 @@ class GGUFFile:
             infos[name] = self._tensor_info(show(name))
         self.tensors = self._place(infos)
 
+    def release(self) -> None:
+        """Give back the pages of the map that were read."""
+        if hasattr(mmap, "MADV_DONTNEED"):  # not everywhere
+            self._map.madvise(mmap.MADV_DONTNEED)
+
     def _refusal(self, reason: str) -> WeightsError:
         return WeightsError(f"{self.name}: {reason}")
 

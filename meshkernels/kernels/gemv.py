@@ -1,83 +1,148 @@
 """y = x @ W: the one matrix-vector product, of `Columns`, which it reads from the first byte to the last.
 
-Each panel of W, 256 bytes of a row, is multiplied from its first row to its last, with enough chains in registers to
-hide the latency of a multiply-add; its partial sums are combined while they are in cache.
+Each panel of W, 64 columns, is multiplied from its first row to its last, decoded in registers; its partial sums are
+combined while they are in cache. What a product is, is stated in integers and addresses, a row for each storage type in
+W, so that one loop, and one board of a `team`, serves them all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import cache
+from typing import Any
 
 import numpy as np
+from numba import carray
 
 from meshkernels.errors import MeshError
 from meshkernels.kernels import host, pool
+from meshkernels.kernels.columns import Columns, Part, wide
 from meshkernels.kernels.compiled import compiled
-from meshkernels.kernels.intrinsics import add
-from meshkernels.kernels.pack import Columns, wide
-from meshkernels.kernels.reduce import combine, within
-from meshkernels.kernels.ukernel import Left, Right, Sums, chain
+from meshkernels.kernels.decoding import OFFSETS, WIDTH, add_rows, chains, copy_number
+from meshkernels.kernels.intrinsics import add, call, pointer
+from meshkernels.kernels.reduce import within
+
+#: The places of a row: the kernel's address; first panel and number of panels; of `Part` the address, bytes of a panel
+#: and offsets; the spans; parts of K, and how many have rows; the additions; the sums that are wanted; the columns; N.
+KERNEL, FIRST, PANELS, DATA, STRIDE, OFFSET = 0, 1, 2, 3, 4, 5
+(SPANS, COUNT, PARTS, FULL, DST, SRC, STEPS, ROWS, WANTED, COLUMNS, USED, N,
+ FIELDS) = range(OFFSET + OFFSETS, OFFSET + OFFSETS + 13)
 
 
-class Product(NamedTuple):
-    """One product, for `gemv_panel`.
+class Stated:
+    """A product with one weight, for `gemv_panel`.
+
+    Args:
+        W: the weight.
+        parts: into how many runs of rows W is cut, each with a partial sum.
+        dst: ``(steps,)`` int64: ``partial[dst[s]] += partial[src[s]]`` in this order.
+        src: ``(steps,)`` int64.
+        rows: int64, which partial sums are wanted afterwards.
+        half: round every sum to float16.
 
     Attributes:
-        x: ``(K,)``; W: panels of ``width`` columns, flat; both may be of other dtypes than the result.
-        width: columns of a panel.
-        parts: into how many runs of rows W is cut, each with a partial sum.
-        dst, src: ``(steps,)`` int64: ``partial[dst[s]] += partial[src[s]]`` in this order.
-        rows: which partial sums are wanted afterwards.
-        out: ``(len(rows), N)``.
+        table: ``(parts of W, FIELDS)`` int64, the rows above.
+        panels, columns: of all parts of W.
+        arrays: what the addresses point to.
     """
 
-    x: np.ndarray
-    W: np.ndarray
-    width: int
-    parts: int
-    dst: np.ndarray
-    src: np.ndarray
-    rows: np.ndarray
-    out: np.ndarray
+    def __init__(self, W: Columns, parts: int, dst: np.ndarray, src: np.ndarray, rows: np.ndarray, half: bool):
+        self.panels, self.columns, self.table = 0, 0, np.zeros((len(W.parts), FIELDS), np.int64)
+        self.arrays: list[np.ndarray] = [dst, src, rows]
+        for part, row in zip(W.parts, self.table):
+            spans = _spans(W, part, parts)
+            self.arrays += [part.data, spans, part.columns]
+            row[:OFFSET] = _kernel(part, half), self.panels, part.panels, part.data.ctypes.data, part.stride
+            row[OFFSET:SPANS] = part.offsets
+            full = -(-W.shape[0] // max(1, -(-W.shape[0] // parts)))
+            row[SPANS:DST] = spans.ctypes.data, len(spans), parts, full
+            row[DST:COLUMNS] = dst.ctypes.data, src.ctypes.data, len(dst), rows.ctypes.data, len(rows)
+            row[COLUMNS:] = part.columns.ctypes.data, len(part.columns), W.shape[1]
+            self.panels, self.columns = self.panels + part.panels, self.columns + len(part.columns)
+
+
+def _spans(W: Columns, part: Part, parts: int) -> np.ndarray:
+    """Spans of chains, of all parts of K that have rows; the last column as `decoding.chains` has it."""
+    K = W.shape[0]
+    block = max(1, -(-K // parts))
+    spans = W.spans(part.storage, np.arange(K), np.arange(K) // block)
+    spans = spans[spans[:, 2] >= 0]
+    rows = np.bincount(np.flatnonzero(W.rows >= 0) // block, minlength=-(-K // block))
+    last = np.diff(spans[:, 4], append=-1) != 0
+    spans[:, 4] = np.where(last, 2 * spans[:, 4] + (rows < block)[spans[:, 4]], -1)
+    without = np.flatnonzero(rows == 0)
+    empty = np.zeros((len(without), 5), np.int32)  # their sums are zero
+    empty[:, 4] = 2 * without
+    return np.concatenate([spans, empty])
+
+
+def _kernel(part: Part, half: bool) -> int:
+    """The address of the kernel for a part, compiled for the width in use."""
+    return _compiled_kernel(part.storage.name, host.SIMD[host.simd()].bytes, half)
+
+
+@cache
+def _compiled_kernel(name: str, bytes_: int, half: bool) -> int:
+    kernel = _panel_kernel(name, bytes_, half)
+    kernel(-1, 0, 0, 0)
+    (code,) = kernel.overloads.values()
+    return code.library.get_pointer_to_function(code.fndesc.llvm_cfunc_wrapper_name)
+
+
+@cache
+def _panel_kernel(name: str, bytes_: int, half: bool) -> Any:
+    size = 8 if name == "F64" else 4
+    row_bytes = WIDTH * size
+
+    @compiled
+    def panel_kernel(panel, row, x, out):
+        """One panel of a part; returns 1 if there is no memory for its partial sums, else 0."""
+        if panel < 0:
+            return 0
+        f = carray(pointer(row, np.int64(0)), FIELDS)
+        try:
+            memory = np.empty(f[PARTS] * row_bytes + 64, np.uint8)
+        except Exception:
+            return 1
+        sums = (memory.ctypes.data + 63) // 64 * 64
+        memory[sums - memory.ctypes.data + f[FULL] * row_bytes :] = 0
+        chains(name, bytes_, half, x, f[DATA] + panel * f[STRIDE], row + 8 * OFFSET, f[SPANS], f[COUNT], sums)
+        dst, src = (carray(pointer(f[DST], np.int64(0)), f[STEPS]), carray(pointer(f[SRC], np.int64(0)), f[STEPS]))
+        for s in range(f[STEPS]):
+            add_rows(name, bytes_, half, sums + dst[s] * row_bytes, sums + src[s] * row_bytes)
+        rows = carray(pointer(f[ROWS], np.int64(0)), f[WANTED])
+        columns = carray(pointer(f[COLUMNS], np.int64(0)), f[USED])
+        first = panel * WIDTH
+        for r in range(f[WANTED]):
+            for i in range(min(WIDTH, f[USED] - first)):
+                copy_number(name, sums + rows[r] * row_bytes + i * size, out + (r * f[N] + columns[first + i]) * size)
+        return memory[0] * 0  # its last use: not freed before
+
+    return panel_kernel
 
 
 @compiled
-def gemv_panel(tile, panel, product):
-    """The columns of one panel, a register tile of them after the other."""
-    x, W, width, parts, dst, src, rows, out = product
-    nr, K, N = len(tile.vectors) * len(tile.lanes), len(x), out.shape[1]
-    block, sums = (K + parts - 1) // parts, np.empty((parts, nr), out.dtype)
-    for j in range(panel * width, min(panel * width + width, N), nr):
-        sums[:] = 0
-        for part in range(parts):
-            k = min(part * block, K)
-            depth, first = min(block, K - k), (panel * K + k) * width + j % width
-            chain(tile, Left(x, k, 0, 1), Right(W, first, width), Sums(sums, part * nr, 0), depth, None)
-            if depth < block:  # the padding of the last rows: zeros, which make +0.0 of -0.0
-                for i in range(nr):
-                    sums[part, i] += out.dtype.type(0)
-        combine(sums, 0, nr, dst, src, False, len(tile.halves) == 1)
-        for r in range(len(rows)):
-            for i in range(min(nr, N - j)):
-                out[r, j + i] = sums[rows[r], i]
+def gemv_panel(panel, table, parts, x, out):
+    """One panel, of all those in a table of so many parts; the arguments but the first and third are addresses."""
+    row = table
+    for _ in range(parts - 1):
+        f = carray(pointer(row, np.int64(0)), FIELDS)
+        if panel < f[FIRST] + f[PANELS]:
+            break
+        row += 8 * FIELDS
+    f = carray(pointer(row, np.int64(0)), FIELDS)
+    return call(f[KERNEL], panel - f[FIRST], row, x, out)
 
 
 @compiled
-def _gemv_panels(tile, product, taken, back):
-    """Panels as long as any is left."""
-    panels = (product.out.shape[1] + product.width - 1) // product.width
+def _gemv_panels(panels, table, parts, x, out, taken, back):
+    """Panels as long as any is left; returns whether one could not be computed."""
+    failed = 0
     while True:
         p = add(taken, 0, 1)
         if p >= panels:
-            return
-        gemv_panel(tile, panels - 1 - p if back else p, product)
-
-
-def gemv_tile(dtype: np.dtype, half: bool = False) -> host.MicroTile:
-    """The register tile for W of a dtype: up to eight vectors of one panel."""
-    lanes = host.SIMD[host.simd()].bytes // wide(dtype).itemsize
-    return host.micro_tile(wide(dtype), half, rows=1, vectors=min(8, 256 // np.dtype(dtype).itemsize // lanes))
+            return failed
+        failed |= gemv_panel(panels - 1 - p if back else p, table, parts, x, out)
 
 
 def gemv_sums(x: np.ndarray, W: Columns, parts: int, dst: Sequence[int] | np.ndarray = (),
@@ -103,16 +168,23 @@ def gemv_sums(x: np.ndarray, W: Columns, parts: int, dst: Sequence[int] | np.nda
 
     Raises:
         MeshError: x and W do not match, or sums leave their parts.
+        MemoryError: none left for the partial sums.
     """
-    dst, src, rows = (np.asarray(a, np.int64) for a in (dst, src, range(parts) if rows is None else rows))
+    dst, src, rows = (np.array(a, np.int64) for a in (dst, src, range(parts) if rows is None else rows))
     if x.shape != W.shape[:1] or dst.shape != src.shape or parts < 1 or not (
             within(dst, parts) and within(src, parts) and within(rows, parts)):
         raise MeshError(f"x {x.shape} and W {W.shape} do not match, or {len(dst)} sums leave their {parts} parts")
-    half, out = accumulate == "float16", np.empty((len(rows), W.lanes), wide(W.dtype))
-    tile = gemv_tile(W.dtype, half)
-    product = Product(np.ascontiguousarray(x, out.dtype), W.data, W.layout.width, parts, dst, src, rows, out)
-    taken = np.zeros(1, np.int64)
+    out = np.zeros((len(rows), W.shape[1]), wide(W.dtype))
+    x = np.ascontiguousarray(x, out.dtype)
+    stated, taken = Stated(W, parts, dst, src, rows, accumulate == "float16"), np.zeros(1, np.int64)
     back = next(W.turns) % 2 == 1  # back and forth: what one call read last, the next finds in cache
-    threads = pool.threads_for(W.data.size, threads)
-    pool.parallel(lambda _: _gemv_panels(tile, product, taken, back), threads, threads)
+    threads, failed = pool.threads_for(W.nbytes // out.itemsize, threads), []
+
+    def work(_: object) -> None:
+        failed.append(_gemv_panels(stated.panels, stated.table.ctypes.data, len(stated.table), x.ctypes.data,
+                                   out.ctypes.data, taken, back))
+
+    pool.parallel(work, threads, threads)
+    if any(failed):
+        raise MemoryError(f"no memory for {parts} partial sums of a product with W {W.shape}")
     return out

@@ -190,6 +190,16 @@ def pointer(typingctx, address, like):
         args[0], context.get_value_type(kind))
 
 
+@intrinsic
+def call(typingctx, address, first, row, x, out):
+    """Call compiled code at an address with four integers; returns its integer."""
+    def codegen(context, builder, signature, args):
+        kind = ir.FunctionType(I64, [I64] * 4)
+        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+
+    return types.int64(types.int64, *[types.int64] * 4), codegen
+
+
 # ------------------------------------------------------------------------------------------------- between threads
 
 

@@ -13,9 +13,8 @@ float16 and bfloat16 become float32 in packing, except in `Columns`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,8 +22,11 @@ import numpy as np
 from meshkernels.errors import MeshError
 from meshkernels.kept import remember
 from meshkernels.kernels import host, memory, pool
+from meshkernels.kernels.columns import Columns, Part, wide
 from meshkernels.kernels.compiled import compiled
+from meshkernels.kernels.decoding import OFFSETS, WIDTH, decode
 from meshkernels.kernels.intrinsics import move, prefetch, stream, transpose4
+from meshkernels.kernels.storage import OF_DTYPE, STORAGES
 
 #: Storage types that Numba has no arithmetic for travel as 16-bit integers; see intrinsics.HALF and BFLOAT.
 _BITS = {"float16": np.dtype(np.uint16), "bfloat16": np.dtype(np.int16)}
@@ -34,12 +36,6 @@ _BITS = {"float16": np.dtype(np.uint16), "bfloat16": np.dtype(np.int16)}
 def seen(dtype: np.dtype) -> np.dtype:
     """``dtype`` as Numba sees it: float16 as uint16, bfloat16 as int16, anything else as it is."""
     return _BITS.get(np.dtype(dtype).name, np.dtype(dtype))
-
-
-@cache
-def wide(dtype: np.dtype) -> np.dtype:
-    """The precision sums are kept in: float64 for float64 storage, else float32."""
-    return np.dtype(np.float64 if np.dtype(dtype) == np.float64 else np.float32)
 
 
 _ONE, _FOUR, _SIXTEEN = (0,), (0,) * 4, (0,) * 16  # vector lengths, as types: see host.MicroTile
@@ -85,29 +81,6 @@ class Panels:
     kc: int
     lanes: int
     dtype: np.dtype
-
-
-@dataclass(frozen=True, eq=False)
-class Columns(Panels):
-    """A matrix W (K, N) stored as panels of 256 bytes of its rows, in the natural order of k and in its own dtype.
-
-    GEMV streams it, GEMM packs its panels from it. It does not depend on the width of vectors in use.
-
-    Attributes:
-        turns: 0, 1, 2, ... from one GEMV to the next.
-    """
-
-    turns: Iterator[int] = field(default_factory=count)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """``(K, N)``."""
-        return len(self.layout.k_of), self.lanes
-
-    def take(self, columns: np.ndarray) -> np.ndarray:
-        """Columns of W, as rows: ``(n,)`` numbers of columns -> ``(n, K)``, C-contiguous."""
-        panel, lane = np.divmod(columns, self.layout.width)
-        return self.data.view(self.dtype).reshape(-1, self.shape[0], self.layout.width)[panel, :, lane]
 
 
 def layout(start: np.ndarray, blocks: np.ndarray, block: int, K: int, width: int) -> Layout:
@@ -177,7 +150,7 @@ class Unpacked:
     """An operand that is to be packed: whole, or a part of its lanes when they are needed.
 
     Args:
-        X: (lanes, K), any strides: A itself, or B.T; or stored columns of B, which are its lanes.
+        X: (lanes, K), any strides: A itself, or B.T.
         layout: made for as many lanes and as long a K.
         kc: depth of a chunk.
         widened: convert 16-bit storage to float32.
@@ -187,20 +160,12 @@ class Unpacked:
         packed: dtype of the panels.
     """
 
-    def __init__(self, X: np.ndarray | Columns, layout: Layout, kc: int, widened: bool = True):
-        if isinstance(X, Columns):
-            lanes, (K, _), width, size = X.lanes, X.shape, X.layout.width, X.data.itemsize
-            panel, lane = np.divmod(layout.source, width)
-            addresses, step = X.data.ctypes.data + (panel * K * width + lane) * size, width * size
-            runs, self._copy = _runs(addresses, size, layout.width), _copy_runs
-        else:
-            lanes, size, step = len(X), X.itemsize, X.strides[1]
-            addresses, runs = X.__array_interface__["data"][0] + layout.source * X.strides[0], layout.runs
-            self._copy = _copy_runs if X.strides[0] == size else _transpose
-        stored = seen(X.dtype)
-        self.layout, self.kc, self.lanes, self.dtype = layout, kc, lanes, X.dtype
+    def __init__(self, X: np.ndarray, layout: Layout, kc: int, widened: bool = True):
+        addresses, stored = X.__array_interface__["data"][0] + layout.source * X.strides[0], seen(X.dtype)
+        self._copy = _copy_runs if X.strides[0] == X.itemsize else _transpose
+        self.layout, self.kc, self.lanes, self.dtype = layout, kc, len(X), X.dtype
         self.packed = wide(X.dtype) if widened else stored
-        self._source = _Source(addresses, runs, step, np.empty(0, stored))
+        self._source = _Source(addresses, layout.runs, X.strides[1], np.empty(0, stored))
 
     def part(self, lanes: slice, data: np.ndarray, non_temporal: bool = False) -> None:
         """Pack some lanes, whole panels, by the calling thread.
@@ -242,7 +207,9 @@ class Unpacked:
 
 def pack(X: np.ndarray | Columns, layout: Layout, kc: int, *, widened: bool = True, threads: int | None = None,
          allocate: Callable[[int, np.dtype], np.ndarray] = memory.aligned) -> Panels:  # fmt: skip
-    """An operand packed at once: see `Unpacked` and its method ``whole``."""
+    """An operand packed at once, rows of an array or stored columns: see `Unpacked` and its method ``whole``."""
+    if isinstance(X, Columns):
+        return _pack_columns(X, layout, kc, threads, allocate)
     return Unpacked(X, layout, kc, widened).whole(threads, allocate)
 
 
@@ -256,10 +223,106 @@ def _runs(places: np.ndarray, step: int, width: int) -> np.ndarray:
 
 
 def columns(W: np.ndarray, **options: Any) -> Columns:
-    """W (K, N), any strides, stored for many products; options as of `pack`."""
-    K, N = W.shape
-    plain = _plain_layout(K, N, 256 // W.itemsize)
-    return Columns(**vars(pack(W.T, plain, max(K, 1), widened=False, **options)))
+    """W (K, N), any strides, in its own dtype, for many products; options as of `pack`."""
+    (K, N), storage = W.shape, STORAGES[OF_DTYPE[W.dtype.name]]
+    packed = pack(W.T, _plain_layout(K, N, WIDTH), max(K, 1), widened=False, **options)
+    data = packed.data.view(np.uint8)
+    part = Part(storage, data, K * WIDTH * W.itemsize, np.zeros(OFFSETS, np.int64), np.arange(N))
+    return Columns((K, N), W.dtype, (part,) if N else (), np.arange(K))
+
+
+#: Rows of a panel that are decoded at a time: they stay in L1.
+_ROWS = 64
+
+
+def _pack_columns(W: Columns, layout: Layout, kc: int, threads: int | None,
+                  allocate: Callable[[int, np.dtype], np.ndarray]) -> Panels:  # fmt: skip
+    """Pack W: each of its own panels is decoded once, some rows at a time, and copied to wherever its lanes are."""
+    width, places, source = layout.width, len(layout.k_of), layout.source
+    data, bytes_ = allocate(len(source) * places, wide(W.dtype)), host.SIMD[host.simd()].bytes
+    order, place = layout.k_of.copy(), np.arange(places)
+    order[layout.padding] = -1
+    target = _Target(data, (0,) * width, layout.k_of, kc, False)
+    index = np.full(W.shape[1], -1)
+    stored = np.zeros(len(source), bool)
+    for part in W.parts:
+        index[:] = -1
+        index[part.columns] = np.arange(len(part.columns))
+        home = np.flatnonzero(index[source] >= 0)
+        home = home[np.argsort(index[source[home]], kind="stable")]
+        stored[home], lane = True, index[source[home]]
+        gone_on = (np.diff(lane) == 1) & (np.diff(home) == 1) & (lane[1:] % WIDTH > 0) & (home[1:] % width > 0)
+        begins = np.flatnonzero(np.concatenate([[True], ~gone_on]))
+        runs = np.stack([lane[begins] % WIDTH, np.diff(begins, append=len(home)), home[begins]], 1)
+        firsts = np.searchsorted(lane[begins] // WIDTH, np.arange(part.panels + 1))
+        spans = W.spans(part.storage, order, place // kc * places + place % kc // _ROWS)
+        batches = np.append(np.flatnonzero(np.diff(spans[:, 4], prepend=-1)), len(spans))
+        where = _Lanes(part.data, part.stride, part.offsets, spans, batches, runs, firsts, len(source))
+
+        def work(items: Iterator[int], part: Part = part, where: _Lanes = where) -> None:
+            rows = memory.aligned(_ROWS * WIDTH, data.dtype)
+            for panel in items:
+                _unpacker(part.storage.name, bytes_)(where, panel, rows, target)
+
+        pool.parallel(work, part.panels, pool.threads_for(data.size, threads))
+    if not stored.all():  # columns of zeros
+        panel, lane = np.divmod(np.flatnonzero(~stored), width)
+        for chunk in range(0, places, kc):
+            depth = min(kc, places - chunk)
+            part_of = data[chunk * len(source) : (chunk + depth) * len(source)]
+            part_of.reshape(-1, depth, width)[panel, :, lane] = 0
+    return Panels(data, layout, kc, W.shape[1], W.dtype)
+
+
+class _Lanes(NamedTuple):
+    """Where the lanes of one part of `Columns` go.
+
+    Attributes:
+        data: see `Part`.
+        stride: see `Part`.
+        offsets: see `Part`.
+        spans: of all places.
+        batches: where the spans of each of at most `_ROWS` rows begin, and their number.
+        runs: ``(runs, 3)`` neighbours in a panel of W and in one of the packed operand: lane, how many, packed lane.
+        firsts: where the runs of each panel of W begin, and their number.
+        total: packed lanes.
+    """
+
+    data: np.ndarray
+    stride: int
+    offsets: np.ndarray
+    spans: np.ndarray
+    batches: np.ndarray
+    runs: np.ndarray
+    firsts: np.ndarray
+    total: int
+
+
+@cache
+def _unpacker(name: str, bytes_: int) -> Callable:
+    @compiled
+    def unpack(where, panel, rows, target):
+        """One panel of W to the packed operand, through ``rows``."""
+        data, stride, offsets, spans, batches, runs, firsts, total = where
+        out, lanes, kc, K = target.numbers, len(target.width), target.kc, len(target.k_of)
+        for batch in range(len(batches) - 1):
+            begin = spans[batches[batch], 0]
+            chunk = begin // kc * kc
+            depth, end = min(kc, K - chunk), begin
+            for s in range(batches[batch], batches[batch + 1]):
+                end = spans[s, 0] + spans[s, 1]
+                if spans[s, 2] >= 0:
+                    decode(name, bytes_, data.ctypes.data + panel * stride, offsets.ctypes.data,
+                           spans.ctypes.data + s * 20, 1, rows.ctypes.data - begin * WIDTH * rows.itemsize)  # fmt: skip
+                else:
+                    rows[(spans[s, 0] - begin) * WIDTH : (end - begin) * WIDTH] = 0
+            for r in range(firsts[panel], firsts[panel + 1]):
+                lane, count, home = runs[r]
+                to = chunk * total + home // lanes * lanes * depth + (begin - chunk) * lanes + home % lanes
+                for k in range(end - begin):
+                    copy_line(rows.ctypes.data + (k * WIDTH + lane) * rows.itemsize, count, rows, out, to + k * lanes)
+
+    return unpack
 
 
 @remember

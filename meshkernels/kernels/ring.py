@@ -14,6 +14,7 @@ a mask. Rows and columns are packed in the order of their starts, so that the st
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from meshkernels.errors import MeshError
 from meshkernels.kept import remember
 from meshkernels.kernels import host, loops, memory
 from meshkernels.kernels.compiled import compiled
-from meshkernels.kernels.pack import Columns, Layout, Panels, Unpacked, layout, wide
+from meshkernels.kernels.pack import Columns, Layout, Panels, Unpacked, layout, pack, wide
 from meshkernels.kernels.ukernel import Left, Life, Right, Sums, chain, live_chain
 
 
@@ -104,8 +105,9 @@ def ring_product(A: np.ndarray, B: np.ndarray | Columns | Panels, order: Any, *,
     Raises:
         MeshError: the operands do not match each other or the order, or are packed for another width of vectors.
     """
-    left = _unpacked(A, _ring_layout(order, True, *A.shape, len(host.micro_tile(wide(A.dtype)).rows)))
-    right = _unpacked_right(B, order).whole(threads, memory.borrow) if isinstance(B, np.ndarray | Columns) else B
+    rows = _ring_layout(order, True, *A.shape, len(host.micro_tile(wide(A.dtype)).rows))
+    left = Unpacked(A, rows, _chunk(A.dtype, rows))
+    right = B if isinstance(B, Panels) else pack_right(B, order, threads=threads, allocate=memory.borrow)
     K, others = len(left.layout.k_of), len(right.layout.k_of)
     if (others != K or len(left.layout.places) != len(right.layout.places) or left.kc != right.kc
             or wide(left.dtype) != right.data.dtype):
@@ -130,17 +132,16 @@ def _ring_layout(order: Any, left: bool, lanes: int, K: int, width: int) -> Layo
     return layout(start[np.arange(lanes) // tile], order.blocks, order.block, K, width)
 
 
-def pack_right(B: np.ndarray | Columns, order: Any, threads: int | None = None) -> Panels:
-    """B (K, N) as `ring_product` reads it, to be used again and again with this order."""
-    return _unpacked_right(B, order).whole(threads, memory.aligned)
-
-
-def _unpacked_right(B: np.ndarray | Columns, order: Any) -> Unpacked:
+def pack_right(B: np.ndarray | Columns, order: Any, *, threads: int | None = None,
+               allocate: Callable[[int, np.dtype], np.ndarray] = memory.aligned) -> Panels:  # fmt: skip
+    """B (K, N) as `ring_product` reads it, to be used again and again with this order; options as of `pack.pack`."""
     tile, (K, N) = host.micro_tile(wide(B.dtype)), B.shape
     where = _ring_layout(order, False, N, K, len(tile.vectors) * len(tile.lanes))
-    return _unpacked(B if isinstance(B, Columns) else B.T, where)
+    lanes = B if isinstance(B, Columns) else B.T
+    return pack(lanes, where, _chunk(B.dtype, where), threads=threads, allocate=allocate)
 
 
-def _unpacked(X: np.ndarray | Columns, where: Layout) -> Unpacked:
-    kind = wide(X.dtype)
-    return Unpacked(X, where, host.blocking(host.micro_tile(kind), kind.itemsize, len(where.k_of)).kc)
+def _chunk(dtype: np.dtype, where: Layout) -> int:
+    """How much of K is packed side by side: kc of the blocking."""
+    kind = wide(dtype)
+    return host.blocking(host.micro_tile(kind), kind.itemsize, len(where.k_of)).kc

@@ -29,19 +29,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import carray
 
 from meshkernels.arguments import as_count
 from meshkernels.errors import MeshError, MeshTypeError
-from meshkernels.kernels import host, pool
+from meshkernels.kernels import pool
+from meshkernels.kernels.columns import Columns, wide
 from meshkernels.kernels.compiled import compiled
-from meshkernels.kernels.gemv import Product, gemv_panel, gemv_tile
-from meshkernels.kernels.intrinsics import add, load, pointer, store, swap_if, yield_core
-from meshkernels.kernels.pack import Columns
+from meshkernels.kernels.gemv import Stated, gemv_panel
+from meshkernels.kernels.intrinsics import add, load, store, swap_if, yield_core
 
 #: Places on the board, a cache line apart: TOKEN is the number of the token being decoded, or 0; LED says whether
 #: somebody leads a product, FAILED whether a panel of it could not be computed; the numbers of JOB state it.
@@ -58,7 +56,7 @@ _BUSY, _NO_MEMORY = 1, 2
 
 
 @compiled
-def _work(tiles, board):
+def _work(board):
     """Compute panels of the product on the board until none is left."""
     while True:
         word = load(board, NEXT)
@@ -67,35 +65,25 @@ def _work(tiles, board):
             return
         if not swap_if(board, NEXT, word, word + 1):
             continue
-        panels, x, K, W, width, parts, dst, src, steps, rows, out, N, half = board[JOB : JOB + 13]
-        real, whole = np.float32(0), np.int64(0)
-        product = Product(
-            carray(pointer(x, real), K), carray(pointer(W, real), panels * width * K), width, parts,
-            carray(pointer(dst, whole), steps), carray(pointer(src, whole), steps), carray(pointer(rows, whole), 1),
-            carray(pointer(out, real), (1, N)))  # fmt: skip
-        try:
-            if half:
-                gemv_panel(tiles[1], panel, product)
-            else:
-                gemv_panel(tiles[0], panel, product)
-        except Exception:  # no memory for the partial sums
+        _, table, parts, x, out = board[JOB : JOB + 5]
+        if gemv_panel(panel, table, parts, x, out):  # no memory for the partial sums
             store(board, FAILED, 1)
         add(board, DONE, 1)
 
 
 @compiled
-def _lead(tiles, board, job, x, out):
+def _lead(board, job, x, out):
     """Post a product, work on it, and wait for the workers that still do; returns 0, `_BUSY` or `_NO_MEMORY`."""
     if not swap_if(board, LED, 0, 1):
         return _BUSY
     number = (load(board, NEXT) >> 32) + 1
     store(board, NEXT, number << 32 | _CLOSED)
-    board[JOB : JOB + 13] = job
-    board[JOB + 1], board[JOB + 10] = x.ctypes.data, out.ctypes.data
+    board[JOB : JOB + 3] = job
+    board[JOB + 3], board[JOB + 4] = x.ctypes.data, out.ctypes.data
     store(board, FAILED, 0)
     store(board, DONE, 0)
     store(board, NEXT, number << 32)
-    _work(tiles, board)
+    _work(board)
     pool.wait(board, DONE, job[0], sys.maxsize)
     failed = load(board, FAILED)
     store(board, LED, 0)
@@ -103,12 +91,12 @@ def _lead(tiles, board, job, x, out):
 
 
 @compiled
-def _help(tiles, board, token):
+def _help(board, token):
     """Work on one product after the other until the token is done, or none comes; returns whether there was one."""
     first = product = load(board, NEXT) >> 32
     polls = 0
     while load(board, TOKEN) == token and polls < pool.SPINS + _YIELDS:
-        _work(tiles, board)
+        _work(board)
         polls += 1
         if load(board, NEXT) >> 32 != product:
             polls, product = 0, load(board, NEXT) >> 32
@@ -127,15 +115,15 @@ class Job(NamedTuple):
     """A product with one weight, as `Team.job` states it.
 
     Attributes:
-        row: (13,) what goes on the board, but for the addresses of x and out.
+        row: (3,) what goes on the board, before the addresses of x and out: panels, and the product's table.
         K, N: lengths of x and out.
-        arrays: what the addresses in the row point to: the weight and its tree of sums.
+        stated: what the address in the row points to: the weight and its tree of sums.
     """
 
     row: np.ndarray
     K: int
     N: int
-    arrays: tuple[np.ndarray, ...]
+    stated: Stated
 
 
 class Team:
@@ -168,16 +156,16 @@ class Team:
         if threads == 1:
             yield
             return
-        token, tiles = next(self._tokens), _tiles(host.simd())
+        token = next(self._tokens)
         self._board[TOKEN] = token
-        with pool.Workers(lambda: self._stay(tiles, token), threads - 1, stop=lambda: self._done(token)):
+        with pool.Workers(lambda: self._stay(token), threads - 1, stop=lambda: self._done(token)):
             yield
 
-    def _stay(self, tiles: tuple[host.MicroTile, host.MicroTile], token: int) -> None:
+    def _stay(self, token: int) -> None:
         """What a worker does for one token."""
         last = time.monotonic()
         while self._board[TOKEN] == token and time.monotonic() - last < _PATIENCE:
-            if _help(tiles, self._board, token):
+            if _help(self._board, token):
                 last = time.monotonic()
 
     def _done(self, token: int) -> None:
@@ -188,7 +176,7 @@ class Team:
         """State a product with one weight, for many vectors.
 
         Args:
-            W: ``(K, N)`` float32.
+            W: ``(K, N)``, of numbers or codes that are summed in float32.
             parts: into how many runs the rows of W are cut, each with a partial sum.
             dst: ``(additions,)`` int64: ``partial[dst[i]] += partial[src[i]]``, in this order.
             src: ``(additions,)`` int64, see ``dst``.
@@ -203,9 +191,9 @@ class Team:
             MeshError: a tree of sums that leaves its ``parts``.
         """
         parts, root = as_count("parts", parts), as_count("root", root)
-        if not isinstance(W, Columns) or W.dtype != _FLOAT:
+        if not isinstance(W, Columns) or wide(W.dtype) != _FLOAT:
             raise MeshTypeError(f"the weight W is {type(W).__name__} of {getattr(W, 'dtype', None)}; it must be "
-                                "Columns of float32: see meshkernels.kernels.pack.columns")
+                                "Columns summed in float32: see meshkernels.kernels.pack.columns")
         if dst.dtype != np.int64 or src.dtype != np.int64 or dst.ndim != 1 or dst.shape != src.shape:
             raise MeshTypeError(f"dst is {dst.dtype} {dst.shape} and src {src.dtype} {src.shape}; they must be int64, "
                                 "one-dimensional and equally long")
@@ -213,11 +201,9 @@ class Team:
         if not 1 <= parts < 2**31 or min(places) < 0 or max(places) >= parts:
             raise MeshError(f"a tree of sums with places {min(places)} to {max(places)} over parts = {parts}: parts "
                             "must be 1 or more (below 2^31), and each place one of 0 to parts - 1")
-        arrays = W.data[:], dst.copy(), src.copy(), np.array([root])  # our own: nobody can give them another shape
-        data, dst_at, src_at, rows = (array.ctypes.data for array in arrays)
-        (K, N), width = W.shape, W.layout.width
-        row = [-(-N // width), 0, K, data, width, parts, dst_at, src_at, len(dst), rows, 0, N, bool(half)]
-        return Job(np.array(row, np.int64), K, N, arrays)
+        stated = Stated(W, parts, dst.copy(), src.copy(), np.array([root]), bool(half))  # copies: nobody else's
+        row = np.array([stated.panels, stated.table.ctypes.data, len(stated.table)], np.int64)
+        return Job(row, *W.shape, stated)
 
     def run(self, job: Job, x: np.ndarray, out: np.ndarray) -> None:
         """Compute ``out = x W`` with all workers that are awake.
@@ -240,14 +226,11 @@ class Team:
         if x.size != job.K or x.shape[-1] != job.K or out.size != job.N or not out.flags.writeable:
             raise MeshError(f"x {x.shape} times W ({job.K}, {job.N}) into out {out.shape}: x must have {job.K} "
                             f"elements, and out {job.N} that can be written to")
-        failure = _lead(_tiles(host.simd()), self._board, job.row, x, out)
+        if job.stated.columns < job.N:  # columns of zeros are not stored
+            out[...] = 0
+        failure = _lead(self._board, job.row, x, out)
         if failure == _BUSY:
             raise MeshError("this team is at work on a product in another thread: it leads one at a time")
         if failure == _NO_MEMORY:
             raise MemoryError(f"no memory for the partial sums of a product with W ({job.K}, {job.N})")
 
-
-@cache
-def _tiles(simd: str) -> tuple[host.MicroTile, host.MicroTile]:
-    """Register tiles at the width in use, for sums in float32 and in float16."""
-    return gemv_tile(_FLOAT), gemv_tile(_FLOAT, half=True)

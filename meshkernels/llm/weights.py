@@ -9,16 +9,20 @@ from typing import Any, Protocol
 import numpy as np
 
 from meshkernels.errors import MeshError
-from meshkernels.files.checkpoint import Config, check_names, check_shape
-from meshkernels.kernels.memory import on_lines
-from meshkernels.kernels.pack import Columns, columns
+from meshkernels.files.checkpoint import Config, check_names, check_shape, tensor_shape
+from meshkernels.kernels.columns import Blocks, Columns, stored
+from meshkernels.kernels.storage import OF_DTYPE
 from meshkernels.llm.layout import Layout
 
 DTYPES = ("float32", "float16")
 
 
 class Source(Protocol):
-    """Where weights come from: a `Checkpoint`, or anything that looks like one."""
+    """Where weights come from: a `Checkpoint`, or anything that looks like one.
+
+    It may have two methods more: ``stored(name)`` returns a `files.gguf_file.Stored`, whose storage type stays, and
+    ``release()`` is called when what was read so far is not needed any more.
+    """
 
     config: Config
 
@@ -77,17 +81,22 @@ class Precision:
         return array if self.dtype == "float32" else array.astype(np.float16).astype(np.float32)
 
 
-#: Weights of a block: names in a plan, which are one operand -> tensors of a file, and how they become the operand.
-_OPERANDS: dict[tuple[str, ...], tuple[tuple[str, ...], Callable[..., np.ndarray]]] = {
+#: Weights of a block: names in a plan, which are one operand -> tensors of a file, whose rows are its columns, and how
+#: a layout arranges columns ``(rows of the file, 1)``, or its rows ``(1, numbers of a file's row)``.
+_COLUMNS: dict[tuple[str, ...], tuple[tuple[str, ...], Callable[..., np.ndarray]]] = {
     ("Wq", "Wk", "Wv"): (("attn_q", "attn_k", "attn_v"), Layout.fuse_qkv),
-    ("Wo",): (("attn_output",), Layout.arrange_out),
     ("Wup", "Wgate"): (("ffn_up", "ffn_gate"), Layout.fuse_ffn),
-    ("Wdown",): (("ffn_down",), Layout.arrange_down),
+}
+_ROWS: dict[tuple[str, ...], tuple[str, Callable[..., np.ndarray]]] = {
+    ("Wo",): ("attn_output", Layout.arrange_out),
+    ("Wdown",): ("ffn_down", Layout.arrange_down),
 }
 
 
 class Weights:
-    """All weights of a model, arranged for one layout.
+    """All weights of a model, arranged for one layout, in the storage types of their source.
+
+    With float16 storage, all are float16.
 
     Args:
         source: the weights.
@@ -106,35 +115,66 @@ class Weights:
 
     def __init__(self, source: Source, layout: Layout, precision: Precision, tables: Weights | None = None):
         self.config, self.precision = source.config, precision
+        self._source = source
         check_names(self.config, source.names)
-
-        def read(name: str) -> np.ndarray:
-            """A tensor as float32, in the shape that kernels take for granted: the one way to a source's numbers."""
-            tensor = np.asarray(source.tensor(f"{name}.weight"), np.float32)
-            check_shape(self.config, f"{name}.weight", tensor.shape)
-            return tensor
-
-        def transposed(name: str) -> Columns:
-            return columns(precision.store(read(name).T), allocate=on_lines)
-
-        table = transposed("token_embd") if tables is None else tables.vectors[-1, "table"]
         if tables is not None:
-            head = tables.operands[-1, ("table",)]
+            table, head = tables.vectors[-1, "table"], tables.operands[-1, ("table",)]
         else:
-            head = transposed("output") if "output.weight" in source.names else table
+            table = head = self._placed("token_embd")
+            if "output.weight" in source.names:
+                head = self._placed("output")
         self.vectors: dict[tuple[int, str], Any] = {(-1, "table"): table}
-        self.vectors[-1, "w_out"] = precision.store(read("output_norm").copy())
+        self.vectors[-1, "w_out"] = precision.store(self._vector("output_norm"))
         self.operands: dict[tuple[int, tuple[str, ...]], Columns] = {(-1, ("table",)): head}
         for block in range(self.config.blocks):
             for name, tensor in (("w_attn", "attn_norm"), ("w_ffn", "ffn_norm")):
-                self.vectors[block, name] = precision.store(read(f"blk.{block}.{tensor}").copy())
-            for names, (tensors, arrange) in _OPERANDS.items():
-                arranged = arrange(layout, *(read(f"blk.{block}.{tensor}") for tensor in tensors))
-                self.operands[block, names] = columns(precision.store(arranged), allocate=on_lines)
+                self.vectors[block, name] = precision.store(self._vector(f"blk.{block}.{tensor}"))
+            for names, (tensors, arrange) in _COLUMNS.items():
+                ends = np.cumsum([self._shape(f"blk.{block}.{tensor}")[0] for tensor in tensors])
+                numbers = np.split(1 + np.arange(ends[-1])[:, None], ends[:-1])
+                columns = arrange(layout, *numbers).ravel() - 1
+                inside = [f"blk.{block}.{tensor}" for tensor in tensors]
+                self.operands[block, names] = self._placed(*inside, columns=columns)
+            for names, (tensor, arrange) in _ROWS.items():
+                length = self._shape(f"blk.{block}.{tensor}")[1]
+                rows = arrange(layout, 1 + np.arange(length)[None]).ravel() - 1
+                self.operands[block, names] = self._placed(f"blk.{block}.{tensor}", rows=rows)
         pairs = self.config.head_dim // 2
         self._turns = np.zeros(layout.head // 2)  # angle per position of each pair (radians); padding is not turned
-        factors = read("rope_freqs") if "rope_freqs.weight" in source.names else 1.0
+        factors = self._vector("rope_freqs") if "rope_freqs.weight" in source.names else 1.0
         self._turns[:pairs] = frequencies(self.config) / factors
+        del self._source
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """Of a tensor of the model."""
+        return tensor_shape(self.config, f"{name}.weight")
+
+    def _vector(self, name: str) -> np.ndarray:
+        """A tensor as float32 numbers of its own."""
+        tensor = np.array(self._source.tensor(f"{name}.weight"), np.float32)
+        check_shape(self.config, f"{name}.weight", tensor.shape)
+        return tensor
+
+    def _placed(self, *names: str, columns: np.ndarray | None = None, rows: np.ndarray | None = None) -> Columns:
+        """Matrices of the source, one below the other; arguments as of `columns.stored`, or all in their order."""
+        blocks = [self._blocks(f"{name}.weight") for name in names]
+        N, K = sum(len(each.data) for each in blocks), self._shape(names[0])[1]
+        placed = stored(blocks, np.arange(N) if columns is None else columns, np.arange(K) if rows is None else rows)
+        if release := getattr(self._source, "release", None):
+            release()
+        return placed
+
+    def _blocks(self, name: str) -> Blocks:
+        """A matrix as it is stored, or shall be."""
+        find, dtype = getattr(self._source, "stored", None), self.precision.dtype
+        if find is not None and dtype == "float32":
+            found = find(name)
+            storage, shape, data = found.storage.name, found.shape, found.data
+        else:
+            tensor = np.ascontiguousarray(self._source.tensor(name), dtype)
+            storage, shape, data = OF_DTYPE[dtype], tensor.shape, tensor.view(np.uint8)
+        check_shape(self.config, name, shape)
+        return Blocks(storage, data)
 
     def rope(self, position: int, tokens: int) -> tuple[np.ndarray, np.ndarray]:
         """Cosines and sines ``(tokens, head / 2)`` of RoPE from ``position`` on."""

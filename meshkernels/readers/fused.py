@@ -64,7 +64,8 @@ def _split_sum(schedule: Schedule, order: SplitSum, x: np.ndarray, W: np.ndarray
     simple = schedule.derived("sums", whole_vector_sums)
     partials = gemv.gemv_sums(x, stored, size, *(simple or ()), accumulate="float16" if half else None)
     if not isinstance(W, (Placed, Columns)):
-        memory.give_back(stored.data)
+        for part in stored.parts:
+            memory.give_back(part.data)
     if simple is not None:
         return partials
     blocks = Tiling(partials.shape, (size, lines)).cut(partials).reshape(size, lines, 1, -1)

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from meshkernels.errors import MeshError
 from meshkernels.kernels import chains, gemv, host, pack, pool, reduce, ring, tiles
+from meshkernels.kernels.columns import wide
 from meshkernels.kernels.ukernel import Left, Right, Sums
 from meshkernels.kernels.ukernel import chain as micro_kernel
 from meshkernels.mesh import Mesh
@@ -355,7 +356,7 @@ def test_stored_columns_hold_for_every_width_and_product(dtype):
             same_bits(ring.ring_product(A, stored, order), product)
             same_bits(gemv.gemv_sums(A[0], stored, 3), vector)
     which = rng.integers(0, 150, 7)
-    same_bits(stored.take(which), np.ascontiguousarray(B[:, which].T))
+    same_bits(stored.take(which), np.ascontiguousarray(B[:, which].T).astype(wide(B.dtype)))
 
 
 def test_width_from_the_environment():
