@@ -101,11 +101,11 @@ SOURCES: dict[Key, Source] = {
     ("p150", "matmul"): Source(others={name: From(("n150", "matmul"))
                                        for name in ("launch", "issue", "multicast", "exposed")}),
     ("t10", "prefill"): Source("t10_prefill", "model", {
-        "word": Value(2.0, "an element is received, then sent on; a free fit gives 1.93", "carried")}),
+        "element": Value(2.0, "an element is received, then sent on; a free fit gives 1.93", "carried")}),
     ("t10", "decode"): Source("t10_decode", "model"),
     ("ladder", "prefill"): Source("ladder_prefill", "model"),
     ("ladder", "decode"): Source("ladder_decode", "model", {
-        "word": Value(1.0, "a word per cycle; a free fit gives 1.04", "carried")}),
+        "element": Value(1.0, "an element per cycle; a free fit gives 1.04", "carried")}),
     ("a100", "prefill"): Source("a100_prefill", "model"),
     ("a100", "decode"): Source("a100_decode", "model"),
     ("a100", "gemv"): Source("a100_gemv", "model"),
