@@ -92,11 +92,12 @@ SOURCES: dict[Key, Source] = {
         "unprofiled": Value(4357.109, "wse3_decode: what its instrumented kernel spends outside its phases")}),
     ("wse3", "shift"): Source(others={
         "startup": From(("wse3", "gemm")), "alpha": From(("wse3", "gemv")),
+        "setup": Value(15.0, f"{_FABRICA}: set-up of a copy, 15 cycles"),
         "latency": Value(40.0, f"{_FABRICA}: one-way latency of 42 cycles at one hop, less the hop"),
         "word": Value(1.125, f"{_FABRICA}: 1.125 cycles per 32-bit word")}, blind="wse3_shift"),
     ("wse2", "shift"): Source(others={
         "startup": From(("wse2", "gemm")), "alpha": Value(1.0, f"{_HPDC}: one cycle per hop"),
-        "latency": From(("wse3", "shift")), "word": From(("wse3", "shift"))}),
+        "setup": From(("wse3", "shift")), "latency": From(("wse3", "shift")), "word": From(("wse3", "shift"))}),
     ("n150", "matmul"): Source("tenstorrent_n150_gemm", "shape"),
     ("p150", "matmul"): Source(others={name: From(("n150", "matmul"))
                                        for name in ("launch", "issue", "multicast", "exposed")}),

@@ -43,7 +43,7 @@ def _decode(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
 
 
 def _shift(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
-    return forms.shift(c, chip, x["tile_rows"], x["tile_cols"], x["L"])
+    return forms.shift(c, chip, x["tile_rows"], x["tile_cols"], x["L"], x["P"])
 
 
 def _matmul(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:

@@ -148,7 +148,7 @@ def measurements(name: Any, device: str | Device | None = None) -> Measurements:
     if swept:
         file, _, _ = FILES[str(name)]
         found = _sweep(f"{file}.csv", files.rows(FOLDER / f"{file}.csv"), device)
-        if found.kind == "shift":  # beyond the block's side the cost of a step falls, unexplained: rows of their own
+        if found.kind == "shift":  # beyond the block's side a step costs less: rows of their own
             found = found.part((found.columns["L"] > found.columns["P"]) == str(name).endswith("beyond"))
         return Measurements(str(name), found.kind, found.device, found.columns, found.measured, found.labels)
     return _table(checks.choice("measurements", str(name), names()))

@@ -46,6 +46,7 @@ class Meaning(NamedTuple):
 MEANING = {
     "launch": Meaning("cycle", "start of a kernel: first task to first step, last step to result"),
     "startup": Meaning("cycle/step", "a step's tasks: start its moves, join them, go on"),
+    "setup": Meaning("cycle", "set-up of a vector instruction: what a step of a shift beyond the block saves"),
     "k_loop": Meaning("cycle/pass", "one pass over k: set up descriptors, start the map over a row of B"),
     "remainder": Meaning("cycle/pass", "a pass beyond the multiples of four by which the loop over k is unrolled"),
     "vector": Meaning("cycle/vector", "start of one fp16 multiply-accumulate vector"),
@@ -78,7 +79,7 @@ KERNELS: dict[str, tuple[str, ...]] = {
     "gemm": ("launch", "startup", "k_loop", "remainder", "vector", "beat"),
     "gemv": ("launch", "row", "beat", "stream", "alpha", "beta", "die"),
     "decode": ("row", "beat", "stream", "alpha", "beta", "unprofiled"),
-    "shift": ("startup", "latency", "alpha", "word"),
+    "shift": ("startup", "setup", "latency", "alpha", "word"),
     "matmul": ("launch", "issue", "multicast", "exposed"),
 }
 
