@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from perfmodel import checks, counts_reduce, files, forms, parameters, systems
+from perfmodel.constants import KERNELS
 from perfmodel.counts import cdiv
 from perfmodel.device import Device
 from perfmodel.errors import ModelError
@@ -67,7 +68,7 @@ class Kind:
     Attributes:
         form: terms from constants and sizes.
         free: constants that are fitted unless they are fixed.
-        kernel: the kernel of `perfmodel.parameters.KERNELS` that it calibrates, whose other constants are held.
+        kernel: the kernel of `perfmodel.constants.KERNELS` that it calibrates, whose other constants are held.
         soft: the relative residual at which the loss turns from square to linear: about the error expected of the
             form. Rows that miss by far more pull no harder for it.
     """
@@ -148,7 +149,7 @@ class Fit:
 
     @property
     def kernel(self) -> str | None:
-        """The kernel that the constants are of (`perfmodel.parameters.KERNELS`); None if none runs on a mesh."""
+        """The kernel that the constants are of (`perfmodel.constants.KERNELS`); None if none runs on a mesh."""
         return KINDS[self.measurements.kind].kernel
 
     @property
@@ -300,7 +301,7 @@ def fit(data: Any, *, fix: Mapping[str, float] | None = None, drop: tuple[str, .
         raise ModelError(f"{data.name}: nothing is fitted to a {data.kind!r} experiment")
     kind = KINDS[data.kind]
     held = {**dict.fromkeys(drop, 0.0), **(fix or {})}
-    known = [*kind.free, *(name for name in parameters.KERNELS.get(kind.kernel or "", ()) if name not in kind.free)]
+    known = [*kind.free, *(name for name in KERNELS.get(kind.kernel or "", ()) if name not in kind.free)]
     for name, value in held.items():
         checks.choice(f"constant of {data.kind}", name, known)
         checks.number(f"constant {name}", value, 0.0, 1e18)

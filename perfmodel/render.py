@@ -8,7 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from perfmodel import checks, files, parameters
+from perfmodel import checks, counts, files, llm, parameters
+from perfmodel import report as results
+from perfmodel.claims import claims
 from perfmodel.device import RULES, device, devices
 from perfmodel.errors import DataError
 from perfmodel.fitting import Fit
@@ -87,19 +89,15 @@ def percent(value: float, signed: bool = False) -> str:
 
 def summary_part() -> str:
     """Mean and worst error of every table and every fit."""
-    from perfmodel import report
-
     rows = [[s.experiment, s.regime, s.rows, percent(s.mean), percent(s.worst)]
-            for s in [*report.table_summaries(), *report.blind_summaries(), *report.fit_summaries()]]
+            for s in [*results.table_summaries(), *results.blind_summaries(), *results.fit_summaries()]]
     return markdown(["experiment", "regime", "rows", "mean error", "worst"], rows)
 
 
 def rows_part() -> str:
     """Every published row."""
-    from perfmodel import report
-
     rows = [[r.table, r.label, r.system, number(r.published), number(r.predicted), r.unit, percent(r.error, True),
-             "fitted" if r.fitted else "predicted"] for r in report.rows()]
+             "fitted" if r.fitted else "predicted"] for r in results.rows()]
     return markdown(["table", "row", "system", "published", "model", "unit", "error", ""], rows)
 
 
@@ -119,30 +117,24 @@ def parameters_part() -> str:
 
 def headline_part() -> str:
     """The errors that matter, in a dozen lines; the summary has all of them."""
-    from perfmodel import report
-
     chosen = ("table 2, WaferLLM", "table 3, WaferLLM", "table 4, WaferLLM", "table 5", "WSE-3", "two-phase")
-    rows = [s for s in [*report.table_summaries(), *report.blind_summaries()] if s.experiment.startswith(chosen)]
+    rows = [s for s in [*results.table_summaries(), *results.blind_summaries()] if s.experiment.startswith(chosen)]
     kept = {("wse3_meshgemm", "leave one tile out"), ("wse3_meshgemv", "in sample"),
             ("wse3_meshgemv, above 16 cores a side", "leave one grid out"), ("wse2_prefill", "leave one model out"),
             ("wse2_decode", "leave one model out"), ("tenstorrent_n150_gemm", "leave one shape out")}
-    rows += [s for s in report.fit_summaries() if (s.experiment, s.regime) in kept]
+    rows += [s for s in results.fit_summaries() if (s.experiment, s.regime) in kept]
     return markdown(["experiment", "regime", "rows", "mean error", "worst"],
                     [[s.experiment, s.regime, s.rows, percent(s.mean), percent(s.worst)] for s in rows])
 
 
 def warnings_part() -> str:
     """What the measurements leave open, fit by fit."""
-    from perfmodel import report
-
-    lines = [f"* {name}: {warning}" for name, fitted in report.fits().items() for warning in fitted.warnings]
+    lines = [f"* {name}: {warning}" for name, fitted in results.fits().items() for warning in fitted.warnings]
     return "\n".join([*lines, *(f"* {note}" for note in [*NOTES, lockstep_note()])])
 
 
 def lockstep_note() -> str:
     """The transposed product of prefill: what lockstep counts would cost, and what the pipelined form charges."""
-    from perfmodel import counts, llm
-
     grid, tokens, chip, size = 480, 4096, device("wse2"), model("llama3-8b")
     counted = counts.gemm("gemm_t", tokens, size.dim, tokens, grid)
     lockstep = counted.hops * chip.alpha + counted.stages * chip.beta
@@ -189,8 +181,6 @@ NOTES = [
 
 def claims_part() -> str:
     """The paper's claims against the model."""
-    from perfmodel.claims import claims
-
     rows = [[c.text, c.published, c.model, "agrees" if c.holds else "DISAGREES"] for c in claims()]
     return markdown(["claim", "paper", "model", ""], rows)
 
@@ -215,9 +205,6 @@ def report(part: str | None = None) -> str:
 
 def report_json() -> dict[str, Any]:
     """The report as plain numbers."""
-    from perfmodel import report as results
-    from perfmodel.claims import claims
-
     found = results.rows()
     return {
         "rows": [{**asdict(row), "error": row.error} for row in found],

@@ -91,6 +91,9 @@ def _by_the_papers_arithmetic(row: dict[str, Any]) -> float:
     The paper's table 2 is output tokens over the time of prefill and decode, one layer timed and multiplied, and its
     rows are related so: of 8B, 4096 + 4096 less 4096 + 128 tokens are 366.4 us a token, which is what decode takes at
     a context of 4096 (366.5 us predicted), not at the mean of its contexts (372 us).
+
+    Returns:
+        Tokens per second.
     """
     chip, size, prompt, new = device("wse2"), model(row["model"]), row["input_tokens"], row["output_tokens"]
     first = llm.prefill(chip, size, tokens=prompt, grid=row["prefill_grid"]).seconds

@@ -98,8 +98,10 @@ def test_nothing_imports_upwards():
 
 
 def test_modules_do_not_need_each_other():
+    """No circle of imports; in `perfmodel` none through the imports inside functions either."""
     modules = _modules()
-    left = {name: _imported(path, modules, inner=False) - {name, "meshkernels"} for name, path in modules.items()}
+    left = {name: _imported(path, modules, inner=name.startswith("perfmodel")) - {name, "meshkernels"}
+            for name, path in modules.items()}  # fmt: skip
     while leaves := {name for name, others in left.items() if not others & set(left)}:
         left = {name: others for name, others in left.items() if name not in leaves}
     assert not left, f"a circle among {', '.join(sorted(left))}"

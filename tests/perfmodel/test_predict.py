@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import perfmodel as pm
-from perfmodel import claims, counts, parameters, report
+from perfmodel import claims, counts, report
 from perfmodel.measurements import tables
 
 WSE2, WSE3 = pm.device("wse2"), pm.device("wse3")
@@ -310,7 +310,8 @@ def test_the_summary_keeps_fitted_rows_apart():
     """Table 2: the wafer's and its competitors' 4 + 8 rows are predicted, the 12 of the A100 fitted."""
     found = {(s.experiment, s.regime): s.rows for s in report.table_summaries() if s.experiment.startswith("table 2")}
     assert found == {("table 2, WaferLLM", "predicted"): 4,
-                     ("table 2, WaferLLM", "predicted, by the paper's arithmetic"): 4, ("table 2, competitors", "predicted"): 8,
+                     ("table 2, WaferLLM", "predicted, by the paper's arithmetic"): 4,
+                     ("table 2, competitors", "predicted"): 8,
                      ("table 2, competitors", "in sample"): 12}
 
 
