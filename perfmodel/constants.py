@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Meaning(NamedTuple):
-    """Unit and meaning of a constant, the cost it stands for (of `perfmodel.parameters.COSTS`; "": code), whose it is."""
+    """Unit and meaning of a constant, the cost it stands for (of `perfmodel.parameters.COSTS`), whose it is."""
 
     unit: str
     meaning: str

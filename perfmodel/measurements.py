@@ -15,7 +15,8 @@ reduce   ``P, B_words, group_size``                             two-phase reduce
 
 and one column ``cycles`` or ``seconds``, of one run. Sizes are whole numbers; further columns are ignored.
 Benchmarks of this machine are a JSON file of pytest-benchmark whose ``extra_info`` holds ``flops`` and, if known,
-``bytes`` (moved), ``products`` (local ones, of all cores) and ``steps`` of one call.
+``bytes`` (moved), ``products`` (local ones, of all cores) and ``steps`` of one call, and the ``threads`` that share
+the first three.
 """
 
 from __future__ import annotations
@@ -342,5 +343,6 @@ def _benchmarks(path: Path) -> Measurements:
     labels = {"grid": np.array([entry["name"] for entry in usable])}
     if all("algorithm" in entry["extra_info"] for entry in usable):
         labels["algorithm"] = np.array([str(entry["extra_info"]["algorithm"]) for entry in usable])
-    columns = {"flops": flops, "bytes": moved, "products": products, "steps": steps}
+    threads = column("threads", [entry["extra_info"].get("threads", 1) for entry in usable], 1.0, 1e6)
+    columns = {"flops": flops / threads, "bytes": moved / threads, "products": products / threads, "steps": steps}
     return Measurements(path.stem, "host", "host", columns, seconds, labels)

@@ -196,6 +196,9 @@ def test_this_machines_curve_from_benchmarks(tmp_path):
     entries = [(1e-6 + f / 1e10 + b / 5e9, {"flops": f, "bytes": b}) for f, b in points]
     fitted = pm.fit(pm.measurements(benchmark_file(tmp_path / "bench.json", entries)))
     assert fitted.params == pytest.approx({"overhead": 1e-6, "per_flop": 1e-10, "per_byte": 2e-10}, rel=1e-4)
+    shared = [(seconds, {**info, "threads": 2, "flops": 2 * info["flops"], "bytes": 2 * info["bytes"]})
+              for seconds, info in entries]
+    assert pm.fit(pm.measurements(benchmark_file(tmp_path / "two.json", shared))).params == pytest.approx(fitted.params)
     with pytest.raises(pm.DataError, match=r"none of 1 benchmarks has extra_info\['flops'\]"):
         pm.measurements(benchmark_file(tmp_path / "none.json", [(1.0, {})]))
     with pytest.raises(pm.DataError, match=r"median = 0.0 of 'b0' must be positive"):
