@@ -286,7 +286,7 @@ def fit(data: Any, *, fix: Mapping[str, float] | None = None, drop: tuple[str, .
 
     Args:
         data: from `perfmodel.measurements`, or what that takes: a file's path, a DataFrame, a mapping of columns.
-        fix: constants to hold at a value instead.
+        fix: constants to hold at a value instead; all of them: the errors of these values.
         drop: constants to leave out (held at zero).
 
     Returns:
@@ -364,8 +364,10 @@ def _residuals(data: Measurements, rows: np.ndarray, constants: Mapping[str, flo
 
 def _solve(data: Measurements, rows: np.ndarray, held: Mapping[str, float], free: list[str]) -> Any:
     """The robust bounded fit, in units of each constant's typical size."""
-    from scipy.optimize import least_squares
+    from scipy.optimize import OptimizeResult, least_squares  # takes half a second: only who fits waits for it
 
+    if not free:
+        return OptimizeResult(x=np.zeros(0), jac=np.zeros((int(rows.sum()), 0)))
     typical = np.array([KINDS[data.kind].free[name] for name in free])
 
     def objective(z: np.ndarray) -> np.ndarray:
@@ -384,6 +386,8 @@ def _solve(data: Measurements, rows: np.ndarray, held: Mapping[str, float], free
 def _uncertainty(data: Measurements, solution: Any, free: list[str],
                  residuals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Standard errors and correlations from the curvature; refuses constants that cannot be told apart."""
+    if not free:
+        return np.zeros(0), np.zeros((0, 0))
     scale = np.maximum(np.linalg.norm(solution.jac, axis=0), 1e-300)
     unit = solution.jac / scale
     values, vectors = np.linalg.eigh(unit.T @ unit)

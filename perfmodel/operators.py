@@ -169,7 +169,8 @@ def shift(chip: Device | str, tile: tuple[Any, Any], *, steps: Any, grid: Any,
     if np.any(steps > cols):
         notes += (f"{int(np.max(steps))} steps on {int(np.min(cols))} cores leave the block: each beyond it is "
                   f"charged a vector set-up less, as the sweep shows; why is not known",)
-    limits = {"compute": 0.0, "distance": 0.0 * steps + chip.alpha}
+    limits = {"compute": 0.0, "link": np.minimum(steps, cols) * forms.words_cycles(chip, height * width),
+              "distance": 1.0 * steps * chip.alpha}
     return _make(chip, kernel, lambda c: forms.shift(c, chip, height, width, steps, cols), limits, notes,
                  f"shift of {_shape(height, width)} tiles by {_shape(steps)} steps on {_shape(rows, cols)} cores of "
                  f"{chip.name}")

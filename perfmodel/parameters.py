@@ -211,14 +211,17 @@ def ratio(name: str, chip: Device, reference: Device) -> float:
 
 
 def scaled(kernel: Kernel, chip: Device, reference: Device) -> Kernel:
-    """The constants as they are on a changed device."""
+    """The constants as they are on a changed device: their held-out error is not known there."""
     ratios = {key: ratio(key, chip, reference) for key in kernel.parameters}
     if all(factor == 1.0 for factor in ratios.values()):
         return kernel
     parameters = {
         key: dataclasses.replace(p, value=p.value * ratios[key], stderr=p.stderr and p.stderr * ratios[key])
         for key, p in kernel.parameters.items()}
-    return dataclasses.replace(kernel, parameters=MappingProxyType(parameters))
+    changed = ", ".join(f"{key} by {factor:.3g}" for key, factor in ratios.items() if factor != 1.0)
+    note = f"constants of {kernel.device}.{kernel.name} are scaled to {chip.title}, not measured there: {changed}"
+    return dataclasses.replace(kernel, parameters=MappingProxyType(parameters), held_out=None,
+                               notes=(*kernel.notes, note))
 
 
 def replaced(kernel: Kernel, values: Mapping[str, float], whose: str) -> Kernel:

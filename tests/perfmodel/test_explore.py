@@ -88,6 +88,14 @@ def test_every_prediction_has_an_interval():
     assert wide.uncertainty > narrow.uncertainty
 
 
+def test_a_changed_device_is_known_less_well():
+    """What was measured on the WSE-2 says less of one with slower hops; of one with more memory as much."""
+    wse2 = pm.device("wse2")
+    same, slower = decode(wse2.replace(memory_per_core=65536)), decode(wse2.replace(alpha=2))
+    assert same.uncertainty == decode("wse2").uncertainty < 0.02
+    assert slower.uncertainty >= 0.15 and any("alpha by 2" in note for note in slower.notes)
+
+
 def coverage(name, data, uncertainty, by):
     from perfmodel.calibrate import FITTED, refit
 
