@@ -16,6 +16,7 @@ from perfmodel import files, parameters
 from perfmodel.device import device
 from perfmodel.fitting import Fit, errors, fit
 from perfmodel.measurements import measurements, tables
+from perfmodel.prediction import DEVIATIONS
 
 HEADER = """# Constants of the model, written by `python -m perfmodel calibrate` from the measurements in this folder.
 # how: measured (a microbenchmark, a publication), fitted (to `rows` rows), or carried over from another kernel.
@@ -173,7 +174,9 @@ def _given(key: Key, name: str, found: Value | From, done: Mapping[Key, dict[str
 def _fitted(fitted: Fit, source: Source) -> dict[str, Entry]:
     """A fit as table entries, with the range of sizes it saw and the error of rows that it did not see."""
     entries: dict[str, Entry] = {"range": {key: list(ends) for key, ends in fitted.range().items()}}
-    entries["about"] = {"held_out": _at_90(fitted.cross_validate(source.leave_out).errors),
+    # rows left out are missed by the form and by the constants; the interval of a prediction adds the latter itself
+    missed, constants = _at_90(fitted.cross_validate(source.leave_out).errors), DEVIATIONS * fitted.deviation()
+    entries["about"] = {"held_out": float(np.sqrt(max(missed**2 - np.median(constants) ** 2, 0.0))),
                         "correlation": fitted.correlation.round(6).tolist()}
     for key, value in fitted.params.items():
         entries[key] = {"value": value, "stderr": fitted.stderr[key], "how": "fitted",

@@ -183,6 +183,22 @@ class Fit:
         form, chip = KINDS[self.measurements.kind].form, self.measurements.chip
         return forms.total(form(self.values, {name: np.asarray(v) for name, v in sizes.items()}, chip))[()]
 
+    def deviation(self) -> np.ndarray:
+        """Standard deviation of each row's prediction that the uncertainty of the constants makes.
+
+        Returns:
+            ``(rows,)`` relative to the prediction.
+        """
+        every = np.ones(len(self.measurements), bool)
+        columns = []
+        for name, value in self.params.items():
+            step = 0.01 * value or 1e-6
+            up, down = (1 + _residuals(self.measurements, every, self.values | {name: value + sign * step})
+                        for sign in (1, -1))
+            columns.append((up - down) / (2 * step) / (1 + self.residuals) * self.stderr[name])
+        gradient = np.reshape(columns, (len(columns), -1))
+        return np.sqrt(np.maximum(np.einsum("ir,ij,jr->r", gradient, self.correlation, gradient), 0.0))
+
     def range(self) -> dict[str, tuple[int, int]]:
         """Smallest and largest of every size that was varied: grid, tile side, groups, payload, tokens, dimensions.
 

@@ -65,7 +65,8 @@ class Kernel:
 
     Attributes:
         correlation: of the fitted constants, in their order.
-        held_out: relative error that 90 % of the rows stay within when their group is left out of the fit.
+        held_out: relative error that 90 % of the rows stay within when their group is left out of the fit, less what
+            the uncertainty of the constants explains.
     """
 
     device: str

@@ -10,6 +10,7 @@ from typing import Any
 
 from perfmodel import checks, counts, files, llm, parameters
 from perfmodel import report as results
+from perfmodel.capacity import CODE
 from perfmodel.claims import claims
 from perfmodel.device import RULES, device, devices
 from perfmodel.errors import DataError
@@ -87,18 +88,28 @@ def percent(value: float, signed: bool = False) -> str:
     return f"{value:+.1%}".replace("%", " %") if signed else f"{value:.1%}".replace("%", " %")
 
 
+REGIMES = (
+    "Errors are relative to the measured value; mean and worst are of their absolute values. *in sample*: constants "
+    "were fitted to these rows. *leave one X out*: each X is predicted by a fit to all others; of those, the share "
+    "inside the interval that predictions give for 90 %. *predicted*: nothing was fitted to these rows, but to others "
+    "of the same silicon. *blind*: nothing was fitted to this kernel on this silicon.")
+
+
 def summary_part() -> str:
     """Mean and worst error of every table and every fit."""
-    rows = [[s.experiment, s.regime, s.rows, percent(s.mean), percent(s.worst)]
+    rows = [[s.experiment, s.regime, s.rows, percent(s.mean), percent(s.worst),
+             "" if s.covered is None else f"{s.covered:.0%}".replace("%", " %")]
             for s in [*results.table_summaries(), *results.blind_summaries(), *results.fit_summaries()]]
-    return markdown(["experiment", "regime", "rows", "mean error", "worst"], rows)
+    head = ["experiment", "regime", "rows", "mean error", "worst", "in the interval"]
+    return f"{REGIMES}\n\n{markdown(head, rows)}"
 
 
 def rows_part() -> str:
     """Every published row."""
     rows = [[r.table, r.label, r.system, number(r.published), number(r.predicted), r.unit, percent(r.error, True),
              "fitted" if r.fitted else "predicted"] for r in results.rows()]
-    return markdown(["table", "row", "system", "published", "model", "unit", "error", ""], rows)
+    table = markdown(["table", "row", "system", "published", "model", "unit", "error", ""], rows)
+    return f"Error = model / published - 1: of token/s, + is too fast; of ms and cycles, + is too slow.\n\n{table}"
 
 
 def parameters_part() -> str:
@@ -111,6 +122,9 @@ def parameters_part() -> str:
             fitted += p.how == "fitted"
             rows.append([f"{owner}.{name}", key, f"{p.value:.4g} {error}".strip(), p.unit, p.belongs_to, how,
                          p.stands_for, p.origin])
+    rows.append(["capacity", "code", str(CODE), "byte", "kernel", "fitted, 2 rows", "",
+                 "fitted to table 5, shift (perfmodel/capacity.py)"])
+    fitted += 1
     head = ["kernel", "constant", "value", "unit", "belongs to", "how", "scales with", "origin"]
     return f"{fitted} of {len(rows)} constants are fitted.\n\n{markdown(head, rows)}"
 
