@@ -63,7 +63,6 @@ TABLES = {
     "a100_prefill": (3, "a100", ""), "a100_decode": (4, "a100", ""),
     "a100_gemv": (6, "a100", ""),
 }
-CLOCK = 1.1e9
 
 
 @dataclass(frozen=True)
@@ -297,8 +296,8 @@ def _table(name: str) -> Measurements:
         columns["kv_dim"] = np.array([m.kv_dim for m in sizes])
         return Measurements(name, name, "a100", columns, seconds, {**labels, "gpus": columns["gpus"]})
     columns["P"] = np.array([row[column] for row in rows])
-    return Measurements(name, name.removeprefix("wse2_"), "wse2", columns, seconds * CLOCK / columns["layers"],
-                        {**labels, "grid": columns["P"]})
+    cycles = seconds * load_device("wse2").clock_hz / columns["layers"]
+    return Measurements(name, name.removeprefix("wse2_"), "wse2", columns, cycles, {**labels, "grid": columns["P"]})
 
 
 def _gpu_gemv(name: str) -> Measurements:

@@ -86,7 +86,7 @@ def ladder_decode(c: Constants, x: Columns) -> Terms:
 
 
 def _nodes(count: Any) -> Any:
-    """Nodes of eight GPUs.
+    """Nodes that the GPUs fill.
 
     Returns:
         Nodes, the last of them perhaps in part.
@@ -94,7 +94,7 @@ def _nodes(count: Any) -> Any:
     >>> int(_nodes(8)), int(_nodes(16))
     (1, 2)
     """
-    return cdiv(np.asarray(count), 8)
+    return cdiv(np.asarray(count), device("a100").gpus_per_node)
 
 
 def _phases(count: Any) -> Any:

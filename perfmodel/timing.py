@@ -122,9 +122,9 @@ def _stepwise(c: Mapping[str, float], chip: Device, steps: Steps) -> forms.Terms
 
 def _vectors(c: Mapping[str, float], chip: Device, steps: Steps) -> forms.Terms:
     """A GEMV: a vector instruction per row of a tile, then the reduction."""
-    _, _, k, n = steps.products.T
+    _, m, k, n = steps.products.T
     words = np.maximum(steps.bytes // chip.word_bytes, steps.bytes > 0)
-    rows = (k * np.maximum(c["row"], cdiv(n, forms.BEAT) * c["beat"])).sum()
+    rows = (m * k * np.maximum(c["row"], cdiv(n, forms.BEAT) * c["beat"])).sum()
     return {
         "compute": float(rows + steps.macs.sum() * c["beat"] / forms.BEAT),
         "transfer": float(np.maximum(words - 1, 0).sum() / PASSES * c["stream"]),

@@ -33,6 +33,14 @@ def test_counts_of_a_gemv_give_its_time(groups):
     assert found.cycles == pytest.approx(float(pm.gemv("wse3", 320, 160, grid=40, groups=groups).cycles))
 
 
+def test_a_matrix_by_the_vectors_of_a_gemv():
+    """Three rows of a left operand are three vectors by the same tile: thrice its vector instructions."""
+    one = {"rows": 4, "cols": 1, "steps": 1, "step_hops": [0], "step_stages": [0], "step_bytes": [0],
+           "step_products": [[[1, 5, 7]]]}
+    three = {**one, "step_products": [[[3, 5, 7]]]}
+    assert pm.time(three, "wse3", kernel="gemv").terms["compute"] == 3 * pm.time(one, "wse3").terms["compute"]
+
+
 def test_meshgemm_by_hand():
     """4 x 4 cores, tiles of 4: two alignments of 8 words over 2 hops, four products, three shifts behind them."""
     c = {"launch": 1000.0, "startup": 100.0, "k_loop": 10.0, "remainder": 1.0, "vector": 0.1, "beat": 0.01}
