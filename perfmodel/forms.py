@@ -174,13 +174,17 @@ def _gemm_t(c: Constants, device: Device, M: Any, K: Any, N: Any, rows: Any, col
     }
 
 
+#: vectors that stream along a line one after the other: a phase each, and the broadcast; ``stream`` is of a K-tree's
+STREAMS = {"ktree": 3, "chain": 2, "pipeline": 2}
+
+
 def gemv(c: Constants, device: Device, reduce: str, M: Any, N: Any, rows: Any, cols: Any, groups: Any) -> Terms:
     """y[N] = x[M] W[M,N]: a vector of the tile's n columns for each of its m rows, then the all-reduce.
 
     A row costs the longer of issuing its vector (``row``) and running it (``beat`` per 64-bit word). The tree costs
     alpha per hop, beta per stage, ``stream`` for each 32-bit word after the first that streams through it (one cycle
-    in each of two adds in two phases makes four), and ``die`` for every die boundary that its longest arm crosses,
-    there and back.
+    in each of two adds in two phases makes four; other reductions by their `STREAMS`), and ``die`` for every die
+    boundary that its longest arm crosses, there and back.
 
     Args:
         c: constants of the kernel, by name.
@@ -197,11 +201,12 @@ def gemv(c: Constants, device: Device, reduce: str, M: Any, N: Any, rows: Any, c
     """
     m, n = cdiv(M, rows), cdiv(N, cols)
     hops, stages, root = counts_reduce.path(reduce, rows, groups)
-    words = _whole(device, n)
+    turns, chunk = (2 * (rows - 1), cdiv(n, rows)) if reduce == "ring" else (STREAMS[reduce], n)
+    streamed = turns / STREAMS["ktree"] * (_whole(device, chunk) - 1)
     boundaries = (np.asarray(root) + 1) // device.die_rows  # the program sits one row inside the fabric
     return {
         "compute": m * np.maximum(c["row"], cdiv(n, BEAT) * c["beat"]),
-        "transfer": (words - 1) * c["stream"],
+        "transfer": streamed * c["stream"],
         "alpha": hops * c["alpha"] + 2 * boundaries * c["die"],
         "beta": stages * c["beta"],
         "overhead": c["launch"] + 0 * hops,
