@@ -89,7 +89,7 @@ def _divisors(largest: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1 << 14)
 def default_groups(cores: int, alpha: float, beta: float) -> int:
-    """Groups of the two-phase tree of fewest cycles alpha H + beta S; of several the nearest to sqrt(P).
+    """Groups of the two-phase tree of fewest cycles alpha H + beta S; of several sqrt(P), else the fewest.
 
     Args:
         cores: P, cores of the line.
@@ -104,7 +104,8 @@ def default_groups(cores: int, alpha: float, beta: float) -> int:
     """
     groups = np.arange(1, cores + 1)
     hops, stages, _ = _two_levels(cores, groups)
-    return int(groups[np.lexsort((np.abs(groups - math.sqrt(cores)), alpha * hops + beta * stages))[0]])
+    cycles, balanced = alpha * hops + beta * stages, round(math.sqrt(cores))
+    return balanced if cycles[balanced - 1] == cycles.min() else int(groups[np.argmin(cycles)])
 
 
 def allreduce(algorithm: str, cores: int, words: int, *, groups: int | Sequence[int] | None = None,
