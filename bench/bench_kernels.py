@@ -16,7 +16,7 @@ import pytest
 
 import meshkernels as mk
 from bench import peers
-from bench.measure import paired, pinned, stream_read
+from bench.measure import counted, paired, pinned, stream_read
 from meshkernels.fabric import machine, play
 
 both = pytest.mark.parametrize("threads", [1, 2])
@@ -27,10 +27,10 @@ def random(*shape, dtype="float32"):
     return np.random.default_rng(sum(shape)).standard_normal(shape, np.float32).astype(dtype)
 
 
-def report(benchmark, what, target, ours, peer, threads, peer_name="np.matmul", **options):
-    """Measure in turn, keep the figures in the benchmark's JSON, and let pytest-benchmark time ours once more."""
+def report(benchmark, what, target, ours, peer, threads, counts, peer_name="np.matmul", **options):
+    """Measure in turn, keep the figures and the counts of ours, and let pytest-benchmark time ours once more."""
     found = paired(ours, peer, threads, **options)
-    benchmark.extra_info.update(found, what=what, target=target, peer=peer_name)
+    benchmark.extra_info.update(found, what=what, target=target, peer=peer_name, **counts)
     with pinned(threads):
         benchmark.pedantic(ours, rounds=3 if found["ours_ms"] < 1e3 else 1)
 
@@ -44,7 +44,9 @@ def gemm_ratio(benchmark, sizes, side, target, threads, *, dtype="float32", plac
     what = f"{M}x{K}x{N} on {side}x{side}, tile {M // side}x{N // side}" + (", B placed" if placed else "")
     name = "np.matmul" if a.dtype == A.dtype else "np.matmul of float32"
     rounds = {"budget": 0.0, "least": 3} if M > 8000 else {}
-    report(benchmark, what, target, lambda: mk.gemm(A, right, mesh, **options), lambda: a @ b, threads, name, **rounds)
+    counts = counted(mk.schedule(options.get("algorithm", "meshgemm"), mesh, M, K, N), dtype)
+    report(benchmark, what, target, lambda: mk.gemm(A, right, mesh, **options), lambda: a @ b, threads, counts, name,
+           **rounds)
 
 
 @both
@@ -112,7 +114,8 @@ def test_wafer_numerics(benchmark, peer, target):
     peer(a, b, c)
     np.testing.assert_array_equal(mk.gemm(A, B, mesh, algorithm="summa", accumulate="float16"), c.astype(A.dtype))
     report(benchmark, f"{n}^3 on 16x16, rounded after every multiply-add", target,
-           lambda: mk.gemm(A, B, mesh, accumulate="float16"), lambda: peer(a, b, c), 1, f"plain Numba, {peer.__name__}")
+           lambda: mk.gemm(A, B, mesh, accumulate="float16"), lambda: peer(a, b, c), 1,
+           counted(mk.schedule("meshgemm", mesh, n, n, n), "float16"), f"plain Numba, {peer.__name__}")
 
 
 @both
@@ -131,7 +134,7 @@ def test_gemm_t(benchmark, tile, threads):
     n, mesh = 2048, mk.Mesh(2048 // tile)
     A, B = random(n, n), random(n, n) * 2
     report(benchmark, f"{n}^3 on {n // tile}x{n // tile}, tile {tile}x{tile}, dist-GEMM-T", 0.95,
-           lambda: mk.gemm_t(A, B, mesh), lambda: A @ B.T, threads)
+           lambda: mk.gemm_t(A, B, mesh), lambda: A @ B.T, threads, counted(mk.schedule("gemm_t", mesh, n, n, n)))
 
 
 @large
@@ -149,7 +152,7 @@ def test_gemv(benchmark, n, side, dtype, peer, target, threads):
     placed, vector = mk.place(stored, mesh), x.astype(dtype)
     theirs = stream_read(stored, threads) if peer == "stream read" else lambda: x @ W
     report(benchmark, f"{n}x{n} {dtype} on {side}x{side}", target, lambda: mk.gemv(vector, placed, mesh), theirs,
-           threads, peer)
+           threads, counted(mk.schedule("ktree", mesh, n, n), dtype), peer)
 
 
 @both
@@ -170,7 +173,8 @@ def test_lockstep_moving_tiles(benchmark, tile):
     plan = mk.schedule("meshgemm", mesh, n, n, n)
     operands = {"A": A, "B": B}
     report(benchmark, f"{n}^3 on {side}x{side}, tile {tile}, tiles copied from core to core", None,
-           lambda: lockstep.run(plan, operands, np.dtype(np.float32), copy_tiles=True), lambda: A @ B, 1)
+           lambda: lockstep.run(plan, operands, np.dtype(np.float32), copy_tiles=True), lambda: A @ B, 1,
+           counted(plan))
     benchmark.extra_info["traffic_gb"] = 4 * n * n * 4 * side / 1e9
 
 
@@ -181,7 +185,8 @@ def test_peers(benchmark, peer, tile):
     A, B, side = random(1024, 1024), random(1024, 1024), 1024 // tile
     np.testing.assert_allclose(peer(A, B, side), A @ B, rtol=0, atol=1e-3)
     report(benchmark, f"1024^3 on {side}x{side}, tile {tile}, {peer.__name__}", None,
-           lambda: peer(A, B, side), lambda: A @ B, 1, least=3)
+           lambda: peer(A, B, side), lambda: A @ B, 1, counted(mk.schedule("cannon", mk.Mesh(side), *(1024,) * 3)),
+           least=3)
 
 
 @pytest.mark.parametrize("state, target", [("cold", 10.0), ("warm", 0.5)])

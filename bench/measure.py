@@ -15,6 +15,7 @@ import numba
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
+import meshkernels as mk
 from meshkernels.kernels import host, memory, pool
 from meshkernels.kernels.ukernel import Left, Right, Sums, chain
 
@@ -43,6 +44,19 @@ def seconds(call: Call) -> float:
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin
+
+
+def counted(schedule: mk.Schedule, dtype: str | type = "float32") -> dict[str, int]:
+    """What the ledger counts of a product, for ``extra_info``: `python -m perfmodel fit` finds this machine's cost of
+    each.
+
+    Returns:
+        flops, bytes between cores, local products of all cores, steps, hops on the critical path.
+    """
+    ledger = mk.count(schedule, np.dtype(dtype))
+    products = schedule.mesh.cores * sum(map(len, ledger.to_dict()["step_products"]))
+    return {"flops": 2 * int(ledger.macs.sum()), "bytes": int(ledger.bytes), "products": products,
+            "steps": int(ledger.steps), "hops": int(ledger.critical_hops)}  # fmt: skip
 
 
 def rest() -> None:

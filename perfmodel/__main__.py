@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel import console, explore, llm, operators, render, systems, tune
+from perfmodel import calibrate, console, explore, llm, operators, render, systems, tune
 from perfmodel.capacity import CACHES, capacity
 from perfmodel.counts import GEMMS
 from perfmodel.counts_reduce import REDUCES
@@ -221,8 +221,6 @@ def _run(options: argparse.Namespace) -> str:
         found = fitted(options)
         return json.dumps(found) if options.json else render.tree(found)
     if options.command == "calibrate":
-        from perfmodel import calibrate
-
         calibrate.write()
         return render.report("parameters")
     listed = render.devices_json() if options.command == "devices" else render.models_json()

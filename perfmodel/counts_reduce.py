@@ -58,8 +58,11 @@ def _two_levels(cores: Any, groups: Any) -> tuple[Any, Any, Any]:
     return half + second + np.maximum(root, cores - 1 - root), half + groups // 2, root
 
 
-def default_groups(cores: Any) -> Any:
+def published_groups(cores: Any) -> Any:
     """Groups of the two-phase tree in the published launch files: the largest divisor of P up to sqrt(P).
+
+    Where it is below half of sqrt(P), as of a prime, the published kernels do not run; there it is sqrt(P), rounded,
+    and groups differ by one member.
 
     Args:
         cores: P, cores of the line; a number or an array.
@@ -67,10 +70,12 @@ def default_groups(cores: Any) -> Any:
     Returns:
         Groups, for each P.
 
-    >>> default_groups([240, 360, 420, 660, 720]).tolist()
-    [15, 18, 20, 22, 24]
+    >>> published_groups([240, 360, 420, 660, 720, 719]).tolist()
+    [15, 18, 20, 22, 24, 27]
     """
-    return _divisors(int(np.max(cores)))[np.asarray(cores)]
+    cores = np.asarray(cores)
+    divisor, root = _divisors(int(np.max(cores)))[cores], np.sqrt(cores)
+    return np.where(2 * divisor >= root, divisor, np.rint(root).astype(np.int64))
 
 
 @functools.lru_cache(maxsize=8)
@@ -80,6 +85,27 @@ def _divisors(largest: int) -> np.ndarray:
     for divisor in range(2, math.isqrt(largest) + 1):
         found[divisor * divisor :: divisor] = divisor
     return found
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def default_groups(cores: int, alpha: float, beta: float) -> int:
+    """Groups of the two-phase tree of fewest cycles alpha H + beta S; of several sqrt(P), else the fewest.
+
+    Args:
+        cores: P, cores of the line.
+        alpha: cycles per hop.
+        beta: cycles per stage.
+
+    Returns:
+        Groups, 1 to P.
+
+    >>> default_groups(720, 2.0, 10.0), default_groups(719, 2.0, 10.0)
+    (25, 27)
+    """
+    groups = np.arange(1, cores + 1)
+    hops, stages, _ = _two_levels(cores, groups)
+    cycles, balanced = alpha * hops + beta * stages, round(math.sqrt(cores))
+    return balanced if cycles[balanced - 1] == cycles.min() else int(groups[np.argmin(cycles)])
 
 
 def allreduce(algorithm: str, cores: int, words: int, *, groups: int | Sequence[int] | None = None,

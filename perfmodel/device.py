@@ -30,6 +30,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Self, overload
 
 from perfmodel import checks, files
+from perfmodel.constants import KERNELS
 from perfmodel.errors import DataError, shown, unknown
 
 FOLDER = Path(__file__).parent / "devices"
@@ -405,8 +406,6 @@ def _changed(path: Path, tables: dict[str, Any]) -> Device | Gpu | Host:
 
 def _constants(path: Path, tables: dict[str, Any], built: Device) -> Iterator[Calibrated]:
     """The constants of a device file, checked: kernel and name must be known, values positive."""
-    from perfmodel.parameters import KERNELS
-
     for kernel, table in tables.items():
         names = KERNELS[checks.choice(f"kernel in {path.name}", kernel, KERNELS)]
         for name, value in checks.table(f"{path.name}: constants.{kernel}", table).items():

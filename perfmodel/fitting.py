@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from perfmodel import checks, counts_reduce, files, forms, parameters, systems
+from perfmodel.constants import KERNELS
 from perfmodel.counts import cdiv
 from perfmodel.device import Device
 from perfmodel.errors import ModelError
@@ -39,11 +40,11 @@ def _prefill(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
 
 
 def _decode(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
-    return forms.decode(c, chip, x["dim"], x["ffn"], x["tokens"], x["P"], counts_reduce.default_groups(x["P"]))
+    return forms.decode(c, chip, x["dim"], x["ffn"], x["tokens"], x["P"], counts_reduce.published_groups(x["P"]))
 
 
 def _shift(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
-    return forms.shift(c, chip, x["tile_rows"], x["tile_cols"], x["L"])
+    return forms.shift(c, chip, x["tile_rows"], x["tile_cols"], x["L"], x["P"])
 
 
 def _matmul(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
@@ -67,7 +68,7 @@ class Kind:
     Attributes:
         form: terms from constants and sizes.
         free: constants that are fitted unless they are fixed.
-        kernel: the kernel of `perfmodel.parameters.KERNELS` that it calibrates, whose other constants are held.
+        kernel: the kernel of `perfmodel.constants.KERNELS` that it calibrates, whose other constants are held.
         soft: the relative residual at which the loss turns from square to linear: about the error expected of the
             form. Rows that miss by far more pull no harder for it.
     """
@@ -86,14 +87,15 @@ KINDS: dict[str, Kind] = {
     "decode": Kind(_decode, {"row": 30, "beta": 20}, "decode"),
     "shift": Kind(_shift, {"startup": 80}, "shift"),
     "matmul": Kind(_matmul, {"launch": 2000, "issue": 40, "multicast": 2, "exposed": 0.3}, "matmul"),
-    "t10_prefill": Kind(_system("t10_prefill"), {"word": 2, "relay": 100}),
+    "t10_prefill": Kind(_system("t10_prefill"), {"element": 2, "relay": 100}),
     "t10_decode": Kind(_system("t10_decode"), {"relay": 20}),
-    "ladder_prefill": Kind(_system("ladder_prefill"), {"word": 1, "barrier": 800}),
-    "ladder_decode": Kind(_system("ladder_decode"), {"word": 1, "barrier": 400}),
+    "ladder_prefill": Kind(_system("ladder_prefill"), {"element": 1, "barrier": 800}),
+    "ladder_decode": Kind(_system("ladder_decode"), {"element": 1, "barrier": 400}),
+    # a roofline misses by a tenth
     "a100_prefill": Kind(_system("a100_prefill"), {"compute_efficiency": 0.7, "fabric_efficiency": 0.1,
-                                                   "phase": 1e-3}),
-    "a100_decode": Kind(_system("a100_decode"), {"memory_efficiency": 0.8, "layer": 1e-4, "network": 1e-4}),
-    "a100_gemv": Kind(_system("a100_gemv"), {"phase": 1e-4, "memory_efficiency": 0.8}),
+                                                   "phase": 1e-3}, soft=0.1),
+    "a100_decode": Kind(_system("a100_decode"), {"memory_efficiency": 0.8, "layer": 1e-4, "network": 1e-4}, soft=0.1),
+    "a100_gemv": Kind(_system("a100_gemv"), {"phase": 1e-4, "memory_efficiency": 0.8}, soft=0.1),
     "host": Kind(_host, {"overhead": 1e-5, "per_flop": 1e-11, "per_byte": 1e-10, "per_step": 1e-6,
                          "per_product": 1e-7}, soft=0.1),
 }
@@ -147,7 +149,7 @@ class Fit:
 
     @property
     def kernel(self) -> str | None:
-        """The kernel that the constants are of (`perfmodel.parameters.KERNELS`); None if none runs on a mesh."""
+        """The kernel that the constants are of (`perfmodel.constants.KERNELS`); None if none runs on a mesh."""
         return KINDS[self.measurements.kind].kernel
 
     @property
@@ -181,6 +183,22 @@ class Fit:
         form, chip = KINDS[self.measurements.kind].form, self.measurements.chip
         return forms.total(form(self.values, {name: np.asarray(v) for name, v in sizes.items()}, chip))[()]
 
+    def deviation(self) -> np.ndarray:
+        """Standard deviation of each row's prediction that the uncertainty of the constants makes.
+
+        Returns:
+            ``(rows,)`` relative to the prediction.
+        """
+        every = np.ones(len(self.measurements), bool)
+        columns = []
+        for name, value in self.params.items():
+            step = 0.01 * value or 1e-6
+            up, down = (1 + _residuals(self.measurements, every, self.values | {name: value + sign * step})
+                        for sign in (1, -1))
+            columns.append((up - down) / (2 * step) / (1 + self.residuals) * self.stderr[name])
+        gradient = np.reshape(columns, (len(columns), -1))
+        return np.sqrt(np.maximum(np.einsum("ir,ij,jr->r", gradient, self.correlation, gradient), 0.0))
+
     def range(self) -> dict[str, tuple[int, int]]:
         """Smallest and largest of every size that was varied: grid, tile side, groups, payload, tokens, dimensions.
 
@@ -191,7 +209,7 @@ class Fit:
         found = {"grid": columns["P"]} if "P" in columns else {}
         found |= {name: columns[name] for name in ("tokens", "dim", "ffn", "groups") if name in columns}
         if kind == "decode":
-            found["groups"] = counts_reduce.default_groups(columns["P"])
+            found["groups"] = counts_reduce.published_groups(columns["P"])
         if kind in ("gemm", "gemv", "prefill"):
             lengths = [columns[name] for name in ("M", "K", "N", "tokens", "dim", "ffn") if name in columns]
             found["tile"] = np.concatenate([cdiv(length, columns["P"]) for length in lengths])
@@ -284,7 +302,7 @@ def fit(data: Any, *, fix: Mapping[str, float] | None = None, drop: tuple[str, .
 
     Args:
         data: from `perfmodel.measurements`, or what that takes: a file's path, a DataFrame, a mapping of columns.
-        fix: constants to hold at a value instead.
+        fix: constants to hold at a value instead; all of them: the errors of these values.
         drop: constants to leave out (held at zero).
 
     Returns:
@@ -299,7 +317,7 @@ def fit(data: Any, *, fix: Mapping[str, float] | None = None, drop: tuple[str, .
         raise ModelError(f"{data.name}: nothing is fitted to a {data.kind!r} experiment")
     kind = KINDS[data.kind]
     held = {**dict.fromkeys(drop, 0.0), **(fix or {})}
-    known = [*kind.free, *(name for name in parameters.KERNELS.get(kind.kernel or "", ()) if name not in kind.free)]
+    known = [*kind.free, *(name for name in KERNELS.get(kind.kernel or "", ()) if name not in kind.free)]
     for name, value in held.items():
         checks.choice(f"constant of {data.kind}", name, known)
         checks.number(f"constant {name}", value, 0.0, 1e18)
@@ -362,8 +380,10 @@ def _residuals(data: Measurements, rows: np.ndarray, constants: Mapping[str, flo
 
 def _solve(data: Measurements, rows: np.ndarray, held: Mapping[str, float], free: list[str]) -> Any:
     """The robust bounded fit, in units of each constant's typical size."""
-    from scipy.optimize import least_squares
+    from scipy.optimize import OptimizeResult, least_squares  # takes half a second: only who fits waits for it
 
+    if not free:
+        return OptimizeResult(x=np.zeros(0), jac=np.zeros((int(rows.sum()), 0)))
     typical = np.array([KINDS[data.kind].free[name] for name in free])
 
     def objective(z: np.ndarray) -> np.ndarray:
@@ -382,6 +402,8 @@ def _solve(data: Measurements, rows: np.ndarray, held: Mapping[str, float], free
 def _uncertainty(data: Measurements, solution: Any, free: list[str],
                  residuals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Standard errors and correlations from the curvature; refuses constants that cannot be told apart."""
+    if not free:
+        return np.zeros(0), np.zeros((0, 0))
     scale = np.maximum(np.linalg.norm(solution.jac, axis=0), 1e-300)
     unit = solution.jac / scale
     values, vectors = np.linalg.eigh(unit.T @ unit)

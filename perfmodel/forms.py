@@ -174,13 +174,17 @@ def _gemm_t(c: Constants, device: Device, M: Any, K: Any, N: Any, rows: Any, col
     }
 
 
+#: vectors that stream along a line one after the other: a phase each, and the broadcast; ``stream`` is of a K-tree's
+STREAMS = {"ktree": 3, "chain": 2, "pipeline": 2}
+
+
 def gemv(c: Constants, device: Device, reduce: str, M: Any, N: Any, rows: Any, cols: Any, groups: Any) -> Terms:
     """y[N] = x[M] W[M,N]: a vector of the tile's n columns for each of its m rows, then the all-reduce.
 
     A row costs the longer of issuing its vector (``row``) and running it (``beat`` per 64-bit word). The tree costs
     alpha per hop, beta per stage, ``stream`` for each 32-bit word after the first that streams through it (one cycle
-    in each of two adds in two phases makes four), and ``die`` for every die boundary that its longest arm crosses,
-    there and back.
+    in each of two adds in two phases makes four; other reductions by their `STREAMS`), and ``die`` for every die
+    boundary that its longest arm crosses, there and back.
 
     Args:
         c: constants of the kernel, by name.
@@ -197,11 +201,12 @@ def gemv(c: Constants, device: Device, reduce: str, M: Any, N: Any, rows: Any, c
     """
     m, n = cdiv(M, rows), cdiv(N, cols)
     hops, stages, root = counts_reduce.path(reduce, rows, groups)
-    words = _whole(device, n)
+    turns, chunk = (2 * (rows - 1), cdiv(n, rows)) if reduce == "ring" else (STREAMS[reduce], n)
+    streamed = turns / STREAMS["ktree"] * (_whole(device, chunk) - 1)
     boundaries = (np.asarray(root) + 1) // device.die_rows  # the program sits one row inside the fabric
     return {
         "compute": m * np.maximum(c["row"], cdiv(n, BEAT) * c["beat"]),
-        "transfer": (words - 1) * c["stream"],
+        "transfer": streamed * c["stream"],
         "alpha": hops * c["alpha"] + 2 * boundaries * c["die"],
         "beta": stages * c["beta"],
         "overhead": c["launch"] + 0 * hops,
@@ -348,11 +353,12 @@ def decode(c: Constants, device: Device, dim: Any, ffn: Any, context: Any, grid:
     }
 
 
-def shift(c: Constants, device: Device, rows: Any, cols: Any, steps: Any) -> Terms:
+def shift(c: Constants, device: Device, rows: Any, cols: Any, steps: Any, side: Any) -> Terms:
     """Every core hands its tile of rows x cols elements on by ``steps`` hops, store and forward.
 
     A step sends and receives one after the other (even columns send first), so each word passes the ramp twice.
-    The word that comes back at the end, to synchronise, has a one-way latency.
+    The word that comes back at the end, to synchronise, has a one-way latency. A step beyond the side of the block, in
+    which no core still holds a tile of its own, costs one ``setup`` less.
 
     Args:
         c: constants of the kernel, by name.
@@ -360,14 +366,15 @@ def shift(c: Constants, device: Device, rows: Any, cols: Any, steps: Any) -> Ter
         rows: rows of a tile.
         cols: columns of a tile.
         steps: hops.
+        side: cores of the block in the direction of the shift.
 
     Returns:
         Cycles by kind of cost.
     """
-    words = cdiv(rows * cols * ELEMENT_BYTES, device.word_bytes)
+    words, beyond = cdiv(rows * cols * ELEMENT_BYTES, device.word_bytes), np.maximum(steps - side, 0)
     return {
         "compute": 0.0 * words, "transfer": steps * 2 * words * c["word"], "alpha": c["alpha"] + 0 * words, "beta": 0.0,
-        "overhead": c["latency"] + steps * c["startup"],
+        "overhead": c["latency"] + steps * c["startup"] - beyond * np.minimum(c["setup"], c["startup"]),
     }
 
 

@@ -100,7 +100,7 @@ def decode(chip: Device | str, model: Model | str, *, context: Any, grid: Any = 
         return _of_system(chip, model, system, "decode", context, grid, constants)
     context, grid = sizes(context=context, grid=grid)
     held = _check_layers(chip, model, "decode", context, grid)
-    groups = check_groups("ktree", grid, groups)
+    groups = check_groups(chip, "ktree", grid, counts_reduce.published_groups(grid) if groups is None else groups)
     kernel = parameters.on(chip, "decode", constants)
 
     def form(c: Mapping[str, float]) -> forms.Terms:
@@ -138,7 +138,8 @@ def generate(chip: Device | str, model: Model | str, *, prompt: int, new: int, p
              decode_grid: Any = None, system: str = "waferllm") -> Prediction:
     """Predict a whole request: the prefill of the prompt, then ``new`` tokens, each with the context it finds.
 
-    T10 and Ladder decode on the grid of their prefill, since only WaferLLM re-places weights between the phases.
+    T10 and Ladder decode on the grid of their prefill, since only WaferLLM re-places weights between the phases; what
+    that takes is the term ``around``.
     ``tokens_per_s`` is new tokens over the whole time, as published.
 
     Args:
@@ -180,7 +181,7 @@ def generate(chip: Device | str, model: Model | str, *, prompt: int, new: int, p
     if systems.gpus(system):
         slower = parameters.kernel("a100", "generate").values["served"]
         notes += (f"decode is served {slower:.2f} times slower than steadily, as in table 2",)
-    around = _around(chip, model, prompt, new, decode_grid) if system == "waferllm" else {}
+    around = {"replace": _replacement(chip, model, prompt)} if system == "waferllm" else {}
     terms = {kind: _sum(first.terms.get(kind, 0.0)) + slower * _sum(rest.terms.get(kind, 0.0), new)
              for kind in {**first.terms, **rest.terms}}
     terms |= {"around": sum(around.values())} if around else {}
@@ -194,30 +195,19 @@ def generate(chip: Device | str, model: Model | str, *, prompt: int, new: int, p
                       {"around": around} if around else {}, chip=chip)
 
 
-def _around(chip: Device, model: Model, prompt: int, new: int, grid: Any) -> dict[str, float]:
-    """Cycles of a request outside its layers, from the constants of the layers' kernels; nothing of it is fitted.
+def _replacement(chip: Device, model: Model, prompt: int) -> float:
+    """Cycles in which all weights, and the cache of the prompt, move to their places for decode; nothing is fitted.
 
-    * shift: in every layer the balanced cache passes one row of keys and values on.
-    * head: final norm, logits and the largest of them; three all-reduces and the rows of the head's tile.
-    * replace: between the phases all weights, keys and values (of full width, as in the kernels) are placed anew, first
-      along x, then along y; each time half of them cross the middle of the wafer.
+    They move first along x, then along y, handed from core to core; each time half of them cross the middle of the
+    wafer, and a word passes a core's ramp twice, as in `forms.shift`.
 
     Returns:
-        Cycles of the whole request by name of the part.
+        Cycles.
     """
-    side = size("decode_grid", grid)
-    decode_constants, shift_constants = (parameters.on(chip, name).values for name in ("decode", "shift"))
-    hops, stages, _ = counts_reduce.path("ktree", side, counts_reduce.default_groups(side))
-    d, v = cdiv(model.dim, side), cdiv(model.vocab, side)
-    tree = decode_constants["alpha"] * hops + decode_constants["beta"] * stages
-    row = np.maximum(decode_constants["row"], cdiv(v, forms.BEAT) * decode_constants["beat"])
-    one = forms.total(forms.shift(shift_constants, chip, 2, d, 1))
-    moved = ELEMENT_BYTES * model.layers * (4.0 * model.dim**2 + 3.0 * model.dim * model.ffn + 2.0 * model.dim * prompt)
-    middle = chip.word_bytes * chip.link_words_per_cycle  # bytes per cycle over one of its links
-    return {
-        "shift": float(new * model.layers * one), "head": float(new * (3 * tree + d * row)),
-        "replace": moved / 2 / middle * (1 / chip.rows + 1 / chip.cols),
-    }
+    word = parameters.on(chip, "shift").values["word"]
+    elements = model.layers * (model.layer_weights + 2.0 * model.kv_dim * prompt)
+    words = ELEMENT_BYTES * elements / chip.word_bytes
+    return words / 2 * 2 * word * (1 / chip.rows + 1 / chip.cols)
 
 
 def _sum(value: Any, times: int = 1) -> float:

@@ -15,7 +15,8 @@ reduce   ``P, B_words, group_size``                             two-phase reduce
 
 and one column ``cycles`` or ``seconds``, of one run. Sizes are whole numbers; further columns are ignored.
 Benchmarks of this machine are a JSON file of pytest-benchmark whose ``extra_info`` holds ``flops`` and, if known,
-``bytes`` (moved), ``products`` (local ones, of all cores) and ``steps`` of one call.
+``bytes`` (moved), ``products`` (local ones, of all cores) and ``steps`` of one call, and the ``threads`` that share
+the first three.
 """
 
 from __future__ import annotations
@@ -62,7 +63,6 @@ TABLES = {
     "a100_prefill": (3, "a100", ""), "a100_decode": (4, "a100", ""),
     "a100_gemv": (6, "a100", ""),
 }
-CLOCK = 1.1e9
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def measurements(name: Any, device: str | Device | None = None) -> Measurements:
     if swept:
         file, _, _ = FILES[str(name)]
         found = _sweep(f"{file}.csv", files.rows(FOLDER / f"{file}.csv"), device)
-        if found.kind == "shift":  # beyond the block's side the cost of a step falls, unexplained: rows of their own
+        if found.kind == "shift":  # beyond the block's side a step costs less: rows of their own
             found = found.part((found.columns["L"] > found.columns["P"]) == str(name).endswith("beyond"))
         return Measurements(str(name), found.kind, found.device, found.columns, found.measured, found.labels)
     return _table(checks.choice("measurements", str(name), names()))
@@ -296,8 +296,8 @@ def _table(name: str) -> Measurements:
         columns["kv_dim"] = np.array([m.kv_dim for m in sizes])
         return Measurements(name, name, "a100", columns, seconds, {**labels, "gpus": columns["gpus"]})
     columns["P"] = np.array([row[column] for row in rows])
-    return Measurements(name, name.removeprefix("wse2_"), "wse2", columns, seconds * CLOCK / columns["layers"],
-                        {**labels, "grid": columns["P"]})
+    cycles = seconds * load_device("wse2").clock_hz / columns["layers"]
+    return Measurements(name, name.removeprefix("wse2_"), "wse2", columns, cycles, {**labels, "grid": columns["P"]})
 
 
 def _gpu_gemv(name: str) -> Measurements:
@@ -342,5 +342,6 @@ def _benchmarks(path: Path) -> Measurements:
     labels = {"grid": np.array([entry["name"] for entry in usable])}
     if all("algorithm" in entry["extra_info"] for entry in usable):
         labels["algorithm"] = np.array([str(entry["extra_info"]["algorithm"]) for entry in usable])
-    columns = {"flops": flops, "bytes": moved, "products": products, "steps": steps}
+    threads = column("threads", [entry["extra_info"].get("threads", 1) for entry in usable], 1.0, 1e6)
+    columns = {"flops": flops / threads, "bytes": moved / threads, "products": products / threads, "steps": steps}
     return Measurements(path.stem, "host", "host", columns, seconds, labels)

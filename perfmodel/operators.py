@@ -22,7 +22,8 @@ def mesh(chip: Any) -> Device:
     """The device (or that of a name or file), if its cores sit on a mesh."""
     chip = as_device(chip)
     if not isinstance(chip, Device):
-        raise ModelError(f"{shown(getattr(chip, 'name', chip))} is no mesh of cores; ask for a system such as a100x8")
+        raise ModelError(f"{shown(getattr(chip, 'name', chip))} is no mesh of cores; GPUs are predicted as a system, "
+                         f"system='a100x8', beside a mesh device, whose clock states the cycles")
     return chip
 
 
@@ -167,10 +168,11 @@ def shift(chip: Device | str, tile: tuple[Any, Any], *, steps: Any, grid: Any,
     kernel = parameters.on(chip, "shift", constants)
     notes = kernel.notes
     if np.any(steps > cols):
-        notes += (f"{int(np.max(steps))} steps on {int(np.min(cols))} cores leave the block: measured times fall below "
-                  f"the form's there, unexplained",)
-    limits = {"compute": 0.0, "distance": 0.0 * steps + chip.alpha}
-    return _make(chip, kernel, lambda c: forms.shift(c, chip, height, width, steps), limits, notes,
+        notes += (f"{int(np.max(steps))} steps on {int(np.min(cols))} cores leave the block: each beyond it is "
+                  f"charged a vector set-up less, as the sweep shows; why is not known",)
+    limits = {"compute": 0.0, "link": np.minimum(steps, cols) * forms.words_cycles(chip, height * width),
+              "distance": 1.0 * steps * chip.alpha}
+    return _make(chip, kernel, lambda c: forms.shift(c, chip, height, width, steps, cols), limits, notes,
                  f"shift of {_shape(height, width)} tiles by {_shape(steps)} steps on {_shape(rows, cols)} cores of "
                  f"{chip.name}")
 
@@ -190,7 +192,7 @@ def gemv(chip: Device | str, M: Any, N: Any, *, grid: Any, reduce: str = "ktree"
         N: elements of y, columns of W; a number, or an array.
         grid: side of a square of cores, or (rows, cols).
         reduce: ktree, chain, pipeline or ring.
-        groups: groups of the two-phase tree; default: the largest divisor of the rows up to their square root.
+        groups: groups of the two-phase tree; default: those of fewest cycles for alpha and beta of the device.
         constants: a `perfmodel.Fit`, or constants by name, instead of the calibration.
 
     Returns:
@@ -205,7 +207,7 @@ def gemv(chip: Device | str, M: Any, N: Any, *, grid: Any, reduce: str = "ktree"
     rows, cols = sides(grid)
     together(M=M, N=N, rows=rows, cols=cols)
     check_grid(chip, rows, cols)
-    groups = check_groups(reduce, rows, groups)
+    groups = check_groups(chip, reduce, rows, groups)
     _check_tiles(chip, lambda r, c: gemv_bytes(M, N, r, c), grid,
                  f"gemv of {_shape(M, N)} on {_shape(rows, cols)} cores")
     kernel = parameters.on(chip, "gemv", constants)
@@ -262,7 +264,7 @@ def allreduce(chip: Device | str, words: Any, *, cores: Any, algorithm: str = "k
         words: elements of the vector; a number, or an array for a sweep.
         cores: cores of the line.
         algorithm: ktree, chain, pipeline or ring.
-        groups: groups of the two-phase tree; default: the largest divisor of the cores up to their square root.
+        groups: groups of the two-phase tree; default: those of fewest cycles for alpha and beta of the device.
         constants: a `perfmodel.Fit` of a GEMV sweep, or constants by name, instead of the calibration.
 
     Returns:
@@ -275,7 +277,7 @@ def allreduce(chip: Device | str, words: Any, *, cores: Any, algorithm: str = "k
     chip = mesh(chip)
     words, cores = sizes(words=words, cores=cores)
     check_line(chip, cores)
-    groups = check_groups(algorithm, cores, groups)
+    groups = check_groups(chip, algorithm, cores, groups)
     kernel = parameters.on(chip, "gemv", constants)
     limits = {"compute": 0.0 * words, **bounds.allreduce(chip, words, cores)}
 
@@ -293,15 +295,29 @@ def check_line(chip: Device, cores: Any) -> None:
         raise DoesNotFit(f"a line of {np.max(cores)} cores is longer than the {longest} of {chip.name}")
 
 
-def check_groups(reduce: str, rows: Any, groups: Any) -> Any:
-    """Checked number of groups of the two-phase tree."""
+def check_groups(chip: Device, reduce: str, rows: Any, groups: Any) -> Any:
+    """Checked number of groups of the two-phase tree.
+
+    The default is the one of fewest cycles on the packaged device: a changed device keeps the launch of its base.
+
+    Returns:
+        Groups, in the shape of ``rows``; 1 for what is no tree.
+
+    Raises:
+        ModelError: groups of another reduction, or more than the cores of a line.
+    """
     choice("reduce", reduce, REDUCES)
     if reduce != "ktree":
         if groups is not None:
             raise ModelError(f"groups = {shown(groups)} belong to ktree, not to {reduce}")
         return 1
     if groups is None:
-        return counts_reduce.default_groups(rows)[()]
+        reference = as_device(chip.base) if chip.base else chip
+        best = np.zeros(np.max(rows) + 1, np.int64)
+        best[rows] = -1
+        for line in np.flatnonzero(best):
+            best[line] = counts_reduce.default_groups(int(line), reference.alpha, reference.beta)
+        return best[rows]
     (checked,) = sizes(groups=groups)
     together(cores=rows, groups=checked)
     if np.any(checked > rows):

@@ -1,4 +1,4 @@
-"""The constants of the model: what they mean, what they stand for on a device, and where each value comes from.
+"""The values of the constants on a device, and where each comes from.
 
 ``data/parameters.toml``, which `perfmodel.calibrate` writes, holds the constants of the kernels that were measured.
 A constant is *measured* (a microbenchmark or a publication), *fitted* to rows of a sweep, or *carried* over from
@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from perfmodel import checks
+from perfmodel.constants import KERNELS, MEANING
 from perfmodel.device import Device, device
 from perfmodel.errors import ModelError, shown
 
@@ -34,65 +35,17 @@ COSTS: dict[str, Callable[[Device], float]] = {
 }
 
 
-class Meaning(NamedTuple):
-    """Unit and meaning of a constant, what it stands for (a key of `COSTS`, "" for code), and whose it is."""
-
-    unit: str
-    meaning: str
-    stands_for: str = ""
-    belongs_to: str = "kernel"
-
-
-MEANING = {
-    "launch": Meaning("cycle", "start of a kernel: first task to first step, last step to result"),
-    "startup": Meaning("cycle/step", "a step's tasks: start its moves, join them, go on"),
-    "k_loop": Meaning("cycle/pass", "one pass over k: set up descriptors, start the map over a row of B"),
-    "remainder": Meaning("cycle/pass", "a pass beyond the multiples of four by which the loop over k is unrolled"),
-    "vector": Meaning("cycle/vector", "start of one fp16 multiply-accumulate vector"),
-    "beat": Meaning("cycle/beat", "one 64-bit word of the result column that a vector runs over", "vector", "chip"),
-    "row": Meaning("cycle/row", "set-up of the vector instruction of one row of a GEMV tile"),
-    "stream": Meaning("cycle/word", "one more 32-bit word in the vector that streams through the reduction", "word"),
-    "alpha": Meaning("cycle/hop", "a hop through routers by a pre-set rule", "hop", "chip"),
-    "beta": Meaning("cycle/stage", "a stage in which a core's software handles the message", "stage"),
-    "die": Meaning("cycle/boundary", "a message crosses from one die of the wafer to the next", "hop", "chip"),
-    "unprofiled": Meaning("cycle/layer", "cycles of the instrumented kernel outside its profiled phases", "", "system"),
-    "latency": Meaning("cycle", "a word's way from core to core less its hops: send, receive, start of a task"),
-    "issue": Meaning("cycle/tile", "fewest cycles in which a core unpacks and multiplies 32 x 32 x 32 tiles", "matrix"),
-    "multicast": Meaning("cycle/word", "a word of the network received by every core of a row or column", "word"),
-    "exposed": Meaning("1", "share of the shorter of product and multicast that the longer does not hide"),
-    "word": Meaning("cycle/element", "an element of the operands that travel", "word", "system"),
-    "relay": Meaning("cycle/core", "T10: a core passed on the way to a logical neighbour", "stage", "system"),
-    "barrier": Meaning("cycle/core", "Ladder: a core passed by the remote access that ends a step", "hop", "system"),
-    "compute_efficiency": Meaning("1", "A100: share of peak flop/s that a prefill reaches", "", "system"),
-    "memory_efficiency": Meaning("1", "A100: share of peak bandwidth at which weights are read", "", "system"),
-    "fabric_efficiency": Meaning("1", "A100: share of NVLink bandwidth that an all-reduce reaches", "", "system"),
-    "layer": Meaning("second/layer", "A100: launches of one layer in decode", "", "system"),
-    "network": Meaning("second", "A100: latency that the network between two nodes adds to them", "", "system"),
-    "phase": Meaning("second/phase", "A100: a phase of an all-reduce (two inside a node, one between)", "", "system"),
-    "served": Meaning("1", "A100: decode in the requests of table 2 over the steady decode of table 4", "", "system"),
-}
-
-#: constants of the kernels that run on a mesh
-KERNELS: dict[str, tuple[str, ...]] = {
-    "gemm": ("launch", "startup", "k_loop", "remainder", "vector", "beat"),
-    "gemv": ("launch", "row", "beat", "stream", "alpha", "beta", "die"),
-    "decode": ("row", "beat", "stream", "alpha", "beta", "unprofiled"),
-    "shift": ("startup", "latency", "alpha", "word"),
-    "matmul": ("launch", "issue", "multicast", "exposed"),
-}
-
-
 @dataclass(frozen=True)
 class Parameter:
     """One constant: its value and where it comes from.
 
     Attributes:
-        value, unit, meaning: as in `MEANING`.
+        value, unit, meaning: as in `perfmodel.constants.MEANING`.
         origin: which measurements, publication, or other kernel.
         how: "measured", "fitted" or "carried"; "data sheet" on a device that nobody measured.
         stderr: standard error, None if not fitted.
         rows: rows it was fitted to.
-        stands_for, belongs_to: as in `Meaning`.
+        stands_for, belongs_to: as in `perfmodel.constants.Meaning`.
     """
 
     value: float
@@ -112,7 +65,8 @@ class Kernel:
 
     Attributes:
         correlation: of the fitted constants, in their order.
-        held_out: relative error that 90 % of the rows stay within when their group is left out of the fit.
+        held_out: relative error that 90 % of the rows stay within when their group is left out of the fit, less what
+            the uncertainty of the constants explains.
     """
 
     device: str
@@ -181,7 +135,7 @@ def kernel(owner: str, name: str) -> Kernel:
 
     Args:
         owner: name of the device or system.
-        name: of the kernel, a key of `KERNELS`.
+        name: of the kernel, a key of `perfmodel.constants.KERNELS`.
 
     Returns:
         Constants with their errors, range and source.
@@ -202,7 +156,7 @@ def on(chip: Device, name: str, constants: Any = None) -> Kernel:
 
     Args:
         chip: a device; one that was changed keeps the calibration of its base, scaled.
-        name: a key of `KERNELS`.
+        name: a key of `perfmodel.constants.KERNELS`.
         constants: a `perfmodel.Fit`, or name -> value, that replace the calibration.
 
     Returns:
@@ -243,7 +197,7 @@ def ratio(name: str, chip: Device, reference: Device) -> float:
     """How much more a constant costs on ``chip`` than on ``reference``: the ratio of what it stands for.
 
     Args:
-        name: of the constant, a key of `MEANING`.
+        name: of the constant, a key of `perfmodel.constants.MEANING`.
         chip: the device that is predicted.
         reference: the device that was measured.
 
@@ -258,14 +212,17 @@ def ratio(name: str, chip: Device, reference: Device) -> float:
 
 
 def scaled(kernel: Kernel, chip: Device, reference: Device) -> Kernel:
-    """The constants as they are on a changed device."""
+    """The constants as they are on a changed device: their held-out error is not known there."""
     ratios = {key: ratio(key, chip, reference) for key in kernel.parameters}
     if all(factor == 1.0 for factor in ratios.values()):
         return kernel
     parameters = {
         key: dataclasses.replace(p, value=p.value * ratios[key], stderr=p.stderr and p.stderr * ratios[key])
         for key, p in kernel.parameters.items()}
-    return dataclasses.replace(kernel, parameters=MappingProxyType(parameters))
+    changed = ", ".join(f"{key} by {factor:.3g}" for key, factor in ratios.items() if factor != 1.0)
+    note = f"constants of {kernel.device}.{kernel.name} are scaled to {chip.title}, not measured there: {changed}"
+    return dataclasses.replace(kernel, parameters=MappingProxyType(parameters), held_out=None,
+                               notes=(*kernel.notes, note))
 
 
 def replaced(kernel: Kernel, values: Mapping[str, float], whose: str) -> Kernel:
@@ -287,7 +244,7 @@ def data_sheet(chip: Device, name: str) -> Kernel:
 
     Args:
         chip: a mesh device.
-        name: of the kernel, a key of `KERNELS`.
+        name: of the kernel, a key of `perfmodel.constants.KERNELS`.
 
     Returns:
         The constants, with a note that nothing was measured.

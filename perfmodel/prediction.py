@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from perfmodel.checks import sizes
-from perfmodel.errors import DoesNotFit
+from perfmodel.errors import DoesNotFit, ModelError
 from perfmodel.parameters import Kernel
 
 
@@ -217,7 +217,19 @@ def in_blocks(function: Callable[..., Mapping[str, Any]], *arrays: Any) -> dict[
 
 
 def sides(grid: Any) -> tuple[Any, Any]:
-    """(rows, cols) of a grid: one side (a number, or an array of squares), or a pair (rows, cols)."""
+    """(rows, cols) of a grid: one side (a number, or an array of squares), or a pair (rows, cols).
+
+    Args:
+        grid: the side, or the pair.
+
+    Returns:
+        (rows, cols), checked.
+
+    Raises:
+        ModelError: no grid, or sides that are none.
+    """
+    if grid is None:
+        raise ModelError("grid must be given: the cores a side, or (rows, cols)")
     if isinstance(grid, tuple) and len(grid) == 2:
         rows, cols = sizes(rows=grid[0], cols=grid[1])
         return rows, cols

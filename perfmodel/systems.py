@@ -1,9 +1,9 @@
 """The competitors, each from its own mechanism, on the same footing as the mesh kernels.
 
 * **T10** plans compute-shift for a crossbar. On a mesh its logical neighbours lie O(P) apart and every core on the
-  way relays in software: weights rotate through all cores (``word`` each), each of the P steps of a product ends
+  way relays in software: weights rotate through all cores (``element`` each), each of the P steps of a product ends
   with a relay past P cores (``relay``). In decode ten pipelined all-reduces pass P cores each.
-* **Ladder** sees one shared memory. Every operand element is a remote load (``word``), and every step ends with an
+* **Ladder** sees one shared memory. Every operand element is a remote load (``element``), and every step ends with an
   access across the mesh (``barrier`` per core passed).
 * **A100 x N**: a roofline with tensor parallelism: flops at a share of peak in prefill, weights at a share of
   memory bandwidth in decode, two all-reduces per layer.
@@ -65,7 +65,7 @@ PRODUCTS = 9
 def t10_prefill(c: Constants, x: Columns) -> Terms:
     """Cycles per layer: right operands rotate; every step of every product relays past the mesh's side."""
     right = operands(x["dim"], x["ffn"], x["tokens"])[1]
-    return {"transfer": c["word"] * right, "beta": c["relay"] * PRODUCTS * x["P"] ** 2}
+    return {"transfer": c["element"] * right, "beta": c["relay"] * PRODUCTS * x["P"] ** 2}
 
 
 def t10_decode(c: Constants, x: Columns) -> Terms:
@@ -75,18 +75,18 @@ def t10_decode(c: Constants, x: Columns) -> Terms:
 
 def ladder_prefill(c: Constants, x: Columns) -> Terms:
     """Cycles per layer: both operands are loaded remotely; every step of every product waits for the mesh."""
-    return {"transfer": c["word"] * sum(operands(x["dim"], x["ffn"], x["tokens"])),
+    return {"transfer": c["element"] * sum(operands(x["dim"], x["ffn"], x["tokens"])),
             "beta": c["barrier"] * PRODUCTS * x["P"] ** 2}
 
 
 def ladder_decode(c: Constants, x: Columns) -> Terms:
     """Cycles per layer and token: a tile's weights and cache are loaded across P cores, one after the other."""
     tile = (4 * x["dim"] ** 2 + 3 * x["dim"] * x["ffn"] + 2 * x["tokens"] * x["dim"]) / x["P"] ** 2
-    return {"transfer": c["word"] * tile * x["P"], "beta": c["barrier"] * ALLREDUCES * x["P"]}
+    return {"transfer": c["element"] * tile * x["P"], "beta": c["barrier"] * ALLREDUCES * x["P"]}
 
 
 def _nodes(count: Any) -> Any:
-    """Nodes of eight GPUs.
+    """Nodes that the GPUs fill.
 
     Returns:
         Nodes, the last of them perhaps in part.
@@ -94,7 +94,7 @@ def _nodes(count: Any) -> Any:
     >>> int(_nodes(8)), int(_nodes(16))
     (1, 2)
     """
-    return cdiv(np.asarray(count), 8)
+    return cdiv(np.asarray(count), device("a100").gpus_per_node)
 
 
 def _phases(count: Any) -> Any:

@@ -40,8 +40,6 @@ from perfmodel.prediction import Prediction, Use, check_grid, lift
 
 #: most steps that are read one by one: MeshGEMM on the widest wafer has 1,800
 MOST_STEPS = 1 << 20
-#: passes of the two-phase tree over a vector: two phases and the broadcast
-PASSES = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,12 +120,12 @@ def _stepwise(c: Mapping[str, float], chip: Device, steps: Steps) -> forms.Terms
 
 def _vectors(c: Mapping[str, float], chip: Device, steps: Steps) -> forms.Terms:
     """A GEMV: a vector instruction per row of a tile, then the reduction."""
-    _, _, k, n = steps.products.T
+    _, m, k, n = steps.products.T
     words = np.maximum(steps.bytes // chip.word_bytes, steps.bytes > 0)
-    rows = (k * np.maximum(c["row"], cdiv(n, forms.BEAT) * c["beat"])).sum()
+    rows = (m * k * np.maximum(c["row"], cdiv(n, forms.BEAT) * c["beat"])).sum()
     return {
         "compute": float(rows + steps.macs.sum() * c["beat"] / forms.BEAT),
-        "transfer": float(np.maximum(words - 1, 0).sum() / PASSES * c["stream"]),
+        "transfer": float(np.maximum(words - 1, 0).sum() / forms.STREAMS["ktree"] * c["stream"]),
         "alpha": float(steps.hops.sum() * c["alpha"]), "beta": float(steps.stages.sum() * c["beta"]),
         "overhead": c["launch"],
     }

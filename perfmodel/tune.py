@@ -70,17 +70,22 @@ def best_grid(chip: Device | str, model: Model | str, *, phase: str, tokens: int
     """
     choice("phase", phase, PHASES)
     chip, model = mesh(chip), as_model(model)
-    largest = min(chip.rows, chip.cols)
-    tokens = size("tokens", tokens)
-    if grids is None:
-        grids = range(min(12, largest), largest + 1, 12)
-    sides = np.unique(sizes(grids=list(grids) if isinstance(grids, Iterable) else grids)[0])
-    if sides[-1] > largest:
-        raise ModelError(f"grids = {shown(sides.tolist())} must lie between 1 and {largest}, the side of {chip.name}")
+    tokens, sides = size("tokens", tokens), _sides(chip, grids, 12)
     fits = llm.working_bytes(model, phase, tokens, sides) <= chip.memory_per_core
     if not fits.any():
         raise DoesNotFit(f"no grid up to {sides[-1]}^2 holds a layer of {model.name} in {chip.memory_per_core} bytes")
     return _choose(sides[fits], lambda grid: _phase(chip, model, phase, tokens, grid))
+
+
+def _sides(chip: Device, grids: Iterable[int] | None, step: int) -> np.ndarray:
+    """The sides to choose from, ascending; by default every multiple of ``step`` on the device."""
+    largest = min(chip.rows, chip.cols)
+    if grids is None:
+        grids = range(min(step, largest), largest + 1, step)
+    sides = np.unique(sizes(grids=list(grids) if isinstance(grids, Iterable) else grids)[0])
+    if sides[-1] > largest:
+        raise ModelError(f"grids = {shown(sides.tolist())} must lie between 1 and {largest}, the side of {chip.name}")
+    return sides
 
 
 def _phase(chip: Device, model: Model, phase: str, tokens: int, grid: Any) -> Prediction:
@@ -112,22 +117,28 @@ def best_groups(chip: Device | str, cores: int, *, words: int = 1) -> Choice:
     return _choose(np.arange(1, cores + 1), lambda groups: operators.allreduce(chip, words, cores=cores, groups=groups))
 
 
-def best_gemv(chip: Device | str, M: int, N: int) -> Choice:
-    """The fastest square grid for a GEMV, among multiples of 30 on which its tiles fit.
+def best_gemv(chip: Device | str, M: int, N: int, *, grids: Iterable[int] | None = None) -> Choice:
+    """The fastest square grid for a GEMV among those on which its tiles fit.
 
     Args:
         chip: a mesh device, or its name.
         M: elements of x, rows of the matrix.
         N: elements of y, columns of the matrix.
+        grids: sides to choose from; default: every multiple of 30 on the device.
 
     Returns:
         The fastest side, and everything it was chosen from.
 
     Raises:
         DoesNotFit: no candidate holds the matrix.
+        ModelError: a candidate larger than the device; a size that is none.
+
+    >>> import perfmodel as pm
+    >>> best_gemv("wse2", 32768, 32768, grids=[600, 720]).value
+    720
     """
     chip, M, N = mesh(chip), size("M", M), size("N", N)
-    sides = np.arange(min(30, chip.rows, chip.cols), min(chip.rows, chip.cols) + 1, 30)
+    sides = _sides(chip, grids, 30)
     sides = sides[operators.gemv_bytes(M, N, sides, sides) <= chip.memory_per_core]
     if sides.size == 0:
         raise DoesNotFit(f"no square grid of {chip.name} holds a {M} x {N} matrix")

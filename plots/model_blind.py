@@ -31,7 +31,7 @@ def _shift(ax: Axes) -> None:
     for side, colour in ((1, "blue"), (8, "vermilion")):
         rows = (x["P"] == 240) & (x["tile_rows"] == side)
         ax.plot(x["L"][rows], data.measured[rows] / x["L"][rows], "o", color=COLOURS[colour], mfc="none", mew=1.5,
-                label=f"measured, {side * side} halves")  # fmt: skip
+                label=f"measured, tile {side} x {side}")  # fmt: skip
         predicted = pm.shift("wse3", (side, side), steps=steps, grid=240)
         low, high = predicted.interval
         ax.plot(steps, predicted.cycles / steps, color=COLOURS[colour])
@@ -52,7 +52,7 @@ def _decode(ax: Axes) -> None:
     for place, row in zip(places, rows):
         ax.text(place + 0.2, row.predicted, f"{row.error:+.0%}", ha="center", va="bottom", fontsize=9)
     names = [row.label.removeprefix("one layer on ").replace("^2 cores, ", "²\n") for row in rows]
-    ax.set_xticks(places, names)
+    ax.set_xticks(places, names, fontsize=9)
     ax.set(ylabel="cycles a layer and token", title="Decode on the WSE-3")
     ax.legend(loc="upper left", ncols=2)
     ax.set_ylim(0, 1.2 * max(row.predicted for row in rows))

@@ -24,6 +24,7 @@ from meshkernels.arguments import as_cost, as_count, as_groups
 from meshkernels.errors import MeshError
 from meshkernels.mesh import Mesh
 from meshkernels.schedules import Move, Multicast, Reduce, Step, Values, line
+from perfmodel import counts_reduce
 
 #: Most levels of a tree. A line of 8192 cores is halved 13 times; a further level has nothing to cut, and costs a step.
 MOST_LEVELS = 64
@@ -59,7 +60,7 @@ def best_groups(size: int, levels: int, alpha: float, beta: float) -> tuple[int,
     """The groups that minimise ``alpha H + beta S`` on a line of ``size`` cores, by search.
 
     The search improves one level at a time over all its counts until none can be improved, from the balanced tree
-    G_l = P^((K-l)/K) and from the best tree of one level less. With two levels that tries every G.
+    G_l = P^((K-l)/K) and from the best tree of one level less. Two levels have the groups that `perfmodel` assumes.
 
     Args:
         size: cores on the line.
@@ -89,6 +90,8 @@ def best_groups(size: int, levels: int, alpha: float, beta: float) -> tuple[int,
 
     if levels == 1:
         return ()
+    if levels == 2:
+        return (counts_reduce.default_groups(size, alpha, beta),)
     if levels > size.bit_length():  # more levels than halvings: another one has nothing to cut
         useful = size.bit_length()
         return best_groups(size, useful, alpha, beta) + (1,) * (levels - useful)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import perfmodel as pm
+from perfmodel import report
 
 
 def decode(chip):
@@ -88,6 +89,14 @@ def test_every_prediction_has_an_interval():
     assert wide.uncertainty > narrow.uncertainty
 
 
+def test_a_changed_device_is_known_less_well():
+    """What was measured on the WSE-2 says less of one with slower hops; of one with more memory as much."""
+    wse2 = pm.device("wse2")
+    same, slower = decode(wse2.replace(memory_per_core=65536)), decode(wse2.replace(alpha=2))
+    assert same.uncertainty == decode("wse2").uncertainty < 0.02
+    assert slower.uncertainty >= 0.15 and any("alpha by 2" in note for note in slower.notes)
+
+
 def coverage(name, data, uncertainty, by):
     from perfmodel.calibrate import FITTED, refit
 
@@ -106,7 +115,14 @@ def test_the_interval_covers_rows_that_no_fit_has_seen():
     for name, (data, p) in predicted.items():
         for by in ("grid", "tile"):
             assert 0.80 <= coverage(name, data, p.uncertainty, by).mean() <= 0.98, (name, by)
+    card = pm.measurements("tenstorrent_n150_gemm")
+    c = card.columns
+    widths = [pm.gemm("n150", m, k, n, fidelity=f, storage=s).uncertainty for m, k, n, f, s in
+              zip(c["M"], c["K"], c["N"], c["fidelity"], c["storage_in0_out"])]
+    assert 0.80 <= coverage("tenstorrent_n150_gemm", card, np.array(widths), "shape").mean() <= 0.98
     shift = pm.measurements("wse3_shift")
+    small = [s for s in report.fit_summaries() if s.covered is not None and s.rows <= 32]
+    assert len(small) >= 12 and 0.80 <= np.average([s.covered for s in small], weights=[s.rows for s in small]) <= 0.98
     s = shift.columns
     p = pm.shift("wse3", (s["tile_rows"], s["tile_cols"]), steps=s["L"], grid=s["P"])
     low, high = p.interval

@@ -65,6 +65,18 @@ def test_what_the_data_cannot_tell_apart_is_refused(tmp_path):
         pm.fit(pm.measurements(sweep(tmp_path / "t.csv", (4,), (2,))))
 
 
+def test_with_every_constant_held_a_fit_is_their_error():
+    """Nothing is left to fit: residuals and left-out rows are those of the values given."""
+    data = pm.measurements("wse3_shift")
+    held = pm.fit(data, fix={"startup": 70.0})
+    assert (held.params, held.stderr, held.correlation.shape) == ({}, {}, (0, 0))
+    assert held.values["startup"] == 70.0 and np.array_equal(held.cross_validate("grid").errors, held.residuals)
+    first = data.columns["L"] == 1
+    tiles = data.columns["tile_rows"][first] * data.columns["tile_cols"][first]
+    by_hand = (42 + 70 + 2 * 1.125 * np.ceil(tiles / 2)) / data.measured[first] - 1
+    assert held.residuals[first] == pytest.approx(by_hand)
+
+
 def test_a_constant_that_is_not_there_is_flagged(tmp_path, monkeypatch):
     monkeypatch.setitem(TRUTH, "remainder", 0.0)
     fitted = pm.fit(pm.measurements(sweep(tmp_path / "s.csv", (4, 30, 100), (1, 2, 3, 5, 8), noise=0.01)))
@@ -196,6 +208,9 @@ def test_this_machines_curve_from_benchmarks(tmp_path):
     entries = [(1e-6 + f / 1e10 + b / 5e9, {"flops": f, "bytes": b}) for f, b in points]
     fitted = pm.fit(pm.measurements(benchmark_file(tmp_path / "bench.json", entries)))
     assert fitted.params == pytest.approx({"overhead": 1e-6, "per_flop": 1e-10, "per_byte": 2e-10}, rel=1e-4)
+    shared = [(seconds, {**info, "threads": 2, "flops": 2 * info["flops"], "bytes": 2 * info["bytes"]})
+              for seconds, info in entries]
+    assert pm.fit(pm.measurements(benchmark_file(tmp_path / "two.json", shared))).params == pytest.approx(fitted.params)
     with pytest.raises(pm.DataError, match=r"none of 1 benchmarks has extra_info\['flops'\]"):
         pm.measurements(benchmark_file(tmp_path / "none.json", [(1.0, {})]))
     with pytest.raises(pm.DataError, match=r"median = 0.0 of 'b0' must be positive"):

@@ -66,10 +66,27 @@ def test_trees_have_the_counted_hops_and_stages():
             assert (int(hops), int(stages)) == (counted.hops, counted.stages)
 
 
-def test_default_groups_are_the_published_ones():
+def test_groups_of_decode_are_the_published_ones():
     """The launch files of LLaMA3-8B and Qwen2-72B; 512 is the one grid for which they take another divisor."""
     published = {240: 15, 256: 16, 300: 15, 360: 18, 420: 20, 480: 20, 540: 20, 600: 24, 660: 22, 720: 24}
-    assert counts_reduce.default_groups(list(published)).tolist() == list(published.values())
+    assert counts_reduce.published_groups(list(published)).tolist() == list(published.values())
+
+
+@pytest.mark.parametrize("device", ["wse2", "wse3", "dojo"])
+def test_default_groups_are_those_of_the_schedule_that_runs(device):
+    """`mk.gemv` and `pm.gemv` without groups mean the same tree, and none has fewer cycles: counted core by core."""
+    from meshkernels.algorithms.ktree import checked_groups, hops_and_stages
+
+    chip = pm.device(device)
+    predicted = pm.gemv(chip, 1, 1, grid=(np.arange(1, 91), 1)).terms
+    for cores in range(1, 1001):
+        groups = counts_reduce.default_groups(cores, chip.alpha, chip.beta)
+        assert checked_groups(cores, 2, None, chip.alpha, chip.beta) == (groups,)
+        if cores <= 90:
+            counted = [hops_and_stages(cores, (g,)) for g in range(1, cores + 1)]
+            cost = [chip.alpha * hops + chip.beta * stages for hops, stages in counted]
+            assert cost[groups - 1] == min(cost), cores
+            assert predicted["alpha"][cores - 1] == pytest.approx(chip.alpha * counted[groups - 1][0]), cores
 
 
 def test_prefill_counts_its_products_and_alignments():

@@ -27,10 +27,28 @@ def test_counts_give_the_predicted_time(algorithm, grid):
     assert sum(found.terms.values()) == pytest.approx(found.cycles)
 
 
-@pytest.mark.parametrize("groups", [2, 4, 5, 8])
+@pytest.mark.parametrize("groups", [None, 2, 4, 5, 8])
 def test_counts_of_a_gemv_give_its_time(groups):
-    found = pm.time(counted("ktree", (40, 40), 320, 160, groups=groups), "wse3")
+    """Without groups both take the same tree."""
+    options = {} if groups is None else {"groups": groups}
+    found = pm.time(counted("ktree", (40, 40), 320, 160, **options), "wse3")
     assert found.cycles == pytest.approx(float(pm.gemv("wse3", 320, 160, grid=40, groups=groups).cycles))
+
+
+@pytest.mark.parametrize("reduce", ["chain", "pipeline", "ring"])
+def test_counts_of_other_reductions_give_their_time(reduce):
+    for grid, M, N in ((40, 320, 160), (64, 640, 2048), (8, 16, 512)):
+        for chip in ("wse2", "wse3"):
+            found = pm.time(counted(reduce, (grid, grid), M, N), chip)
+            assert found.cycles == pytest.approx(float(pm.gemv(chip, M, N, grid=grid, reduce=reduce).cycles))
+
+
+def test_a_matrix_by_the_vectors_of_a_gemv():
+    """Three rows of a left operand are three vectors by the same tile: thrice its vector instructions."""
+    one = {"rows": 4, "cols": 1, "steps": 1, "step_hops": [0], "step_stages": [0], "step_bytes": [0],
+           "step_products": [[[1, 5, 7]]]}
+    three = {**one, "step_products": [[[3, 5, 7]]]}
+    assert pm.time(three, "wse3", kernel="gemv").terms["compute"] == 3 * pm.time(one, "wse3").terms["compute"]
 
 
 def test_meshgemm_by_hand():
