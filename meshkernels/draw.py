@@ -1,4 +1,4 @@
-"""Pictures of rings, schedules, ledgers and simulations: Axes in, Axes out; matplotlib's settings and back end are left alone.
+"""Pictures of rings, schedules, ledgers and simulations: Axes in, Axes out; matplotlib's settings are left alone.
 
 >>> import meshkernels as mk
 >>> axes = mk.draw.steps(mk.schedule("cannon", mk.Mesh(3), 6, 6, 6))
