@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import time
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 import perfmodel
 from meshkernels.errors import DeviceLimitError, MeshTypeError
@@ -85,6 +86,19 @@ def play(schedule: Schedule, costs: Machine, dtype: np.typing.DTypeLike = np.flo
     engine = Engine(schedule, costs, itemsize, accumulator, links)
     engine.keep_causes = schedule.mesh.cores * len(schedule.steps) <= MOST_CAUSES
     show = sys.stderr.isatty() if progress is None else progress
-    with tqdm(total=len(schedule.steps), desc="simulate", unit=" steps", delay=1, disable=not show) as bar:
-        engine.run(progress=lambda step: bar.update())
+    engine.run(progress=_Bar(len(schedule.steps)) if show else None)
     return Run.of(engine, itemsize, accumulator)
+
+
+class _Bar:
+    """A line on stderr that says how far a long simulation is."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.start, self.shown = steps, time.monotonic(), 0.0
+
+    def __call__(self, step: int) -> Any:
+        now = time.monotonic()
+        if now - self.start > 1 and now - self.shown > 0.2:
+            self.shown, last = now, step + 1 == self.steps
+            done = 30 * (step + 1) // self.steps
+            print(f"\rsimulate [{'=' * done:<30}] {step + 1}/{self.steps}", end="\n" if last else "", file=sys.stderr)
