@@ -1,4 +1,4 @@
-"""``python -m bench``: run the benchmarks against their peers, a row of a table as soon as it is measured.
+"""``python -m bench``: run the benchmarks against their peers, each row printed as soon as it is measured.
 
 A complete run (no ``-k``, no ``--quick``) with ``--store`` renews the README's tables and adds a line to the history
 of ratios, ``bench/results/history.jsonl``. Each run leaves pytest-benchmark's JSON in ``.benchmarks/last.json``: keep
@@ -15,13 +15,18 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import numba
 import pytest
+from tqdm import tqdm
 
 from bench import llm_8b, measure, scaling
-from perfmodel import console, files
+from perfmodel import console, files, tables
 
 HERE = Path(__file__).parent
 RESULTS, LAST = HERE / "results", HERE.parent / ".benchmarks" / "last.json"
+HISTORY = RESULTS / "history.jsonl"
+#: threads of the benchmarks that take most of them
+MOST_THREADS = 2
 
 
 def verdict(info: dict) -> str:
@@ -39,65 +44,105 @@ def misses(info: dict) -> bool:
     return info["ratio_high"] < info["target"] if "ratio" in info else info["seconds"] > info["target"]
 
 
-def columns(info: dict) -> str:
+def figure(extra_info: dict, median: float) -> dict:
+    """What a benchmark found; one that compares nothing has the median of its calls, in seconds."""
+    return extra_info if {"ratio", "seconds"} & set(extra_info) else extra_info | {"seconds": median}
+
+
+def columns(info: dict) -> list[str]:
     """The head of a table whose rows are like this one."""
     if "ratio" in info:
-        return ("| what | threads | ours ms | peer ms | peer | peer / ours [quartiles] | target | met |\n"
-                "|---|---|---|---|---|---|---|---|")  # fmt: skip
-    return "| what | value | at most | met |\n|---|---|---|---|"
+        return ["what", "threads", "ours ms", "peer ms", "peer", "peer / ours [quartiles]", "target", "met"]
+    return ["what", "value", "at most", "met"]
 
 
-def row(info: dict) -> str:
+def cells(info: dict) -> list[str]:
     """One measured figure as a row of its table."""
     target = "" if info.get("target") is None else f"{info['target']:g}"
     if "ratio" in info:
         spread = f"**{info['ratio']:.3f}** [{info['ratio_low']:.3f}, {info['ratio_high']:.3f}]"
-        return (f"| {info['what']} | {info['threads']} | {info['ours_ms']:.2f} | {info['peer_ms']:.2f} "
-                f"| {info['peer']} | {spread} | {target} | {verdict(info)} |")
-    return f"| {info['what']} | {info['seconds']:.2f} | {target} | {verdict(info)} |"
+        return [info["what"], info["threads"], f"{info['ours_ms']:.2f}", f"{info['peer_ms']:.2f}", info["peer"], spread,
+                target, verdict(info)]  # fmt: skip
+    return [info["what"], f"{info['seconds']:.4g}", target, verdict(info)]
 
 
 def table(group: str, infos: list[dict]) -> str:
     """One group as a markdown table."""
-    return "\n".join([f"### {group}", "", columns(infos[0]), *map(row, infos), ""])
+    return f"### {group}\n\n{tables.markdown(columns(infos[0]), map(cells, infos))}\n"
 
 
 class Progress:
-    """Prints each row as soon as it is measured, and why there is none."""
+    """A bar on a terminal, each row as soon as it is measured, and why there is none.
+
+    Attributes:
+        left_out: name of each benchmark that was skipped -> why.
+    """
 
     def __init__(self) -> None:
-        self._group = ""
+        self._group, self._bar = "", tqdm(disable=True)
+        self.left_out: dict[str, str] = {}
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Called by pytest when it knows what will run."""
+        self._bar = tqdm(total=len(session.items), unit=" figures", disable=None)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Called by pytest before each benchmark."""
+        self._bar.set_postfix_str(nodeid.rpartition("::")[2])
 
     def pytest_runtest_teardown(self, item: pytest.Item) -> None:
         """Called by pytest after each benchmark."""
+        self._bar.update()
         benchmark = getattr(item, "funcargs", {}).get("benchmark")
         if benchmark is None or "what" not in benchmark.extra_info:
             return
+        if benchmark.stats is None:  # it failed before it was timed
+            return
+        found = figure(benchmark.extra_info, benchmark.stats.stats.median)
         if benchmark.group != self._group:
             self._group = benchmark.group
-            print(f"\n\n### {self._group}\n\n{columns(benchmark.extra_info)}")
-        print(row(benchmark.extra_info), flush=True)
-
+            self._print(f"\n### {self._group}\n\n{tables.markdown(columns(found))}")
+        self._print(tables.markdown_row(cells(found)))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Called by pytest with what became of a benchmark."""
-        if not report.passed:
-            print(f"{report.outcome}: {report.nodeid}\n{report.longreprtext}", flush=True)
+        if report.skipped:
+            self.left_out[report.nodeid.rpartition("::")[2]] = str(report.longrepr[2])
+        if report.failed:
+            self._print(f"failed: {report.nodeid}\n{report.longreprtext}")
+
+    def pytest_sessionfinish(self) -> None:
+        """Called by pytest at the end."""
+        self._bar.close()
+        for why in dict.fromkeys(self.left_out.values()):
+            names = [name for name, reason in self.left_out.items() if reason == why]
+            self._print(f"\nleft out: {len(names)} ({names[0]}{', ...' * (len(names) > 1)}). {why}")
+
+    def _print(self, text: str) -> None:
+        self._bar.write(text)
+        sys.stdout.flush()
+
+
+def earlier(path: Path) -> dict[str, dict]:
+    """The figures of an earlier run's JSON by name."""
+    try:
+        return {entry["name"]: entry["extra_info"] for entry in json.loads(path.read_text())["benchmarks"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise files.DataError(f"{path}: not the JSON of an earlier run; each run leaves {LAST}") from None
 
 
 def compared(groups: dict[str, list[dict]], path: Path) -> str:
     """Ratios now and in an earlier run's JSON, for the rows that both have."""
-    try:
-        earlier = {e["name"]: e["extra_info"] for e in json.loads(path.read_text())["benchmarks"]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise files.DataError(f"{path}: not the JSON of an earlier run; each run leaves {LAST}") from None
-    lines = ["| what | threads | ratio before | now | now / before |", "|---|---|---|---|---|"]
+    known = earlier(path)
+    rows = []
     for info in (info for infos in groups.values() for info in infos):
-        before = earlier.get(info["name"], {})
+        before = known.get(info["name"], {})
         if "ratio" in info and "ratio" in before:
-            lines.append(f"| {info['what']} | {info['threads']} | {before['ratio']:.3f} | {info['ratio']:.3f} "
-                         f"| {info['ratio'] / before['ratio']:.3f} |")
-    return "\n".join(lines)
+            rows.append([info["what"], info["threads"], f"{before['ratio']:.3f}", f"{info['ratio']:.3f}",
+                         f"{info['ratio'] / before['ratio']:.3f}"])  # fmt: skip
+    if not rows:
+        raise files.DataError(f"{path}: no benchmark of this run stands in it")
+    return tables.markdown(["what", "threads", "ratio before", "now", "now / before"], rows)
 
 
 def heading(about: dict) -> str:
@@ -119,16 +164,26 @@ def headline() -> str:
     """A line for each group of the stored tables: our time against the peers', and how many targets are met."""
     kept = json.loads((RESULTS / "tables.json").read_text())
     machine = f"{kept['machine']['cpu']}, {kept['machine']['cores']} cores"
-    lines = [f"{machine}; peer / ours, medians of interleaved rounds.", "",
-             "| group | figures | middle ratio | lowest | targets met |", "|---|---|---|---|---|"]
+    rows = []
     for group, infos in kept["groups"].items():
         ratios = sorted(info["ratio"] for info in infos if "ratio" in info)
         aimed = [info for info in infos if info.get("target") is not None]
         if ratios and aimed:
             met = sum(verdict(info) == "yes" for info in aimed)
-            lines.append(f"| {group} | {len(ratios)} | {statistics.median(ratios):.2f} | {ratios[0]:.2f} "
-                         f"| {met} of {len(aimed)} |")
-    return "\n".join(lines)
+            rows.append([group, len(ratios), f"{statistics.median(ratios):.2f}", f"{ratios[0]:.2f}",
+                         f"{met} of {len(aimed)}"])  # fmt: skip
+    return (f"{machine}; peer / ours, medians of interleaved rounds.\n\n"
+            + tables.markdown(["group", "figures", "middle ratio", "lowest", "targets met"], rows))
+
+
+def history() -> str:
+    """The middle ratio of each group, release by release."""
+    releases = [json.loads(line) for line in HISTORY.read_text().splitlines()]
+    found = [{group: statistics.median(ratios.values()) for group, ratios in release["ratios"].items()}
+             for release in releases]  # fmt: skip
+    rows = [[group, *(f"{middle[group]:.2f}" if group in middle else "" for middle in found)]
+            for group in dict.fromkeys(group for middle in found for group in middle)]  # fmt: skip
+    return tables.markdown(["peer / ours, middle", *(f"{r['version']} ({r['date']})" for r in releases)], rows)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -138,12 +193,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str] | None) -> int:
     parser = console.Parser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="three minutes: fewer rounds, and nothing that is large")
+    parser.add_argument("--quick", action="store_true",
+                        help="under three minutes: one thread, fewer rounds, nothing that is large")
     parser.add_argument("--scaling", action="store_true", help="also measure the data of the scaling plot")
     parser.add_argument("--store", action="store_true", help="keep a complete run's tables, and add it to the history")
     parser.add_argument("--stored", nargs="*", metavar="GROUP",
                         help="measure nothing: print the tables that were stored last (of the groups that begin so)")
     parser.add_argument("--headline", action="store_true", help="measure nothing: print a line for each stored group")
+    parser.add_argument("--history", action="store_true", help="measure nothing: print the ratios of each release")
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="print ratios beside those of an earlier run")
     parser.add_argument("--check", action="store_true",
                         help="exit code 1 where a figure misses its target by more than its spread")
@@ -152,8 +209,8 @@ def _run(argv: list[str] | None) -> int:
                         help="only LLaMA3-8B's shape in Q4_0, decoded on 360 x 360 cores (writes a file of 4.5 GB)")
     parser.add_argument("-k", default="", metavar="EXPR", help="which benchmarks, as in pytest")
     options = parser.parse_args(argv)
-    if options.headline:
-        print(headline())
+    if options.headline or options.history:
+        print(headline() if options.headline else history())
         return 0
     if options.stored is not None:
         print(stored(options.stored))
@@ -163,34 +220,47 @@ def _run(argv: list[str] | None) -> int:
         return 0
     if options.store and (options.quick or options.k):
         parser.error("--store keeps complete runs only: leave out --quick and -k")
+    if options.store and (most := numba.config.NUMBA_NUM_THREADS) < MOST_THREADS:
+        parser.error(f"--store keeps complete runs only: {MOST_THREADS} threads are measured, this process may start "
+                     f"{most} (cores, or NUMBA_NUM_THREADS)")  # fmt: skip
+    if options.compare:
+        earlier(options.compare)  # refused before minutes of measuring
     if options.quick:
         os.environ["BENCH_QUICK"] = "1"
     about = measure.machine()
     about |= {f"peak_{dtype}_gflops": round(measure.fma_peak(dtype), 1) for dtype in ("float32", "float64")}
     print(heading(about))
     LAST.parent.mkdir(exist_ok=True)
-    raw = LAST.with_suffix(".tmp")
-    status = pytest.main([str(HERE), "-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:terminal", "-s",
-                          "-k", options.k, f"--benchmark-json={raw}"], plugins=[Progress()])  # fmt: skip
+    raw, progress = LAST.with_suffix(".tmp"), Progress()
+    status = pytest.main([str(HERE), "-o", "addopts=", "-o", "python_files=bench_*.py", "-p", "no:cacheprovider", "-p",
+                          "no:terminal", "-s", "-k", options.k, "--benchmark-quiet", f"--benchmark-json={raw}"],
+                         plugins=[progress])  # fmt: skip
+    if status == pytest.ExitCode.NO_TESTS_COLLECTED:
+        parser.error(f"no benchmark fits -k {options.k!r}")
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         return int(status)
     raw.replace(LAST)
     groups: dict[str, list[dict]] = {}
     for entry in json.loads(LAST.read_text())["benchmarks"]:
-        groups.setdefault(entry["group"], []).append(entry["extra_info"] | {"name": entry["name"]})
+        groups.setdefault(entry["group"], []).append(
+            figure(entry["extra_info"], entry["stats"]["median"]) | {"name": entry["name"]})
     missed = [info for infos in groups.values() for info in infos if misses(info)]
     if options.compare:
         print("", compared(groups, options.compare), sep="\n")
     if options.rejected:
         print("", (HERE / "rejected.md").read_text(), sep="\n")
-    if options.store and status == pytest.ExitCode.OK:
-        _store(about, groups)
+    if options.store:
+        lost = progress.left_out.keys() & set(stored_names())
+        if status != pytest.ExitCode.OK or lost:
+            print(f"\nnot stored: {', '.join(sorted(lost)) or 'a benchmark failed'}; the tables stay as they were")
+        else:
+            _store(about, groups)
     if options.scaling:
         (RESULTS / "scaling.json").write_text(json.dumps({"machine": about, **scaling.measure_all()}, indent=1))
     print(f"\n{sum(map(len, groups.values()))} figures, {len(missed)} of them miss their target by more than their "
           f"spread; all of them: {LAST}")
     for info in missed:
-        print(row(info))
+        print(tables.markdown_row(cells(info)))
     return int(status) or int(options.check and bool(missed))
 
 
@@ -199,11 +269,18 @@ def _store(about: dict, groups: dict[str, list[dict]]) -> None:
     (RESULTS / "tables.md").write_text(
         "\n".join([heading(about), *(table(group, infos) for group, infos in groups.items())]))
     (RESULTS / "tables.json").write_text(json.dumps({"machine": about, "groups": groups}, indent=1))
-    ratios = {info["name"]: round(info["ratio"], 4) for infos in groups.values() for info in infos if "ratio" in info}
+    ratios = {group: {f"{info['what']}, {info['peer']}, {info['threads']} threads": round(info["ratio"], 4)
+                      for info in infos if "ratio" in info} for group, infos in groups.items()}
     line = {"date": datetime.now(UTC).date().isoformat(), "version": version("meshkernels"), "machine": about,
-            "ratios": ratios}  # fmt: skip
-    with (RESULTS / "history.jsonl").open("a") as history:
-        history.write(json.dumps(line) + "\n")
+            "ratios": {group: found for group, found in ratios.items() if found}}  # fmt: skip
+    with HISTORY.open("a") as releases:
+        releases.write(json.dumps(line) + "\n")
+
+
+def stored_names() -> list[str]:
+    """The benchmarks that the stored tables have."""
+    kept = json.loads((RESULTS / "tables.json").read_text())
+    return [info.get("name", "") for infos in kept["groups"].values() for info in infos]
 
 
 if __name__ == "__main__":

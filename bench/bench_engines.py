@@ -16,6 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.measure import quick
+
+large = pytest.mark.large
+
 ROOT = Path(__file__).parents[1]
 BESIDE = Path(sys.executable).parent / "mpiexec"  # of the mpich wheel
 MPIEXEC = str(BESIDE) if BESIDE.exists() else shutil.which("mpiexec") or ""
@@ -43,7 +47,7 @@ def row(found: list[dict], method: str, peer: str) -> dict:
 @pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None or not MPIEXEC, reason="meshkernels[mpi]")
 @pytest.mark.parametrize("method", ["fused", "lockstep"])
 @pytest.mark.parametrize("peer", ["mpi4py", "one process"])
-@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=large), 2, pytest.param(4, marks=large)])
 @pytest.mark.benchmark(group="MeshGEMM on ranks of MPI, float32, one thread a rank")
 def test_ranks(benchmark, ranks, peer, method):
     report(benchmark, row(measured(ranks), method, peer))
@@ -51,9 +55,10 @@ def test_ranks(benchmark, ranks, peer, method):
 
 @cache
 def measured(ranks: int) -> list[dict]:
-    return lines([MPIEXEC, "-n", str(ranks), sys.executable, "-m", "bench.on_ranks", "2048", "15"])
+    return lines([MPIEXEC, "-n", str(ranks), sys.executable, "-m", "bench.on_ranks", "2048", "5" if quick() else "15"])
 
 
+@large
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="meshkernels[jax]")
 @pytest.mark.parametrize("algorithm", ["meshgemm", "summa"])
 @pytest.mark.benchmark(group="Products on 4 emulated devices of JAX, float32")

@@ -16,7 +16,7 @@ import pytest
 
 import meshkernels as mk
 from bench import peers
-from bench.measure import counted, paired, pinned, stream_read
+from bench.measure import counted, paired, pinned, quick, stream_read
 from meshkernels.fabric import machine, play
 
 both = pytest.mark.parametrize("threads", [1, 2])
@@ -32,7 +32,7 @@ def report(benchmark, what, target, ours, peer, threads, counts, peer_name="np.m
     found = paired(ours, peer, threads, **options)
     benchmark.extra_info.update(found, what=what, target=target, peer=peer_name, **counts)
     with pinned(threads):
-        benchmark.pedantic(ours, rounds=3 if found["ours_ms"] < 1e3 else 1)
+        benchmark.pedantic(ours, rounds=3 if found["ours_ms"] < 1e3 and not quick() else 1)
 
 
 def gemm_ratio(benchmark, sizes, side, target, threads, *, dtype="float32", placed=False, peer=None, **options):
@@ -156,12 +156,13 @@ def test_gemv(benchmark, n, side, dtype, peer, target, threads):
 
 
 @both
-@pytest.mark.parametrize("tile", [16, 32, 64, 128])
+@pytest.mark.parametrize("tile", [pytest.param(16, marks=large), 32, 64, 128])
 @pytest.mark.benchmark(group="Stepping through the mesh, float32")
 def test_lockstep(benchmark, tile, threads):
     gemm_ratio(benchmark, (2048,) * 3, 2048 // tile, 0.5 if tile >= 32 else None, threads, method="lockstep")
 
 
+@large
 @pytest.mark.parametrize("tile", [32, 64])
 @pytest.mark.benchmark(group="Stepping through the mesh, float32")
 def test_lockstep_moving_tiles(benchmark, tile):
@@ -178,6 +179,7 @@ def test_lockstep_moving_tiles(benchmark, tile):
     benchmark.extra_info["traffic_gb"] = 4 * n * n * 4 * side / 1e9
 
 
+@large
 @pytest.mark.parametrize("tile", [16, 32, 64])
 @pytest.mark.parametrize("peer", [peers.batched_cannon, peers.roll_cannon])
 @pytest.mark.benchmark(group="What people write today, float32")
@@ -189,7 +191,7 @@ def test_peers(benchmark, peer, tile):
            least=3)
 
 
-@pytest.mark.parametrize("state, target", [("cold", 10.0), ("warm", 0.5)])
+@pytest.mark.parametrize("state, target", [("cold", 10.0), pytest.param("warm", 0.5, marks=large)])
 @pytest.mark.benchmark(group="First call")
 def test_first_call(benchmark, state, target, tmp_path):
     """Seconds of the first mk.gemm in a new process beyond the second: with an empty cache, and with a full one."""

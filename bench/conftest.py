@@ -1,4 +1,8 @@
-"""Which benchmarks run: those that this process has threads for, and in a quick run only those that are short."""
+"""Which benchmarks run: those that this process has threads for, and in a quick run only those that are short.
+
+A quick run measures on one thread, and leaves out what is marked ``large`` and the sweep of `bench_host`, which has a
+command of its own.
+"""
 
 import numba
 import pytest
@@ -11,8 +15,9 @@ def _threads(item: pytest.Item) -> int:
 
 
 def pytest_collection_modifyitems(config, items):
-    """A quick run measures on one thread and leaves out what is marked ``large``."""
-    left_out = [item for item in items if quick() and (_threads(item) > 1 or item.get_closest_marker("large"))]
+    """Leave out what a quick run has no time for."""
+    left_out = [item for item in items if quick() and (
+        _threads(item) > 1 or item.get_closest_marker("large") or item.path.stem == "bench_host")]  # fmt: skip
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]

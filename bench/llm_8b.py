@@ -20,8 +20,8 @@ import gguf
 import numpy as np
 import tokenizers.pre_tokenizers
 
-from meshkernels.files.fetch import cache_dir
 from meshkernels.files.checkpoint import Config, tensor_shape
+from meshkernels.files.fetch import cache_dir
 from meshkernels.llm import Llama, load
 
 #: Dimensions of LLaMA 3 8B.

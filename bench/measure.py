@@ -79,18 +79,19 @@ def warm_seconds(call: Call) -> float:
 def paired(ours: Call, peer: Call, threads: int = 1, budget: float = 2.0, least: int = 5) -> dict[str, float]:
     """Measure in turn until ``budget`` seconds were measured in ``least`` rounds; with threads, in warm blocks.
 
-    A quick run (``BENCH_QUICK``) takes a quarter of the budget and three rounds.
+    A quick run (``BENCH_QUICK``) takes half a second and three rounds, two where a round takes over two seconds.
 
     Returns:
         Median times in ms, and the quartiles of peer / ours round by round: 1.1 is 10 % faster than the peer.
     """
-    if quick():
-        budget, least = budget / 4, min(least, 3)
     times: list[tuple[float, float]] = []
     clock, most = (seconds, 300) if threads == 1 else (warm_seconds, 40)
     with pinned(threads):
-        if seconds(ours) + seconds(peer) < 2:
+        long = seconds(ours) + seconds(peer) > 2
+        if not long:
             ours(), peer()
+        if quick():
+            budget, least = min(budget, 0.5), min(least, 2 if long else 3)
         while len(times) < least or (sum(map(sum, times)) < budget and len(times) < most):
             times.append((clock(ours), clock(peer)))
     mine, theirs = zip(*times)

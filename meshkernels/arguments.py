@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from functools import cache
 from operator import index
@@ -12,9 +13,9 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from meshkernels.errors import MeshError, MeshTypeError, shown
 from meshkernels.mesh import Mesh
+from perfmodel import console
 
 ACCEPTED = ("float16", "bfloat16", "float32", "float64")
-
 
 #: What the verbs take as a mesh: one, the cores a side of a square one, or ``(rows, cols)``.
 MeshLike = Mesh | int | tuple[int, int]
@@ -31,15 +32,18 @@ def as_mesh(mesh: MeshLike) -> Mesh:
     raise MeshTypeError(f"mesh must be a Mesh, the cores a side or a pair (rows, cols), not {shown(mesh)}")
 
 
+class NoGrid(MeshError, argparse.ArgumentTypeError):
+    """What `grid` raises: a refusal of ours, and to argparse a bad option whose message it prints."""
+
+
 def grid(text: str) -> Mesh:
     """``24`` or ``24x16``, rows x columns, as a mesh: an option of the command line."""
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.strip().isdigit() for side in sides):
-        raise MeshError(f"{shown(text)} is no grid: give a side (24) or rows x columns (24x16)")
     try:
-        return Mesh(*map(int, sides))
-    except ValueError as error:
-        raise MeshError(f"{shown(text)} is no grid: {error}") from None
+        return Mesh(*console.grid(text))
+    except MeshError as error:
+        raise NoGrid(f"{shown(text)} is no grid: {error}") from None
+    except argparse.ArgumentTypeError as error:
+        raise NoGrid(str(error)) from None
 
 
 def as_axis(axis: int) -> int:

@@ -14,6 +14,8 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 
@@ -24,7 +26,7 @@ from meshkernels.arguments import grid
 from meshkernels.engines import demo as engines
 from meshkernels.mesh import require_walkable
 from meshkernels.readers.compliance import require_fabric
-from perfmodel import console
+from perfmodel import console, tables
 
 PROMPT = "A wafer-scale chip is a mesh of hundreds of thousands of small cores, and every word has to travel."
 
@@ -45,7 +47,7 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--grid", nargs="+", metavar="N", help="cores a side, or rows and columns: 24, 24x16 or 24 16 "
                         "(default: 24; with --jax nearly square)")
     parser.add_argument("--device", default="wse2", help="whose limits the verdict uses (default: wse2)")
-    parser.add_argument("--prompt", type=console.utf8, default=PROMPT)
+    parser.add_argument("--prompt", type=console.utf8, default=PROMPT, help="whose tokens are multiplied")
     parser.add_argument("--model", help="another GGUF file (default: SmolLM2-135M, fetched once)")
     parser.add_argument("--jax", type=int, metavar="N", help="run on N devices of JAX, one for each core")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
@@ -157,13 +159,7 @@ def _row(op: str, call, exact: np.ndarray, device: str, engine: engines.Engine) 
 def table(rows: list[dict]) -> str:
     """The rows as aligned text, a line between operations."""
     columns = [column for column in COLUMNS if column[0] in rows[0]]
-    cells = [[form.format(row[key]) for key, _, form in columns] for row in rows]
-    head = [heading for _, heading, _ in columns]
-    wide = [max(map(len, column)) for column in zip(head, *cells)]
-    lines, last = [], None
-    for op, line in zip([None, *(row["op"] for row in rows)], [head, *cells]):
-        if op != last:
-            lines.append("-" * (sum(wide) + 2 * (len(wide) - 1)))
-        last = op
-        lines.append("  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(line, wide))))
-    return "\n".join(lines)
+    lines: list[list[str] | None] = []
+    for _, members in groupby(rows, itemgetter("op")):
+        lines += [None, *([form.format(row[key]) for key, _, form in columns] for row in members)]
+    return tables.text(lines, [heading for _, heading, _ in columns])

@@ -1,4 +1,4 @@
-"""Pictures of rings, schedules and ledgers: Axes in, Axes out; matplotlib's settings and back end are left alone.
+"""Pictures of rings, schedules, ledgers and simulations: Axes in, Axes out; matplotlib's settings are left alone.
 
 >>> import meshkernels as mk
 >>> axes = mk.draw.steps(mk.schedule("cannon", mk.Mesh(3), 6, 6, 6))
@@ -23,6 +23,8 @@ from meshkernels.schedules.steps import unrolled
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
     from matplotlib.axes import Axes
+
+    from meshkernels.fabric import Run
 
 #: Okabe and Ito (2008), colours that survive the common colour deficiencies.
 _BLUE, _VERMILION, _GREEN, _BLACK, _PALE = "#0072B2", "#D55E00", "#009E73", "#000000", "#BBBBBB"
@@ -109,6 +111,30 @@ def links(ledger: Ledger, ax: Axes | None = None, *, top: float | None = None) -
     ax.plot(x.ravel(), y.ravel(), "s", ms=3.5, color=_BLACK)
     ax.set(xlim=(-0.7, cols - 0.3), ylim=(rows - 0.3, -0.7), aspect="equal", xlabel="x (column of cores)",
            ylabel="y (row of cores)")  # fmt: skip
+    ax.grid(False)
+    return ax
+
+
+def busy(run: Run, ax: Axes | None = None, *, top: float | None = None) -> Axes:
+    """How busy the links of a simulation were: of each core, the busiest of the four that leave it.
+
+    Args:
+        run: of `meshkernels.simulate`.
+        ax: where to draw; None: a new figure.
+        top: per cent of the time at the upper end of the colours, for pictures that are compared; None: the busiest's.
+
+    Returns:
+        The Axes; ``ax.images[0]`` holds per cent of the makespan, for a colour bar.
+
+    Examples:
+        >>> import meshkernels as mk
+        >>> ax = busy(mk.simulate(mk.schedule("cannon", 4, 8, 8, 8), "wse3"))
+        >>> ax.images[0].get_array().shape
+        (4, 4)
+    """
+    ax = _axes(ax)
+    ax.imshow(100 * run.utilisation["links"].max(axis=0), vmin=0, vmax=top, cmap="viridis")
+    ax.set(xlabel="x (column of cores)", ylabel="y (row of cores)")
     ax.grid(False)
     return ax
 

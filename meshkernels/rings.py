@@ -8,16 +8,17 @@ with every edge at one hop, core 0 would have to send to core 1 and to receive f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from meshkernels.errors import MeshError
+from perfmodel.values import ByValue
 
 
 @dataclass(frozen=True, eq=False)
-class Ring:
+class Ring(ByValue):
     """One cycle through the cores ``0 .. P-1`` of a line.
 
     Attributes:
@@ -36,10 +37,10 @@ class Ring:
     """
 
     order: np.ndarray
-    position: np.ndarray
-    send: np.ndarray
-    recv: np.ndarray
-    hops: np.ndarray
+    position: np.ndarray = field(repr=False)
+    send: np.ndarray = field(repr=False)
+    recv: np.ndarray = field(repr=False)
+    hops: np.ndarray = field(repr=False)
 
     @classmethod
     def through(cls, order: ArrayLike) -> Ring:

@@ -1,5 +1,6 @@
 """perfmodel: counts, measured constants and predictions for matrix kernels on mesh-connected many-core chips."""
 
+from perfmodel import draw
 from perfmodel.capacity import Capacity, capacity
 from perfmodel.device import Device, Gpu, Host, Quantity, device, devices
 from perfmodel.energy import energy, energy_ratio
@@ -17,7 +18,7 @@ from perfmodel.tune import Choice, best_gemv, best_grid, best_groups
 __all__ = [
     "Capacity", "Choice", "DataError", "Device", "DoesNotFit", "Elasticity", "Fit", "Gpu", "Host", "Measurements",
     "Model", "ModelError", "Need", "Prediction", "Quantity", "Sweep", "UnknownName", "allreduce", "best_gemv",
-    "best_grid", "best_groups", "capacity", "decode", "device", "devices", "energy", "energy_ratio", "fit", "gemm",
-    "gemv", "generate", "matmul", "measurements", "model", "models", "need", "prefill", "reduce", "sensitivity",
-    "shift", "sweep", "time",
+    "best_grid", "best_groups", "capacity", "decode", "device", "devices", "draw", "energy", "energy_ratio", "fit",
+    "gemm", "gemv", "generate", "matmul", "measurements", "model", "models", "need", "prefill", "reduce",
+    "sensitivity", "shift", "sweep", "time",
 ]

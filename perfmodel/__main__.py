@@ -21,30 +21,7 @@ from perfmodel.fitting import fit
 from perfmodel.forms import PASSES
 from perfmodel.measurements import measurements, names
 from perfmodel.model import model, models
-
-
-def side(text: str) -> int | tuple[int, int]:
-    """``720`` or ``720x360`` as a grid.
-
-    Args:
-        text: what the option was given.
-
-    Returns:
-        A side, or (rows, cols).
-
-    Raises:
-        ArgumentTypeError: neither one number nor two.
-
-    >>> side("720"), side("720x360")
-    (720, (720, 360))
-    """
-    try:
-        numbers = tuple(int(part) for part in text.split("x"))
-    except ValueError:
-        numbers = ()
-    if len(numbers) not in (1, 2):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a side (720) nor a grid (720x360)")
-    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+from perfmodel.tables import tree
 
 
 def parser() -> argparse.ArgumentParser:
@@ -105,35 +82,43 @@ def _predict(command: argparse.ArgumentParser) -> None:
         for option, settings in options.items():
             kind.add_argument(f"--{option.replace('_', '-')}", **settings)
 
-    whole = {"type": int, "required": True}
+    def whole(what: str, **settings: Any) -> dict[str, Any]:
+        return {"type": int, "required": True, "help": what, **settings}
+
+    def grid(what: str = "cores a side, or rows x columns: 720, 720x360", **settings: Any) -> dict[str, Any]:
+        return {"type": console.grid, "metavar": "N", "help": what, **settings}
+
+    square = "cores a side: 360, or 360x360"
+    groups = {"type": int, "help": "groups of the two-phase tree (default: as published)"}
     llm_options = {
         "model": {"required": True, "help": f"one of {', '.join(models())}, or a JSON file of dimensions"},
         "system": {"default": "waferllm", "help": f"one of {', '.join(systems.SYSTEMS)}"},
     }
     add("gemm", "C = A B", algorithm={"help": f"one of {', '.join(GEMMS)}, matmul; default: as measured on the device"},
-        grid={"type": side, "help": "cores a side, or ROWSxCOLS; default: the whole device"},
-        shape={"type": int, "nargs": 3, "required": True, "metavar": ("M", "K", "N")},
+        grid=grid("cores a side, or rows x columns; default: the whole device"),
+        shape=whole("sizes of the product", nargs=3, metavar=("M", "K", "N")),
         dtype={"choices": ("bf16", "fp16"), "help": "16 bits each; the time is the same"},
         fidelity={"choices": tuple(PASSES), "help": "of a matrix engine (default: HiFi2)"},
         storage={"choices": ("L1", "DRAM"), "help": "where operands of a matrix engine lie (default: L1)"})
-    add("gemv", "y = x W", reduce={"default": "ktree", "help": f"one of {', '.join(REDUCES)}"},
-        groups={"type": int, "help": "groups of the two-phase tree"},
-        grid={"type": side, "required": True, "help": "cores a side, or ROWSxCOLS"},
-        shape={"type": int, "nargs": 2, "required": True, "metavar": ("M", "N")})
-    add("shift", "tiles handed on along rows", grid={"type": side, "required": True, "help": "cores a side"},
-        steps={**whole, "help": "hops that each tile is handed on by"},
-        tile={"type": int, "nargs": 2, "required": True, "metavar": ("H", "W"), "help": "fp16 elements on a core"})
-    add("prefill", "a prompt", **llm_options, grid={"type": int}, tokens=whole)
-    add("decode", "one token", **llm_options, grid={"type": int}, groups={"type": int}, context=whole)
-    add("generate", "a whole request", **llm_options, prefill_grid={"type": int}, decode_grid={"type": int},
-        prompt=whole, new=whole)
-    add("capacity", "longest context", model=llm_options["model"], grid=whole,
-        cache={"default": "shift", "help": f"one of {', '.join(CACHES)}"}, regions={"type": int})
+    add("gemv", "y = x W", reduce={"default": "ktree", "help": f"one of {', '.join(REDUCES)}"}, groups=groups,
+        grid=grid(required=True), shape=whole("rows and columns of W", nargs=2, metavar=("M", "N")))
+    add("shift", "tiles handed on along rows", grid=grid(required=True),
+        steps=whole("hops that each tile is handed on by"),
+        tile=whole("fp16 elements on a core", nargs=2, metavar=("H", "W")))
+    add("prefill", "a prompt", **llm_options, grid=grid(square), tokens=whole("length of the prompt"))
+    add("decode", "one token", **llm_options, grid=grid(square), groups=groups, context=whole("tokens in the cache"))
+    add("generate", "a whole request", **llm_options, prefill_grid=grid(square), decode_grid=grid(square),
+        prompt=whole("tokens of the prompt"), new=whole("tokens that follow"))
+    add("capacity", "longest context", model=llm_options["model"], grid=grid(square, required=True),
+        cache={"default": "shift", "help": f"one of {', '.join(CACHES)}"},
+        regions={"type": int, "help": "regions of the wafer that share the layers (default: as many as fit)"})
     add("need", "what a throughput of decode asks of the device, and what binds", model=llm_options["model"],
-        target={"type": float, "required": True, "help": "tokens per second"}, grid={"type": int},
-        context={"type": int, "default": 4096})
+        target={"type": float, "required": True, "help": "tokens per second"},
+        grid=grid(f"{square}; default: the best"),
+        context={"type": int, "default": 4096, "help": "tokens in the cache (default: 4096)"})
     add("best-grid", "the autotuner", model=llm_options["model"],
-        phase={"choices": tune.PHASES, "required": True}, tokens=whole)
+        phase={"choices": tune.PHASES, "required": True, "help": "whose grid"},
+        tokens=whole("length of the prompt, or tokens in the cache"))
 
 
 def predict(options: argparse.Namespace) -> dict[str, Any]:
@@ -214,17 +199,17 @@ def _run(options: argparse.Namespace) -> str:
     """The output of a command."""
     if options.command == "predict":
         found = predict(options)
-        return json.dumps(found) if options.json else render.tree(found)
+        return json.dumps(found) if options.json else tree(found)
     if options.command == "report":
         return json.dumps(render.report_json()) if options.json else render.report(options.part)
     if options.command == "fit":
         found = fitted(options)
-        return json.dumps(found) if options.json else render.tree(found)
+        return json.dumps(found) if options.json else tree(found)
     if options.command == "calibrate":
         calibrate.write()
         return render.report("parameters")
     listed = render.devices_json() if options.command == "devices" else render.models_json()
-    return json.dumps(listed) if options.json else render.tree(listed)
+    return json.dumps(listed) if options.json else tree(listed)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from perfmodel.device import Device
 from perfmodel.errors import DoesNotFit
 from perfmodel.model import Model, as_model
 from perfmodel.operators import mesh
-from perfmodel.prediction import check_grid
+from perfmodel.prediction import check_grid, side
 
 CACHES = ["shift", "concat"]
 #: bytes of code, stack and descriptors on a core, fitted to LLaMA3-8B (shift) and LLaMA2-13B (shift) of table 5
@@ -67,14 +67,14 @@ class Capacity:
         return found
 
 
-def capacity(chip: Device | str, model: Model | str, *, grid: int, cache: str = "shift",
+def capacity(chip: Device | str, model: Model | str, *, grid: Any, cache: str = "shift",
              regions: int | None = None) -> Capacity:
     """The longest context that the wafer holds.
 
     Args:
         chip: a mesh device, or its name.
         model: from `perfmodel.model`, or its name.
-        grid: cores a side of one region.
+        grid: cores a side of one region: a number, or a square pair or mesh.
         cache: "shift" (rows balanced) or "concat" (all new tokens on one row).
         regions: regions of the wafer; default: as many as its cores allow.
 
@@ -89,7 +89,7 @@ def capacity(chip: Device | str, model: Model | str, *, grid: int, cache: str = 
     """
     choice("cache", cache, CACHES)
     chip, model = mesh(chip), as_model(model)
-    grid = size("grid", grid)
+    grid = size("grid", side("grid", grid))
     check_grid(chip, grid, grid)
     if regions is not None:
         regions = size("regions", regions)

@@ -64,6 +64,27 @@ class Parser(argparse.ArgumentParser):
         print(self.format_help(), end="", file=file)
 
 
+def grid(text: str) -> tuple[int, int]:
+    """Type of an argument: ``24`` or ``24x16``, rows x columns of cores.
+
+    Args:
+        text: what the option was given.
+
+    Returns:
+        (rows, cols).
+
+    Raises:
+        ArgumentTypeError: neither one number nor two.
+
+    >>> grid("24"), grid("24x16")
+    ((24, 24), (24, 16))
+    """
+    sides = [side.strip() for side in text.lower().split("x")]
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and len(side) < 20 for side in sides):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no grid: give a side (24) or rows x columns (24x16)")
+    return int(sides[0]), int(sides[-1])
+
+
 def utf8(text: str) -> str:
     """Type of an argument: text in UTF-8, whatever encoding Python has taken the shell's bytes for."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,14 +16,15 @@ from perfmodel.device import RULES, Device
 from perfmodel.errors import DoesNotFit, ModelError, shown
 from perfmodel.model import Model, as_model
 from perfmodel.operators import mesh
-from perfmodel.prediction import Prediction, slopes
+from perfmodel.prediction import Prediction, side, slopes
+from perfmodel.values import ByValue
 
 #: most devices of one sweep: each is built and checked, in some 50 us
 MOST_DEVICES = 200_000
 
 
-@dataclass(frozen=True)
-class Sweep:
+@dataclass(frozen=True, eq=False)
+class Sweep(ByValue):
     """Predictions over a grid of device parameters.
 
     Attributes:
@@ -33,10 +35,10 @@ class Sweep:
     """
 
     axes: Mapping[str, np.ndarray]
-    cycles: np.ndarray
-    seconds: np.ndarray
-    tokens_per_s: np.ndarray
-    bound: np.ndarray
+    cycles: np.ndarray = dataclasses.field(repr=False)
+    seconds: np.ndarray = dataclasses.field(repr=False)
+    tokens_per_s: np.ndarray = dataclasses.field(repr=False)
+    bound: np.ndarray = dataclasses.field(repr=False)
 
 
 def sweep(chip: Device | str, predict: Callable[[Device], Prediction], **fields: Iterable[float]) -> Sweep:
@@ -159,7 +161,7 @@ class Need:
         return text if self.memory_per_core is None else f"{text}; a core needs {self.memory_per_core} bytes"
 
 
-def need(chip: Device | str, model: Model | str, *, tokens_per_s: float, context: int = 4096, grid: int | None = None,
+def need(chip: Device | str, model: Model | str, *, tokens_per_s: float, context: int = 4096, grid: Any = None,
          constants: Any = None) -> Need:
     """What a device would need for a throughput of decode, and which constraint binds.
 
@@ -168,7 +170,7 @@ def need(chip: Device | str, model: Model | str, *, tokens_per_s: float, context
         model: from `perfmodel.model`, or its name.
         tokens_per_s: the target.
         context: tokens in the cache.
-        grid: cores a side; default: the fastest of the device.
+        grid: cores a side (a number, or a square pair or mesh); default: the fastest of the device.
         constants: constants of decode instead of the calibration; default: without the cycles of an instrumented
             kernel.
 
@@ -188,7 +190,7 @@ def need(chip: Device | str, model: Model | str, *, tokens_per_s: float, context
     constants = {"unprofiled": 0.0} if constants is None else constants
     if grid is None:
         grid = tune.best_grid(chip, model, phase="decode", tokens=context).value
-    grid = checks.size("grid", grid)
+    grid = checks.size("grid", side("grid", grid))
 
     def rate(device: Device) -> float:
         return float(llm.decode(device, model, context=context, grid=grid, constants=constants).tokens_per_s)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from perfmodel.device import Device
 from perfmodel.errors import ModelError
 from perfmodel.measurements import SWEEPS, Measurements, measurements
 from perfmodel.parameters import Kernel
+from perfmodel.values import ByValue
 
 Columns = Mapping[str, np.ndarray]
 #: terms of a form: constants, columns of sizes, device
@@ -105,12 +106,12 @@ KINDS: dict[str, Kind] = {
 MOST_GROUPS = 200
 
 
-@dataclass(frozen=True)
-class CrossValidation:
+@dataclass(frozen=True, eq=False)
+class CrossValidation(ByValue):
     """Signed relative errors of rows predicted by fits that never saw their group."""
 
     by: str
-    errors: np.ndarray
+    errors: np.ndarray = field(repr=False)
 
     @property
     def mean(self) -> float:
@@ -123,8 +124,8 @@ class CrossValidation:
         return float(np.abs(self.errors).max())
 
 
-@dataclass(frozen=True)
-class Fit:
+@dataclass(frozen=True, eq=False)
+class Fit(ByValue):
     """Fitted constants with their uncertainty.
 
     Attributes:
@@ -143,8 +144,8 @@ class Fit:
     params: dict[str, float]
     stderr: dict[str, float]
     fixed: dict[str, float]
-    correlation: np.ndarray
-    residuals: np.ndarray
+    correlation: np.ndarray = field(repr=False)
+    residuals: np.ndarray = field(repr=False)
     warnings: tuple[str, ...]
 
     @property

@@ -22,7 +22,7 @@ from perfmodel.errors import ModelError, shown
 from perfmodel.model import Model, as_model
 from perfmodel.operators import Constants, check_groups, mesh
 from perfmodel.parameters import Kernel
-from perfmodel.prediction import Prediction, Use, check_grid, check_memory, in_blocks, lift, range_notes
+from perfmodel.prediction import Prediction, Use, check_grid, check_memory, in_blocks, lift, range_notes, side
 
 
 def prefill(chip: Device | str, model: Model | str, *, tokens: Any, grid: Any = None, system: str = "waferllm",
@@ -33,7 +33,7 @@ def prefill(chip: Device | str, model: Model | str, *, tokens: Any, grid: Any = 
         chip: a mesh device, or its name; of ``system="a100xN"`` only its clock is used, to state cycles.
         model: from `perfmodel.model`, or its name.
         tokens: length of the prompt.
-        grid: cores a side; ignored by a100 systems.
+        grid: cores a side (a number, an array, or a square pair or mesh); ignored by a100 systems.
         system: waferllm, t10, ladder, a100x1, a100x8 or a100x16.
         constants: a `perfmodel.Fit`, or constants of GEMM by name, instead of the calibration.
 
@@ -51,7 +51,7 @@ def prefill(chip: Device | str, model: Model | str, *, tokens: Any, grid: Any = 
     chip, model = _check(chip, model, system)
     if system != "waferllm":
         return _of_system(chip, model, system, "prefill", tokens, grid, constants)
-    tokens, grid = sizes(tokens=tokens, grid=grid)
+    tokens, grid = sizes(tokens=tokens, grid=side("grid", grid))
     held = _check_layers(chip, model, "prefill", tokens, grid)
     kernel = parameters.on(chip, "gemm", constants)
 
@@ -77,7 +77,7 @@ def decode(chip: Device | str, model: Model | str, *, context: Any, grid: Any = 
         chip: a mesh device, or its name; of ``system="a100xN"`` only its clock is used, to state cycles.
         model: from `perfmodel.model`, or its name.
         context: tokens in the cache.
-        grid: cores a side; ignored by a100 systems.
+        grid: cores a side (a number, an array, or a square pair or mesh); ignored by a100 systems.
         groups: groups of the two-phase tree; default: as in the published launch files.
         system: waferllm, t10, ladder, a100x1, a100x8 or a100x16.
         constants: a `perfmodel.Fit`, or constants of decode by name, instead of the calibration.
@@ -98,7 +98,7 @@ def decode(chip: Device | str, model: Model | str, *, context: Any, grid: Any = 
         if groups is not None:
             raise ModelError(f"groups = {shown(groups)} belong to the tree of waferllm, not to {system}")
         return _of_system(chip, model, system, "decode", context, grid, constants)
-    context, grid = sizes(context=context, grid=grid)
+    context, grid = sizes(context=context, grid=side("grid", grid))
     held = _check_layers(chip, model, "decode", context, grid)
     groups = check_groups(chip, "ktree", grid, counts_reduce.published_groups(grid) if groups is None else groups)
     kernel = parameters.on(chip, "decode", constants)
@@ -160,9 +160,9 @@ def generate(chip: Device | str, model: Model | str, *, prompt: int, new: int, p
     """
     chip, model = _check(chip, model, system)
     prompt, new = size("prompt", prompt), size("new", new, MOST_NEW, "each of them is predicted with its own context")
-    for name, grid in (("prefill_grid", prefill_grid), ("decode_grid", decode_grid)):
-        if grid is not None:
-            size(name, grid)
+    prefill_grid, decode_grid = (
+        grid if grid is None else size(name, side(name, grid))
+        for name, grid in (("prefill_grid", prefill_grid), ("decode_grid", decode_grid)))
     contexts = prompt + np.arange(new)
     notes: tuple[str, ...] = ()
     if system in ("t10", "ladder"):

@@ -22,7 +22,7 @@ the first three.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from perfmodel.device import Described, Device
 from perfmodel.device import device as load_device
 from perfmodel.errors import DataError, ModelError, shown
 from perfmodel.model import model
+from perfmodel.values import ByValue
 
 FOLDER = Path(__file__).parent / "data"
 
@@ -65,8 +66,8 @@ TABLES = {
 }
 
 
-@dataclass(frozen=True)
-class Measurements:
+@dataclass(frozen=True, eq=False)
+class Measurements(ByValue):
     """Columns of one experiment.
 
     Attributes:
@@ -81,9 +82,9 @@ class Measurements:
     name: str
     kind: str
     device: str | Device
-    columns: Mapping[str, np.ndarray]
-    measured: np.ndarray
-    labels: Mapping[str, np.ndarray]
+    columns: Mapping[str, np.ndarray] = field(repr=False)
+    measured: np.ndarray = field(repr=False)
+    labels: Mapping[str, np.ndarray] = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.measured)

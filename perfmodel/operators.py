@@ -40,8 +40,8 @@ def gemm(chip: Device | str, M: Any, K: Any, N: Any, *, grid: Any = None, algori
         M: rows of A and of C; a number, or an array for a sweep.
         K: columns of A, rows of B; a number, or an array.
         N: columns of B and of C; a number, or an array.
-        grid: side of a square of cores (a number or an array), or (rows, cols); "matmul" by default takes the whole
-            device.
+        grid: side of a square of cores (a number or an array), (rows, cols), or a mesh; "matmul" by default takes the
+            whole device.
         algorithm: one of `perfmodel.counts.GEMMS`, or "matmul" with multicast on a mesh of matrix engines; default: the
             one that was measured on the device, MeshGEMM if none was.
         constants: a `perfmodel.Fit`, or constants by name, instead of the calibration.
@@ -98,7 +98,7 @@ def matmul(chip: Device | str, M: Any, K: Any, N: Any, *, grid: Any = None, fide
         M: rows of A and of C; a number, or an array for a sweep.
         K: columns of A, rows of B; a number, or an array.
         N: columns of B and of C; a number, or an array.
-        grid: side of a square of cores, or (rows, cols); default: the whole device.
+        grid: side of a square of cores, (rows, cols), or a mesh; default: the whole device.
         fidelity: passes of the matrix engine over the operands' bits: LoFi, HiFi2, HiFi3, HiFi4.
         storage: where operands and result lie: "L1" or "DRAM".
         constants: a `perfmodel.Fit`, or constants by name, instead of the calibration.
@@ -190,7 +190,7 @@ def gemv(chip: Device | str, M: Any, N: Any, *, grid: Any, reduce: str = "ktree"
         chip: a mesh device, or its name.
         M: elements of x, rows of W; a number, or an array for a sweep.
         N: elements of y, columns of W; a number, or an array.
-        grid: side of a square of cores, or (rows, cols).
+        grid: side of a square of cores, (rows, cols), or a mesh.
         reduce: ktree, chain, pipeline or ring.
         groups: groups of the two-phase tree; default: those of fewest cycles for alpha and beta of the device.
         constants: a `perfmodel.Fit`, or constants by name, instead of the calibration.

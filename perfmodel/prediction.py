@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from perfmodel import tables
 from perfmodel.checks import sizes
 from perfmodel.errors import DoesNotFit, ModelError
 from perfmodel.parameters import Kernel
+from perfmodel.values import ByValue
 
 
 class Use(NamedTuple):
@@ -21,6 +23,35 @@ class Use(NamedTuple):
 
     kernel: Kernel
     cycles: Callable[[Mapping[str, float]], Any]
+
+    def __reduce__(self) -> Any:
+        return Use, (self.kernel, self.cycles if isinstance(self.cycles, Tabulated) else Tabulated(self))
+
+
+class Tabulated:
+    """What a pickled prediction keeps of a form: cycles at its constants, and one percent up and down of each."""
+
+    def __init__(self, use: Use):
+        self.values, self.base = use.kernel.values, use.cycles(use.kernel.values)
+        self.beside = {(name, value): use.cycles({**self.values, name: value})
+                       for name in self.values for value in _beside(self.values[name])}
+
+    def __call__(self, values: Mapping[str, float]) -> Any:
+        """Cycles with these constants.
+
+        Args:
+            values: all constants of the kernel.
+
+        Returns:
+            Cycles.
+
+        Raises:
+            ModelError: values that were not tabulated.
+        """
+        changed = [(name, value) for name, value in values.items() if value != self.values[name]]
+        if len(changed) > 1 or not self.beside.keys() >= set(changed):
+            raise ModelError("a pickled prediction knows one change of one percent at a time: predict anew")
+        return self.beside[changed[0]] if changed else self.base
 
 
 #: probability that a measurement lies in the interval of a prediction, and as many standard deviations of a normal
@@ -30,8 +61,8 @@ LEVEL, DEVIATIONS = 0.9, 1.645
 BORROWED, DATA_SHEET = 0.15, 0.5
 
 
-@dataclass(frozen=True)
-class Prediction:
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction(ByValue):
     """A predicted time, for one point or, with array arguments, for many.
 
     Attributes:
@@ -109,6 +140,27 @@ class Prediction:
         """Compute and communication of each phase of decode, in cycles; empty for other operators."""
         return self.by_phase() if self.by_phase is not None else {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        phases: Any = self.by_phase and functools.partial(dict, self.phases)  # a form cannot be pickled
+        return super().__getstate__() | {"by_phase": phases}
+
+    def __repr__(self) -> str:
+        if np.ndim(self.cycles):
+            return f"Prediction({self.label}: {np.shape(self.cycles)} points, {np.min(self.cycles):,.0f} to " \
+                   f"{np.max(self.cycles):,.0f} cycles)"
+        rate = "" if self.tokens_per_s is None else f", {self.tokens_per_s:,.0f} token/s"
+        return f"Prediction({self.label}: {self.cycles:,.0f} cycles, {self.seconds:.4g} s{rate}; {self.bound} binds)"
+
+    def _repr_html_(self) -> str:
+        if np.ndim(self.cycles):
+            return tables.html(repr(self), [], notes=self.notes)
+        (low, high), total = self.interval, float(self.cycles) or 1.0
+        rows: list[tuple[Any, ...]]
+        rows = [(kind, float(value), f"{value / total:.1%}") for kind, value in self.terms.items()]
+        rows += [(f"{LEVEL:.0%} interval", f"{low:,.0f} to {high:,.0f}", ""),
+                 ("lower bound", float(self.lower_bound), "")]
+        return tables.html(repr(self), rows, ("", "cycles", "share"), self.notes)
+
     def as_dict(self) -> dict[str, Any]:
         """The prediction in plain numbers and strings, for JSON.
 
@@ -144,9 +196,14 @@ def slopes(use: Use, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
     """Change of a part's cycles per unit of each constant, by central differences of one percent."""
     values = use.kernel.values
     for name in names:
-        step = 0.01 * values[name] or 1e-6
-        up, down = (use.cycles({**values, name: values[name] + sign * step}) for sign in (1, -1))
-        yield name, (up - down) / (2 * step)
+        up, down = _beside(values[name])
+        yield name, (use.cycles({**values, name: up}) - use.cycles({**values, name: down})) / (up - down)
+
+
+def _beside(value: float) -> tuple[float, float]:
+    """A constant one percent up and down."""
+    step = 0.01 * value or 1e-6
+    return value + step, value - step
 
 
 def _plain(value: Any) -> Any:
@@ -217,10 +274,10 @@ def in_blocks(function: Callable[..., Mapping[str, Any]], *arrays: Any) -> dict[
 
 
 def sides(grid: Any) -> tuple[Any, Any]:
-    """(rows, cols) of a grid: one side (a number, or an array of squares), or a pair (rows, cols).
+    """(rows, cols) of a grid: one side (a number, or an array of squares), a pair (rows, cols), or a mesh.
 
     Args:
-        grid: the side, or the pair.
+        grid: the side, the pair or the mesh.
 
     Returns:
         (rows, cols), checked.
@@ -230,11 +287,36 @@ def sides(grid: Any) -> tuple[Any, Any]:
     """
     if grid is None:
         raise ModelError("grid must be given: the cores a side, or (rows, cols)")
+    grid = getattr(grid, "shape", grid) if hasattr(grid, "rows") else grid
     if isinstance(grid, tuple) and len(grid) == 2:
         rows, cols = sizes(rows=grid[0], cols=grid[1])
         return rows, cols
     (side,) = sizes(grid=grid)
     return side, side
+
+
+def side(name: str, grid: Any) -> Any:
+    """The side of a grid that must be square.
+
+    Args:
+        name: what the refusal calls it.
+        grid: a number, an array of sides, a pair (rows, cols), or a mesh.
+
+    Returns:
+        The side, or the array.
+
+    Raises:
+        ModelError: rows and columns differ.
+
+    >>> side("grid", (24, 24)), side("grid", 24)
+    (24, 24)
+    """
+    grid = getattr(grid, "shape", grid) if hasattr(grid, "rows") else grid
+    if not (isinstance(grid, tuple) and len(grid) == 2):
+        return grid
+    if grid[0] != grid[1]:
+        raise ModelError(f"{name} = {grid[0]} x {grid[1]}: inference is predicted on square grids")
+    return grid[0]
 
 
 def check_grid(chip: Any, rows: Any, cols: Any) -> None:

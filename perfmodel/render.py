@@ -1,9 +1,9 @@
-"""Results as text: aligned trees, Markdown tables, device files."""
+"""The parts of the report as text and JSON, and device files."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,60 +16,7 @@ from perfmodel.device import RULES, device, devices
 from perfmodel.errors import DataError
 from perfmodel.fitting import Fit
 from perfmodel.model import model, models
-
-
-def tree(found: dict[str, Any], indent: int = 0) -> str:
-    """A nested dictionary, one ``key  value`` a line.
-
-    Args:
-        found: text keys; values are numbers, texts, lists or dictionaries.
-        indent: spaces before each line.
-
-    Returns:
-        The lines.
-
-    >>> print(tree({"cycles": 12.0, "terms": {"alpha": 0.5}}))
-    cycles  12
-    terms
-      alpha  0.5
-    """
-    width = max((len(key) for key in found), default=0)
-    lines = []
-    for key, value in found.items():
-        pad = " " * indent
-        if isinstance(value, dict):
-            lines += [pad + key] + ([tree(value, indent + 2)] if value else [])
-        elif isinstance(value, list):
-            lines += [f"{pad}{key.ljust(width)}  {item}" for item in value]
-        else:
-            lines.append(f"{pad}{key.ljust(width)}  {number(value)}")
-    return "\n".join(lines)
-
-
-def number(value: Any) -> str:
-    """A number to six digits, whole numbers whole."""
-    return f"{value:.6g}" if isinstance(value, float) and abs(value) < 1e15 else str(value)
-
-
-def markdown(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
-    """A Markdown table.
-
-    Args:
-        header: of each column.
-        rows: cells of each row.
-
-    Returns:
-        The table, without a line's end behind it.
-
-    >>> print(markdown(["a", "b"], [[1, 2]]))
-    | a | b |
-    |---|---|
-    | 1 | 2 |
-    """
-    def line(cells: Iterable[Any]) -> str:
-        return "| " + " | ".join(map(str, cells)) + " |"
-
-    return "\n".join([line(header), "|" + "---|" * len(header), *map(line, rows)])
+from perfmodel.tables import markdown, number
 
 
 def percent(value: float, signed: bool = False) -> str:

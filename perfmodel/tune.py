@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,13 @@ from perfmodel.errors import DoesNotFit, ModelError, shown
 from perfmodel.model import Model, as_model
 from perfmodel.operators import mesh
 from perfmodel.prediction import Prediction
+from perfmodel.values import ByValue
 
 PHASES = ["prefill", "decode"]
 
 
-@dataclass(frozen=True)
-class Choice:
+@dataclass(frozen=True, eq=False)
+class Choice(ByValue):
     """The best setting, its time, everything it was chosen from, and the notes of the prediction that chose.
 
     Attributes:
@@ -33,8 +34,8 @@ class Choice:
 
     value: int
     cycles: float
-    candidates: np.ndarray
-    all_cycles: np.ndarray
+    candidates: np.ndarray = field(repr=False)
+    all_cycles: np.ndarray = field(repr=False)
     notes: tuple[str, ...]
 
 

@@ -42,7 +42,7 @@ def _draw(argv: list[str] | None) -> int:
     parser.add_argument("--format", default="png", metavar="F,...", help="pdf, svg, png or several (default: png)")
     parser.add_argument("--style", type=Path, metavar="FILE", help="a matplotlib style file")
     parser.add_argument("--algorithm", nargs="+", metavar="NAME", help="which algorithms a figure shows")
-    parser.add_argument("--grid", type=int, metavar="N", help="cores a side")
+    parser.add_argument("--grid", type=console.grid, metavar="N", help="cores a side, or rows x columns: 6, 6x4")
     options = parser.parse_args(argv)
     unknown = [name for name in options.names if name not in known]
     if unknown:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import meshkernels as mk
@@ -24,12 +27,12 @@ REDUCTIONS = {
 }
 
 
-def draw() -> Figure:
+def draw(sides: Sequence[int] = SIDES) -> Figure:
     """Counted from the schedules: left hops of the worst step of a GEMM, right an all-reduce's whole path."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11.5, 4.8))
     for name, (label, colour, marker) in GEMMS.items():
-        hops = [mk.count(mk.schedule(name, mk.Mesh(side), side, side, side)).hops_per_step for side in SIDES]
-        _line(left, hops, label, colour, marker)
+        hops = [mk.count(mk.schedule(name, mk.Mesh(side), side, side, side)).hops_per_step for side in sides]
+        _line(left, sides, hops, label, colour, marker)
     left.set_title("GEMM: longest path in one step")
     left.set_ylabel("hops per step")
     left.annotate("all-gather, SUMMA and Cannon coincide: P - 1", (150, 149), (5, 420), fontsize=9,
@@ -39,10 +42,11 @@ def draw() -> Figure:
     chip = perfmodel.device("wse3")
     for key, (label, options, colour, marker) in REDUCTIONS.items():
         counted = [
-            mk.count(mk.schedule(key.split()[0], mk.Mesh(side, 1), side, 1, **options)) for side in SIDES
+            mk.count(mk.schedule(key.split()[0], mk.Mesh(side, 1), side, 1, **options)) for side in sides
         ]  # fmt: skip
-        _line(right, [chip.alpha * c.critical_hops + chip.beta * c.stages for c in counted], label, colour, marker)
-    right.plot(SIDES, [chip.alpha * (side - 1) for side in SIDES], ":", color=COLOURS["black"],
+        cycles = [chip.alpha * c.critical_hops + chip.beta * c.stages for c in counted]
+        _line(right, sides, cycles, label, colour, marker)
+    right.plot(sides, [chip.alpha * (side - 1) for side in sides], ":", color=COLOURS["black"],
                label="lower bound: distance")  # fmt: skip
     right.set_title("GEMV: critical path of the all-reduce")
     right.set_ylabel(f"cycles = {chip.alpha:g} per hop + {chip.beta:g} per routing stage")
@@ -55,5 +59,5 @@ def draw() -> Figure:
     return figure
 
 
-def _line(ax, values, label: str, colour: str, marker: str) -> None:
-    ax.plot(SIDES, values, marker=marker, ms=4.5, lw=1.6, color=COLOURS[colour], label=label)
+def _line(ax: Axes, sides: Sequence[int], values: Sequence[float], label: str, colour: str, marker: str) -> None:
+    ax.plot(sides, values, marker=marker, ms=4.5, lw=1.6, color=COLOURS[colour], label=label)

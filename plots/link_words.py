@@ -8,16 +8,18 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 import meshkernels as mk
+from meshkernels.arguments import MeshLike, as_mesh
 
 NAMES = {"meshgemm": "MeshGEMM", "summa_relay": "SUMMA, relayed"}
 
 
-def draw(algorithm: Sequence[str] = tuple(NAMES), grid: int = 16, N: int = 512) -> Figure:
+def draw(algorithm: Sequence[str] = tuple(NAMES), grid: MeshLike = 16, N: int = 512) -> Figure:
     """Each line between two cores is a link; its colour is the busier direction's words.
 
     The alignment before MeshGEMM's main loop makes the far rows and columns busier: they turn their rings furthest.
     """
-    ledgers = {name: mk.count(mk.schedule(name, mk.Mesh(grid), N, N, N)) for name in algorithm}
+    mesh = as_mesh(grid)
+    ledgers = {name: mk.count(mk.schedule(name, mesh, N, N, N)) for name in algorithm}
     figure, axes = plt.subplots(1, len(ledgers), figsize=(5.5 * len(ledgers), 5.4), constrained_layout=True,
                                 squeeze=False)  # fmt: skip
     top = max(float(ledger.link_words.max()) for ledger in ledgers.values())
@@ -27,6 +29,6 @@ def draw(algorithm: Sequence[str] = tuple(NAMES), grid: int = 16, N: int = 512) 
                      "the critical path")
     bar = figure.colorbar(axes[0, 0].collections[0], ax=axes, shrink=0.8, pad=0.02)
     bar.set_label("words through the link's busier direction")
-    figure.suptitle(f"Link load of a {N} x {N} x {N} product on {grid} x {grid} cores: a ring pays in words, the "
-                    "interleaved one saves in distance\n", x=0.01, ha="left", fontsize=13)  # fmt: skip
+    figure.suptitle(f"Link load of a {N} x {N} x {N} product on {mesh.rows} x {mesh.cols} cores\n", x=0.01, ha="left",
+                    fontsize=13)  # fmt: skip
     return figure

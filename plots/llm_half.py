@@ -6,11 +6,10 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from meshkernels import files
+from meshkernels.arguments import MeshLike, as_mesh
 from meshkernels.llm.numerics import half_errors
 from plots.style import COLOURS
 
-PROMPT = "The capital of France is"
-GRID = 24
 LOOK = {
     ("float32", "float32"): ("stored in float16, summed in float32", COLOURS["blue"], "o"),
     ("float16", "float32"): ("products summed in float16, norms in float32", COLOURS["orange"], "s"),
@@ -18,11 +17,11 @@ LOOK = {
 }
 
 
-def draw() -> Figure:
+def draw(grid: MeshLike = 24, prompt: str = "The capital of France is") -> Figure:
     """Relative error of the residual stream, and error of the logits it would give."""
-    source = files.load()
+    source, mesh = files.load(), as_mesh(grid)
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharex=True, layout="constrained")
-    for error in half_errors(source, GRID, source.tokenizer.encode(PROMPT)):
+    for error in half_errors(source, mesh, source.tokenizer.encode(prompt)):
         label, colour, marker = LOOK[error.accumulate, error.norms]
         blocks = range(1, len(error.stream) + 1)
         axes[0].plot(blocks, error.stream, marker=marker, markersize=4, color=colour, label=label)
@@ -33,5 +32,5 @@ def draw() -> Figure:
         axis.set_yscale("log")
         axis.set_xlabel("after block")
     figure.legend(loc="outside lower center", ncols=3)
-    figure.suptitle(f"SmolLM2-135M on {GRID} x {GRID} cores against float32, last token of {PROMPT!r}")
+    figure.suptitle(f"{source.path.stem} on {mesh.rows} x {mesh.cols} cores against float32, last token of {prompt!r}")
     return figure

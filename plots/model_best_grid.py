@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
@@ -21,12 +23,13 @@ def draw() -> Figure:
     figure, axes = plt.subplots(1, 3, figsize=(14.5, 4.4), constrained_layout=True)
     for ax, phase in zip(axes, pm.tune.PHASES):
         for name, (colour, dashes) in MODELS.items():
-            choices = [pm.best_grid(chip, pm.model(name), phase=phase, tokens=int(t)) for t in TOKENS]
+            choices = list(_choices(chip, name, phase))
+            tokens = TOKENS[: len(choices)]
             near = [c.candidates[c.all_cycles <= 1.02 * c.cycles] for c in choices]
-            ax.fill_between(TOKENS, [n.min() for n in near], [n.max() for n in near], color=COLOURS[colour], alpha=0.12,
+            ax.fill_between(tokens, [n.min() for n in near], [n.max() for n in near], color=COLOURS[colour], alpha=0.12,
                             lw=0)  # fmt: skip
             hollow = "none" if dashes != "-" else COLOURS[colour]
-            ax.plot(TOKENS, [c.value for c in choices], ls=dashes, marker="o", ms=5, mfc=hollow, color=COLOURS[colour],
+            ax.plot(tokens, [c.value for c in choices], ls=dashes, marker="o", ms=5, mfc=hollow, color=COLOURS[colour],
                     label=name)  # fmt: skip
         ax.set_xscale("log", base=2)
         ax.set(ylim=(0, 770), xlabel="tokens", ylabel="best side, cores", title=f"{phase.capitalize()}: best grid")
@@ -35,6 +38,15 @@ def draw() -> Figure:
     figure.suptitle("The two phases want different grids, which is why weights are re-placed between them", x=0.01,
                     ha="left", fontsize=13)  # fmt: skip
     return figure
+
+
+def _choices(chip: pm.Device, model: str, phase: str) -> Iterator[pm.Choice]:
+    """The best grids of ever longer prompts or contexts, as long as the wafer holds them."""
+    for tokens in TOKENS.tolist():
+        try:
+            yield pm.best_grid(chip, model, phase=phase, tokens=tokens)
+        except pm.DoesNotFit:
+            return
 
 
 def _throughput(ax, chip: pm.Device) -> None:

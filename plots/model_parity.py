@@ -26,27 +26,16 @@ def draw() -> Figure:
     return figure
 
 
-def _diagonal(ax: Axes, unit: str) -> None:
-    """Equal logarithmic axes and the line of perfect prediction, with a band of 15 %."""
-    low, high = ax.get_xlim()
-    line = np.array([low, high])
-    ax.plot(line, line, color=COLOURS["black"], lw=0.8, zorder=0)
-    ax.fill_between(line, line / 1.15, line * 1.15, color=COLOURS["grey"], alpha=0.15, lw=0, zorder=0,
-                    label="within 15 %")  # fmt: skip
-    ax.set(xlim=(low, high), ylim=(low, high), xlabel=f"published, {unit}", ylabel=f"predicted, {unit}")
-
-
 def _tables(ax: Axes) -> None:
     """Tables 2 to 4: from 1 to 28 000 tokens per second."""
-    ax.set(xscale="log", yscale="log")
     rows = [row for row in report.rows() if row.table in ("2", "3", "4")]
     for system, (label, colour, marker) in SYSTEMS.items():
         for fitted in (True, False):
             chosen = [row for row in rows if row.system == system and row.fitted == fitted]
-            ax.plot([row.published for row in chosen], [row.predicted for row in chosen], marker, ms=6, mew=1.4,
-                    color=COLOURS[colour], mfc="none" if fitted else COLOURS[colour],
-                    label=label if fitted else None, ls="")  # fmt: skip
-    _diagonal(ax, "token/s")
+            pm.draw.parity([row.published for row in chosen], [row.predicted for row in chosen], ax, unit="token/s",
+                           label=label if fitted else "", marker=marker, ms=6, mew=1.4, color=COLOURS[colour],
+                           mfc="none" if fitted else COLOURS[colour])  # fmt: skip
+    ax.set_xlabel("published, token/s")
     ax.legend(fontsize=9, loc="upper left")
     ax.set_title("Tables 2, 3, 4 (hollow: fitted; filled: predicted)")
     worst = max(rows, key=lambda row: abs(row.error))
@@ -57,18 +46,16 @@ def _tables(ax: Axes) -> None:
 
 def _sweeps(ax: Axes, errors: Axes) -> None:
     """Both sweeps with every grid predicted by a fit that never saw it, and the distribution of those errors."""
-    ax.set(xscale="log", yscale="log")
     for name, label, colour in (("wse3_meshgemm", "MeshGEMM", "blue"), ("wse3_meshgemv", "MeshGEMV", "vermilion")):
         data = pm.measurements(name)
         fit = pm.fit(data)
         held_out = fit.cross_validate("grid").errors
-        ax.plot(data.measured, data.measured * (1 + held_out), ".", ms=4, color=COLOURS[colour],
-                label=f"{label}, {len(data)} rows")  # fmt: skip
+        pm.draw.parity(data.measured, data.measured * (1 + held_out), ax, ms=4, color=COLOURS[colour],
+                       label=f"{label}, {len(data)} rows")  # fmt: skip
         above = data.columns["P"] > 16
         percent = 100 * np.sort(np.abs(held_out[above]))
         errors.plot(percent, np.arange(1, len(percent) + 1) / len(percent), color=COLOURS[colour], lw=2,
                     label=f"{label}: mean {percent.mean():.2f} %, worst {percent[-1]:.1f} %")  # fmt: skip
-    _diagonal(ax, "cycles")
     ax.legend(fontsize=9, loc="upper left")
     ax.set_title("WSE-3 sweeps, each grid held out")
     errors.set(xlabel="error of the held-out row, %", ylabel="share of rows", xlim=(0, None), ylim=(0, 1.02))

@@ -29,11 +29,11 @@ def draw() -> Figure:
         axes[0].plot(FACTORS, found.tokens_per_s, color=COLOURS[colour], label=label)
     axes[0].set(xscale="log", xlabel="times better than the WSE-2", ylabel="token/s", ylim=(0, None),
                 title="One part at a time")  # fmt: skip
+    axes[0].set_xticks(ticks := [0.25, 0.5, 1, 2, 4, 8], [f"{tick:g}" for tick in ticks])
+    axes[0].minorticks_off()
     axes[0].legend()
     _both(axes[1], figure, wse2)
-    ranked = [entry for entry in pm.sensitivity(decode(wse2)) if entry.elasticity][::-1]
-    axes[2].barh([entry.constant for entry in ranked], [entry.elasticity for entry in ranked], color=COLOURS["sky"])
-    axes[2].set(xlabel="elasticity: % of time per % of constant", title="What decode is sensitive to")
+    pm.draw.elasticities(decode(wse2), axes[2]).set_title("What decode is sensitive to")
     return figure
 
 
@@ -41,7 +41,7 @@ def _both(ax: Axes, figure: Figure, wse2: pm.Device) -> None:
     """Throughput over hop and stage latency."""
     alpha, beta = np.linspace(0.25, 4, 16), np.linspace(1, 20, 20)
     found = pm.sweep(wse2, decode, alpha=alpha, beta=beta)
-    image = ax.contourf(beta, alpha, found.tokens_per_s, levels=12, cmap="cividis")
+    pm.draw.sweep(found, ax, value="tokens_per_s")
     ax.plot(wse2.beta, wse2.alpha, "o", color="white", mec="black")
     ax.set(xlabel="cycles per stage, beta", ylabel="cycles per hop, alpha", title="token/s (dot: WSE-2)")
-    figure.colorbar(image, ax=ax)
+    figure.colorbar(ax.collections[0], ax=ax)

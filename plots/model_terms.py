@@ -10,12 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import perfmodel as pm
-from plots.style import COLOURS
 
-TERMS = {
-    "compute": ("local products", "blue"), "transfer": ("words on links", "sky"), "alpha": ("hops", "orange"),
-    "beta": ("routing stages", "vermilion"), "overhead": ("start-ups of steps", "grey"),
-}  # fmt: skip
 GRIDS = np.arange(240, 751, 10)
 
 
@@ -30,14 +25,8 @@ def draw() -> Figure:
     }
     figure, axes = plt.subplots(1, 4, figsize=(15.5, 4.2), constrained_layout=True)
     for ax, (title, predict) in zip(axes, cases.items()):
-        prediction = predict(GRIDS)
-        terms = {**prediction.terms, **prediction.parts.get("communication", {})}
-        stacked = [np.broadcast_to(terms[kind], GRIDS.shape) for kind in TERMS]
-        ax.stackplot(GRIDS, stacked, colors=[COLOURS[colour] for _, colour in TERMS.values()],
-                     labels=[label for label, _ in TERMS.values()], lw=0)  # fmt: skip
-        ax.plot(GRIDS, np.broadcast_to(prediction.lower_bound, GRIDS.shape), color=COLOURS["black"], lw=1.2, ls="--",
-                label="lower bound")  # fmt: skip
-        ax.set(title=title, xlabel="cores on a side, P", xlim=(GRIDS[0], GRIDS[-1]), ylim=(0, None))
+        pm.draw.terms(predict(GRIDS), ax, x=GRIDS)
+        ax.set(title=title, xlabel="cores on a side, P", ylabel="")
     axes[0].set_ylabel("predicted cycles")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     figure.suptitle("More cores shrink the products and stretch the reductions: prefill wants many, decode fewer",

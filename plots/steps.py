@@ -9,13 +9,15 @@ from matplotlib.figure import Figure
 
 import meshkernels as mk
 from meshkernels import schedules as S
+from meshkernels.arguments import MeshLike, as_mesh
 
 MOST = 8
 
 
-def draw(algorithm: Sequence[str] = ("cannon", "meshgemm"), grid: int = 5) -> Figure:
+def draw(algorithm: Sequence[str] = ("cannon", "meshgemm"), grid: MeshLike = 5) -> Figure:
     """A strip for each algorithm: its operands below each other, its steps side by side."""
-    schedules = [mk.schedule(name, mk.Mesh(grid), grid, grid, grid) for name in algorithm]
+    mesh = as_mesh(grid)
+    schedules = [mk.schedule(name, mesh, mesh.rows, mesh.lcm, mesh.cols) for name in algorithm]
     products = [sum(any(isinstance(op, S.Multiply) for op in step.compute) for step in s.steps) for s in schedules]
     columns = min(max(products), MOST)
     figure = plt.figure(figsize=(1.5 * columns + 0.6, 3.3 * len(schedules) + 0.4), constrained_layout=True)

@@ -1,13 +1,17 @@
 """Every figure draws and names its axes; ``python -m plots`` writes files."""
 
 from contextlib import nullcontext as nothing
+from importlib import import_module
 
 import pytest
 
-from plots import style
+from meshkernels import files
+from plots import critical_path, llm_half, style
 from plots.__main__ import figures, main
+from tests.fuzz.gguf_writer import tiny_file
 
 style.use()
+import matplotlib.pyplot as plt  # noqa: E402
 
 
 def test_unknown_figure(capsys):
@@ -49,15 +53,30 @@ def test_formats_style_and_options(tmp_path, capsys):
         assert says in capsys.readouterr().err
 
 
+#: Where a figure's own size takes many seconds: a smaller one.
+SMALL = {"critical_path": {"sides": (2, 3, 8, 33)}, "llm_half": {"grid": 2, "prompt": "abc"},
+         "fabric_yield": {"grid": 8, "maps": 9}}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", figures())
+def test_every_figure_draws_and_names_its_axes(name, tmp_path, monkeypatch):
+    (tmp_path / "tiny.gguf").write_bytes(tiny_file().encoded()[0])
+    tiny = files.load(tmp_path / "tiny.gguf")
+    monkeypatch.setattr(llm_half.files, "load", lambda: tiny)
+    figure = import_module(f"plots.{name}").draw(**SMALL.get(name, {}))
+    figure.canvas.draw()
+    shown = [ax for ax in figure.axes if ax.axison]
+    assert all(ax.has_data() or ax.patches for ax in figure.axes)
+    assert not shown or any(ax.get_xlabel() for ax in shown) or any(ax.get_ylabel() for ax in shown)
+    plt.close(figure)
+
+
 def test_critical_path_shows_what_was_counted():
-    import matplotlib.pyplot as plt
-
-    from plots import critical_path
-
-    figure = critical_path.draw()
+    sides = (2, 3, 8, 33, 64)
+    figure = critical_path.draw(sides)
     left, right = figure.axes
     by_label = {line.get_label(): list(line.get_ydata()) for ax in (left, right) for line in ax.lines}
-    assert by_label["MeshGEMM"][1:] == [2] * (len(critical_path.SIDES) - 1)
-    assert by_label["Cannon"] == [P - 1 for P in critical_path.SIDES]
+    assert by_label["MeshGEMM"][1:] == [2] * (len(sides) - 1)
+    assert by_label["Cannon"] == [P - 1 for P in sides]
     assert left.get_xlabel() and right.get_ylabel()
     plt.close(figure)

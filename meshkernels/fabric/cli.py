@@ -16,9 +16,11 @@ import numpy as np
 
 import meshkernels as mk
 from meshkernels.algorithms import family_of
+from meshkernels.arguments import grid
 from meshkernels.fabric import published, simulate
 from meshkernels.fabric.run import Run
 from perfmodel import files
+from perfmodel.tables import tree
 
 
 def add_arguments(commands: argparse._SubParsersAction) -> None:
@@ -33,7 +35,8 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
             parser.add_argument("algorithms", nargs="+", metavar="ALGORITHM", help="shown side by side")
         else:
             parser.add_argument("algorithm", help="as in mk.algorithms()" + ", or shift" * (name == "simulate"))
-        parser.add_argument("--grid", type=int, nargs="+", required=True, metavar="N", help="cores a side, or two")
+        parser.add_argument("--grid", nargs="+", required=True, metavar="N",
+                            help="cores a side, or rows and columns: 24, 24x16 or 24 16")
         parser.add_argument("--shape", type=int, nargs="+", metavar="N", help="sizes of the operands")
         parser.add_argument("--tile", type=int, nargs="+", metavar="N", help="size of the tile of a core, or its sides")
         parser.add_argument("--groups", type=int, help="groups of the tree of a GEMV")
@@ -68,9 +71,7 @@ def schedule_of(options: argparse.Namespace, algorithm: str) -> mk.Schedule:
     Raises:
         MeshError: options that do not fit the algorithm.
     """
-    if len(options.grid) > 2:
-        raise mk.MeshError(f"--grid takes one or two numbers, not {len(options.grid)}")
-    mesh = mk.Mesh(*options.grid)
+    mesh = grid("x".join(options.grid))
     family = family_of(algorithm)
     if (options.shape is None) == (options.tile is None):
         raise mk.MeshError("give --shape or --tile, one of them")
@@ -91,11 +92,12 @@ def run_simulate(options: argparse.Namespace) -> int:
     begin = time.perf_counter()
     columns = None
     if options.algorithm == "shift":
-        if options.steps is None or options.tile is None or len(options.tile) > 2 or len(options.grid) > 1:
+        side, cols = grid("x".join(options.grid)).shape
+        if options.steps is None or options.tile is None or len(options.tile) > 2 or side != cols:
             raise mk.MeshError("shift takes --grid P --steps L --tile H W")
         height, width = options.tile * 2 if len(options.tile) == 1 else options.tile
-        schedule = published.shift(options.grid[0], options.steps, height, width)
-        columns = published.block(options.grid[0], options.steps)
+        schedule = published.shift(side, options.steps, height, width)
+        columns = published.block(side, options.steps)
     else:
         schedule = schedule_of(options, options.algorithm)
     run = simulate(schedule, options.device, dtype=np.dtype(options.dtype), limits=options.strict)
@@ -112,12 +114,13 @@ def run_simulate(options: argparse.Namespace) -> int:
         return 0
     mesh = schedule.mesh
     print(f"{schedule.name} on {mesh.rows} x {mesh.cols} cores of {run.machine.device.title}")
-    print(f"{'cycles':>16}  {found['cycles']:,.1f}  ({found['seconds'] * 1e6:,.2f} us)")
-    for name, cycles in run.terms.items():
-        print(f"{name:>16}  {cycles:,.1f}")
     share = found["link_utilisation"]
-    print(f"{'messages':>16}  {run.messages:,}  ({found['messages_per_s']:,.0f} a second)")
-    print(f"{'links busy':>16}  {share['mean']:.1%} in the mean over those used, {share['max']:.1%} at most")
+    print(tree({
+        "cycles": f"{found['cycles']:,.1f}  ({found['seconds'] * 1e6:,.2f} us)",
+        **{name: f"{cycles:,.1f}" for name, cycles in run.terms.items()},
+        "messages": f"{run.messages:,}  ({found['messages_per_s']:,.0f} a second)",
+        "links busy": f"{share['mean']:.1%} in the mean over those used, {share['max']:.1%} at most",
+    }))
     return 0
 
 

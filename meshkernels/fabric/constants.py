@@ -15,14 +15,15 @@ import perfmodel
 from meshkernels.errors import FabricError
 from meshkernels.readers.compliance import as_device
 from perfmodel import forms, parameters
+from perfmodel.values import ByValue
 
 #: What ``constants.toml`` has of a chip.
 OWN = ("word", "turn", "setup", "arithmetic", "copy")
 FILE = Path(__file__).parent / "constants.toml"
 
 
-@dataclass(frozen=True)
-class Machine:
+@dataclass(frozen=True, eq=False)
+class Machine(ByValue):
     """The costs of one chip, in cycles.
 
     Attributes:

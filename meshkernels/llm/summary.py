@@ -18,6 +18,7 @@ from meshkernels.llm.operations import Line, Plan, Scheduled
 from meshkernels.llm.redistribute import Transfer, redistribution
 from meshkernels.mesh import MOST_CORES, Mesh, require_walkable
 from meshkernels.readers.compliance import as_device
+from perfmodel import tables
 
 #: The wafers that predictions are made for, the larger one last.
 WAFERS = ("wse2", "wse3")
@@ -204,9 +205,7 @@ def block_table(phase: dict[str, Any]) -> str:
         collectives = ", ".join(f"{c['op']} {c['axis']}: {c['words']:,}" for c in line["collectives"])
         numbers = (f"{line[key]:,}" if line[key] else "" for key in ("steps", "hops", "stages", "words"))
         rows.append((line["operation"], *numbers, collectives))
-    wide = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join("  ".join(c.rjust(w) if 0 < i < 5 else c.ljust(w) for i, (c, w) in enumerate(zip(row, wide)))
-                     .rstrip() for row in rows)
+    return tables.text(rows[1:], rows[0])
 
 
 def text_table(summary: dict[str, Any]) -> str:
@@ -220,9 +219,7 @@ def text_table(summary: dict[str, Any]) -> str:
         if phase == "prefill":
             move = summary["hand_over"]
             rows.append(("hand-over", "", "", f"{move['hops']:,}", "", f"{move['words']:,}", "", ""))
-    wide = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join("  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, wide))).rstrip()
-                     for row in rows)
+    return tables.text(rows[1:], rows[0])
 
 
 def prediction_lines(summary: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
+from pathlib import Path
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from meshkernels.mesh import Mesh
 from meshkernels.readers.ledger import Ledger, count
 from meshkernels.schedules.routes import Permute
 from meshkernels.schedules.steps import Move, Multiply, Schedule, unrolled
+from perfmodel import tables
 
 MINIMUM_BALANCE = 0.5
 
@@ -44,7 +46,7 @@ class Verdict:
         return self.measured <= self.limit if self.at_most else self.measured >= self.limit
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Compliance:
     """The four verdicts on one schedule and one device.
 
@@ -64,6 +66,9 @@ class Compliance:
     device: str
     verdicts: tuple[Verdict, ...]
 
+    def __repr__(self) -> str:
+        return f"Compliance({self._verdict()})"
+
     @property
     def compliant(self) -> bool:
         """Whether all four hold."""
@@ -78,13 +83,17 @@ class Compliance:
         return {v.letter: v for v in self.verdicts}[letter]
 
     def __str__(self) -> str:
-        rows = [f"{self.algorithm} on {self.device}: {'complies' if self.compliant else 'fails ' + self.fails}"]
-        rows += [
-            f"  {v.letter}  {v.what:<48} {v.measured:>12,.6g}  {'<=' if v.at_most else '>='} {v.limit:>10,.6g}  "
-            f"{'ok' if v.ok else 'FAILS'}"
-            for v in self.verdicts
-        ]
-        return "\n".join(rows)
+        return f"{self._verdict()}\n{tables.text(self._rows())}"
+
+    def _repr_html_(self) -> str:
+        return tables.html(self._verdict(), self._rows(), ("", "", "measured", "", "limit", ""))
+
+    def _verdict(self) -> str:
+        return f"{self.algorithm} on {self.device}: {'complies' if self.compliant else 'fails ' + self.fails}"
+
+    def _rows(self) -> list[list[str]]:
+        return [[v.letter, v.what, f"{v.measured:,.6g}", "<=" if v.at_most else ">=", f"{v.limit:,.6g}",
+                 "ok" if v.ok else "FAILS"] for v in self.verdicts]  # fmt: skip
 
 
 def compliance(counted: Ledger | Schedule, device: perfmodel.Device | str) -> Compliance:
@@ -162,11 +171,11 @@ def _allowed(device: perfmodel.Device, steps: int, line: int, product: int) -> f
     return 2 * (device.alpha * line + device.beta * sqrt(line)) + 2 * device.alpha * product
 
 
-def as_device(device: perfmodel.Device | str) -> perfmodel.Device:
+def as_device(device: perfmodel.Device | str | Path) -> perfmodel.Device:
     """The mesh device called ``device``, or ``device`` itself.
 
     Args:
-        device: a device, or its name.
+        device: a device, its name, or the path of its file.
 
     Returns:
         The device.
@@ -174,7 +183,7 @@ def as_device(device: perfmodel.Device | str) -> perfmodel.Device:
     Raises:
         MeshTypeError: it is no mesh of cores (a GPU, say).
     """
-    found = perfmodel.device(device) if isinstance(device, str) else device
+    found = perfmodel.device(device) if isinstance(device, str | Path) else device
     if not isinstance(found, perfmodel.Device):
         raise MeshTypeError(f"{getattr(found, 'name', found)!r} is not a mesh of cores: {type(found).__name__}")
     return found

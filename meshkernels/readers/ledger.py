@@ -16,18 +16,21 @@ from typing import Any
 
 import numpy as np
 
-from meshkernels.errors import MeshTypeError, ScheduleError
+from meshkernels.errors import MeshError, MeshTypeError, MissingExtra, ScheduleError, shown
 from meshkernels.mesh import Mesh
 from meshkernels.schedules.check import check, indices
 from meshkernels.schedules.routes import MULTICAST, Flows, Permute, Route
 from meshkernels.schedules.steps import Move, Multiply, Repeat, Schedule, Step
 from meshkernels.schedules.walk import Walk
+from perfmodel import tables
+from perfmodel.values import ByValue
 
 EAST, WEST, SOUTH, NORTH = range(4)
+_DIRECTIONS = ("east", "west", "south", "north")
 
 
-@dataclass(frozen=True, eq=False)
-class Ledger:
+@dataclass(frozen=True, eq=False, repr=False)
+class Ledger(ByValue):
     """Counts of one schedule. All words are elements; padding is counted, because the mesh moves it.
 
     Attributes:
@@ -48,17 +51,17 @@ class Ledger:
     schedule: Schedule
     itemsize: int
     accumulator: int
-    step_hops: np.ndarray = field(repr=False)
-    step_stages: np.ndarray = field(repr=False)
-    link_words: np.ndarray = field(repr=False)
-    link_bytes: np.ndarray = field(repr=False)
-    link_messages: np.ndarray = field(repr=False)
+    step_hops: np.ndarray
+    step_stages: np.ndarray
+    link_words: np.ndarray
+    link_bytes: np.ndarray
+    link_messages: np.ndarray
     words: int
     bytes: int
     messages: int
-    macs: np.ndarray = field(repr=False)
-    routes: tuple[Routes, Routes] = field(repr=False)
-    bends: np.ndarray = field(repr=False)
+    macs: np.ndarray
+    routes: tuple[Routes, Routes]
+    bends: np.ndarray
 
     @property
     def mesh(self) -> Mesh:
@@ -192,8 +195,6 @@ class Ledger:
         Returns:
             What `json.dumps` takes.
         """
-        directions = ("east", "west", "south", "north")
-        arrays = {"words": self.link_words, "bytes": self.link_bytes, "messages": self.link_messages}
         return self.summary() | {
             "bytes": self.bytes, "messages": self.messages, "itemsize": self.itemsize, "accumulator": self.accumulator,
             "step_hops": self.step_hops.tolist(), "step_stages": self.step_stages.tolist(),
@@ -201,12 +202,51 @@ class Ledger:
             "step_messages": _flat(self.schedule.program, self._messages),
             "step_products": _flat(self.schedule.program, self._products),
             "macs_per_core": self.macs.tolist(), "colours_per_core": self.colours_per_core.tolist(),
-            "links": {what: dict(zip(directions, array.tolist())) for what, array in arrays.items()},
+            "links": {what: dict(zip(_DIRECTIONS, array.tolist())) for what, array in self._links().items()},
             "words_per_buffer": self._resident(),
         }  # fmt: skip
 
+    def to_frame(self, of: str = "cores") -> Any:
+        """The counts as a DataFrame of pandas.
+
+        Args:
+            of: "cores": a row for each core, with what leaves it in each direction; "steps": a row for each step.
+
+        Returns:
+            The frame: indexed by (row, column), or by the number of the step.
+
+        Raises:
+            MeshError: another word.
+            MissingExtra: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as missing:
+            raise MissingExtra("pandas", missing) from None
+        if of == "steps":
+            of_steps = {"bytes": self._longest, "messages": self._messages}
+            found = {name: _flat(self.schedule.program, count) for name, count in of_steps.items()}
+            frame = pandas.DataFrame({"hops": self.step_hops, "stages": self.step_stages, **found})
+            return frame.rename_axis("step")
+        if of != "cores":
+            raise MeshError(f"of = {shown(of)}: a frame has a row for each of the \"cores\" or of the \"steps\"")
+        links = {f"{what}_{direction}": array[i].ravel() for what, array in self._links().items()
+                 for i, direction in enumerate(_DIRECTIONS)}  # fmt: skip
+        index = pandas.MultiIndex.from_product([range(self.mesh.rows), range(self.mesh.cols)], names=["row", "column"])
+        return pandas.DataFrame({"macs": self.macs.ravel(), "colours": self.colours_per_core.ravel(), **links}, index)
+
+    def _links(self) -> dict[str, np.ndarray]:
+        return {"words": self.link_words, "bytes": self.link_bytes, "messages": self.link_messages}
+
     def __str__(self) -> str:
-        return "\n".join(f"{name:>20}  {value}" for name, value in self.summary().items())
+        return tables.tree(self.summary())
+
+    def __repr__(self) -> str:
+        return (f"Ledger({self.schedule.name} on {self.mesh.rows} x {self.mesh.cols} cores: {self.steps} steps, "
+                f"{self.critical_hops} hops, {self.words} words)")
+
+    def _repr_html_(self) -> str:
+        return tables.html(repr(self), self.summary().items())
 
 
 def _flat(program: tuple[Step | Repeat, ...], of: Callable[[Step], Any]) -> list[Any]:
@@ -218,7 +258,7 @@ def _flat(program: tuple[Step | Repeat, ...], of: Callable[[Step], Any]) -> list
 
 
 @dataclass(frozen=True, eq=False)
-class Routes:
+class Routes(ByValue):
     """The routing paths of all lines of one axis, and a colour for each.
 
     Lines that use the same patterns form a class and share one colouring. A path occupies the routers of its
@@ -233,9 +273,9 @@ class Routes:
     """
 
     size: int
-    line_class: np.ndarray
-    flows: tuple[np.ndarray, ...]
-    colours: tuple[np.ndarray, ...]
+    line_class: np.ndarray = field(repr=False)
+    flows: tuple[np.ndarray, ...] = field(repr=False)
+    colours: tuple[np.ndarray, ...] = field(repr=False)
 
     def touching(self) -> np.ndarray:
         """``(lines, size)`` paths that touch each router (as sender, receiver or transit)."""

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from perfmodel.values import ByValue
+
 if TYPE_CHECKING:
     from meshkernels.schedules.walk import Walk
 
 
 @dataclass(frozen=True, eq=False)
-class RingOrder:
+class RingOrder(ByValue):
     """Each element is one chain of multiply-adds through all K-blocks in ring order.
 
     Elements of block row i and block column j begin at position ``row_start[i] + col_start[j]`` (mod L):
@@ -52,7 +54,7 @@ class SplitSum:
 
 
 @dataclass(frozen=True, eq=False)
-class ChainSum:
+class ChainSum(ByValue):
     """Each element is a two-sided chain of partial sums p over the cores 0 .. P-1 of a row.
 
     ``(((p_0 + p_1) + ...) + p_r) + (((p_{P-1} + p_{P-2}) + ...) + p_{r+1})`` with ``r`` the root of the

@@ -205,9 +205,9 @@ class Schedule:
     name: str
     task: Task
     mesh: Mesh
-    operands: Mapping[str, Tiling]
+    operands: Mapping[str, Tiling] = field(repr=False)
     result: Tiling
-    buffers: Mapping[str, Tiles | Values]
+    buffers: Mapping[str, Tiles | Values] = field(repr=False)
     program: tuple[Step | Repeat, ...] = field(repr=False)
     collect: Collect = field(repr=False)
 

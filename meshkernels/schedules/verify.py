@@ -16,10 +16,11 @@ from meshkernels.schedules import order
 from meshkernels.schedules.check import check
 from meshkernels.schedules.steps import Schedule
 from meshkernels.schedules.walk import Walk
+from perfmodel.values import ByValue
 
 
 @dataclass(frozen=True, eq=False)
-class Proof:
+class Proof(ByValue):
     """What verification found out about a schedule.
 
     Attributes:
