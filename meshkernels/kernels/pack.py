@@ -50,6 +50,7 @@ class Layout(NamedTuple):
         places: (L + 1,) multiply-adds before each ring place; the last is their number, K and the padding.
         k_of: (places[-1],) which k stands at each place; any where it is one of padding.
         padding: places at which zeros stand.
+        runs: (panels * width,) for a lane that begins a run of neighbours within a panel, how many these are; else 0.
         width: lanes in a panel.
     """
 
@@ -58,6 +59,7 @@ class Layout(NamedTuple):
     places: np.ndarray
     k_of: np.ndarray
     padding: np.ndarray
+    runs: np.ndarray
     width: int
 
 
@@ -114,7 +116,8 @@ def layout(start: np.ndarray, blocks: np.ndarray, block: int, K: int, width: int
     k_of = np.arange(places[-1]) + np.repeat(first - places[:-1], lengths)  # K where there is none
     padding = np.flatnonzero(k_of == K)
     k_of[padding] = 0
-    return Layout(index, np.asarray(start)[index].astype(np.int32), places, k_of, padding, width)
+    runs = _runs(index, 1, width)
+    return Layout(index, np.asarray(start)[index].astype(np.int32), places, k_of, padding, runs, width)
 
 
 class _Source(NamedTuple):
@@ -143,47 +146,77 @@ class _Target(NamedTuple):
     non_temporal: bool
 
 
-def pack(X: np.ndarray | Columns, layout: Layout, kc: int, *, widened: bool = True, threads: int | None = None,
-         allocate: Callable[[int, np.dtype], np.ndarray] = memory.aligned) -> Panels:  # fmt: skip
-    """Pack the rows of ``X`` (lanes, K), any strides; of `Columns`, the columns are its lanes.
+class Unpacked:
+    """An operand that is to be packed: whole, or a part of its lanes when they are needed.
 
     Args:
-        X: A itself, B.T, or stored columns of B.
+        X: (lanes, K), any strides: A itself, or B.T; or stored columns of B, which are its lanes.
         layout: made for as many lanes and as long a K.
         kc: depth of a chunk.
         widened: convert 16-bit storage to float32.
-        threads: at most so many.
-        allocate: where the panels come from.
 
-    Returns:
-        The packed operand.
+    Attributes:
+        layout, kc, lanes, dtype: of `Panels`.
+        packed: dtype of the panels.
     """
-    if isinstance(X, Columns):
-        return _pack_columns(X, layout, kc, threads, allocate)
-    lanes, size, step = len(X), X.itemsize, X.strides[1]
-    addresses = X.__array_interface__["data"][0] + layout.source * X.strides[0]
-    copy = _copy_runs if X.strides[0] == size else _transpose
-    width, stored = layout.width, seen(X.dtype)
-    data = allocate(len(addresses) * len(layout.k_of), wide(X.dtype) if widened else stored)
-    # Panels that fill half of L3 would be evicted before they are read: they are written with non-temporal stores.
-    # Then 16 KiB of a row at a time are best, long stretches of main memory; else 1 KiB: few panels at a time.
-    non_temporal = data.nbytes > host.caches()[2] // 2 and data.ctypes.data % 64 == 0
-    stretch = 16 << 10 if non_temporal else 1 << 10
-    source = _Source(addresses, _runs(addresses, size, width), step, np.empty(0, stored))
-    target = _Target(data, (0,) * width, layout.k_of, kc, non_temporal)
-    threads = pool.threads_for(data.size, threads)
-    groups = pool.spans(len(addresses) // width, 1, max(1, stretch // (size * width)), threads)
 
-    def work(items: Iterator[int]) -> None:
-        for item in items:
-            copy(source, target, groups[item].start, groups[item].stop)
+    def __init__(self, X: np.ndarray | Columns, layout: Layout, kc: int, widened: bool = True):
+        self.layout, self.kc, self.dtype, self._operand = layout, kc, X.dtype, X
+        if isinstance(X, Columns):
+            self.lanes, self.packed = X.shape[1], wide(X.dtype)
+            return
+        size, step = X.itemsize, X.strides[1]
+        addresses, runs = X.__array_interface__["data"][0] + layout.source * X.strides[0], layout.runs
+        self._copy = _copy_runs if X.strides[0] == size else _transpose
+        stored = seen(X.dtype)
+        self.lanes = len(X)
+        self.packed = wide(X.dtype) if widened else stored
+        self._source = _Source(addresses, runs, step, np.empty(0, stored))
 
-    pool.parallel(work, len(groups), threads)
-    for place in layout.padding:
-        chunk, k = place - place % kc, place % kc
-        panels = data[chunk * len(addresses) : (chunk + kc) * len(addresses)]
-        panels.reshape(-1, min(kc, len(layout.k_of) - chunk), width)[:, k] = 0
-    return Panels(data, layout, kc, lanes, X.dtype)
+    def part(self, lanes: slice, data: np.ndarray, non_temporal: bool = False) -> None:
+        """Pack some lanes of an array, whole panels, by the calling thread.
+
+        Args:
+            lanes: which of the layout.
+            data: (lanes * places,) filled as `Panels` of these lanes alone.
+            non_temporal: write past the caches; data begins on a cache line.
+        """
+        source, width = self._source, self.layout.width
+        source = source._replace(lanes=source.lanes[lanes], runs=source.runs[lanes])
+        target = _Target(data, (0,) * width, self.layout.k_of, self.kc, non_temporal)
+        panels = len(source.lanes) // width
+        self._copy(source, target, 0, panels)
+        _clear(target, len(source.lanes), self.layout.padding, 0, panels)
+
+    def whole(self, threads: int | None, allocate: Callable[[int, np.dtype], np.ndarray]) -> Panels:
+        """Pack all lanes, by ``threads`` threads at most, into what ``allocate`` gives."""
+        if isinstance(self._operand, Columns):
+            return _pack_columns(self._operand, self.layout, self.kc, threads, allocate)
+        source, (*_, k_of, padding, _, width) = self._source, self.layout
+        data = allocate(len(source.lanes) * len(k_of), self.packed)
+        # Panels that fill half of L3, or eight L2 caches where many cores share L3, would be evicted before they are
+        # read: they are written with non-temporal stores.
+        # Then 16 KiB of a row at a time are best, long stretches of main memory; else 1 KiB: few panels at a time.
+        _, l2, l3 = host.caches()
+        non_temporal = data.nbytes >= min(l3 // 2, 8 * l2) and data.ctypes.data % 64 == 0
+        stretch = 16 << 10 if non_temporal else 1 << 10
+        target = _Target(data, (0,) * width, k_of, self.kc, non_temporal)
+        threads = pool.threads_for(data.size, threads)
+        groups = pool.spans(len(source.lanes) // width, 1, max(1, stretch // (self.dtype.itemsize * width)), threads)
+
+        def work(items: Iterator[int]) -> None:
+            for item in items:
+                self._copy(source, target, groups[item].start, groups[item].stop)
+                _clear(target, len(source.lanes), padding, groups[item].start, groups[item].stop)
+
+        pool.parallel(work, len(groups), threads)
+        return Panels(data, self.layout, self.kc, self.lanes, self.dtype)
+
+
+def pack(X: np.ndarray | Columns, layout: Layout, kc: int, *, widened: bool = True, threads: int | None = None,
+         allocate: Callable[[int, np.dtype], np.ndarray] = memory.aligned) -> Panels:  # fmt: skip
+    """An operand packed at once: see `Unpacked` and its method ``whole``."""
+    return Unpacked(X, layout, kc, widened).whole(threads, allocate)
 
 
 def _runs(places: np.ndarray, step: int, width: int) -> np.ndarray:
@@ -374,6 +407,18 @@ def _transpose(source, target, p0, p1):
 
 
 @compiled
+def _clear(target, lanes, padding, p0, p1):
+    """Zeros at the places of padding, in panels p0 .. p1 - 1 of an operand of so many lanes."""
+    out, width, kc, K = target.numbers, len(target.width), target.kc, len(target.k_of)
+    for place in padding:
+        chunk = place - place % kc
+        depth = min(kc, K - chunk)
+        for p in range(p0, p1):
+            for l in range(width):
+                out[chunk * lanes + (p * depth + place - chunk) * width + l] = 0
+
+
+@compiled
 def _write_back(tiles, mr, panel, rows, cols, runs, N, out):
     nr, padded, strip = len(panel), (len(rows) + mr - 1) // mr * mr, 8
     for i0 in range(0, len(rows), strip):  # a few rows at a time: runs in both, and lines that stay in L1
@@ -388,10 +433,12 @@ def _write_back(tiles, mr, panel, rows, cols, runs, N, out):
             j += runs[j]
 
 
-def write_back(tiles: np.ndarray, mr: int, nr: int, rows: np.ndarray, cols: np.ndarray, C: np.ndarray) -> None:
+def write_back(tiles: np.ndarray, mr: int, nr: int, rows: np.ndarray, cols: np.ndarray, runs: np.ndarray,
+               C: np.ndarray) -> None:  # fmt: skip
     """Copy register tiles, column of tiles by column, to the rows and columns of C (M, N) that they stand for.
 
     Element (i, j) of the block is ``tiles[(j // nr * padded + i) * nr + j % nr]`` with padded = rows rounded up to mr.
+    ``runs`` are those of the columns, see `Layout`.
     """
     out = C.reshape(-1).view(seen(C.dtype))
-    _write_back(tiles, mr, (0,) * nr, rows, cols, _runs(cols, 1, nr), C.shape[1], out)
+    _write_back(tiles, mr, (0,) * nr, rows, cols, runs, C.shape[1], out)
