@@ -1,8 +1,8 @@
 """LLaMA3-8B's shape in Q4_0, decoded on the paper's 360 x 360 grid, and by llama.cpp where it can be imported.
 
-The weights are seeded random codes: no text comes of them, but every byte is read and every multiply-add done. Each side
-has a process of its own, so that its memory is its own, and they decode in turn. Ours has run a tiny model before: what
-Python and compiled code take is not counted.
+The weights are seeded random codes: no text comes of them, but every byte is read and every multiply-add done. Each
+side has a process of its own, so that its memory is its own, and they decode in turn. Ours has run a tiny model before:
+what Python and compiled code take is not counted.
 """
 
 from __future__ import annotations

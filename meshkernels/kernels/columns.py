@@ -143,7 +143,7 @@ def _decoder(name: str, bytes_: int) -> Callable:
 
 # -------------------------------------------------------------------------------------------------------- arranging
 def stored(blocks: Sequence[Blocks], columns: np.ndarray, rows: np.ndarray, *, threads: int | None = None,
-           allocate: Callable[[int, np.dtype], np.ndarray] = memory.on_lines) -> Columns:  # fmt: skip
+           allocate: Callable[[int, np.dtype], np.ndarray] = memory.staying) -> Columns:  # fmt: skip
     """W from stored matrices, one below the other, whose rows are columns of W.
 
     Args:

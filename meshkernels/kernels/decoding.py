@@ -33,6 +33,7 @@ from meshkernels.kernels.intrinsics import (
     converted,
     fused,
     half_rounded,
+    prefetched,
     splat,
 )
 from meshkernels.kernels.storage import STORAGES
@@ -41,6 +42,10 @@ from meshkernels.kernels.storage import STORAGES
 WIDTH = 64
 #: Where a panel has its parts, in bytes: two planes of codes, scales, minima, factors, others.
 OFFSETS = 6
+#: Bytes from what is decoded to what is prefetched: past the end of a panel, the next one.
+AHEAD = 2048
+#: Groups from that in use to that whose scales are prefetched.
+NEXT = 4
 I8, BYTES = ir.IntType(8), ir.IntType(8).as_pointer()
 
 
@@ -69,6 +74,8 @@ class _Panel:
             self.scales = self._registers()
             self.minima = self._registers() if self.storage.minimum >= 0 else []
             self._group = cgutils.alloca_once_value(builder, I32(-1))
+            for group in range(NEXT):
+                self._prefetch_scales(I64(group))
 
     def _registers(self) -> list[Any]:
         return [cgutils.alloca_once_value(self.builder, self.constant(0.0)) for _ in self.firsts]
@@ -91,11 +98,22 @@ class _Panel:
         with builder.if_then(builder.icmp_signed("!=", group, builder.load(self._group))):
             builder.store(group, self._group)
             row = builder.zext(group, I64)
+            self._prefetch_scales(builder.add(row, I64(NEXT)))
             for i, first in enumerate(self.firsts):
                 builder.store(self._scale(2, 4, row, first), self.scales[i])
                 if self.minima:
                     minimum = self._scale(3, 5, row, first)
                     builder.store(builder.fneg(minimum) if self.storage.factors else minimum, self.minima[i])
+
+    def _prefetch_scales(self, row: Any) -> None:
+        """Ask for scales, minima, factors and others of a group; past their end, other parts of the panel."""
+        builder, storage = self.builder, self.storage
+        block = builder.udiv(row, I64(storage.groups)) if storage.groups else row
+        for part, there, index, bytes_ in ((2, True, block, 2), (3, storage.minimum >= 0, block, 2),
+                                           (4, storage.factors, row, 1), (5, storage.others, row, 1)):
+            for line in range(0, bytes_ * WIDTH if there else 0, 64):
+                at = builder.add(builder.mul(index, I64(bytes_ * WIDTH)), I64(line))
+                prefetched(builder, builder.ptrtoint(builder.gep(self.parts[part], [at]), I64))
 
     def _scale(self, part: int, factor: int, row: Any, first: int) -> Any:
         """Scales or minima of one vector of columns, times their factors."""
@@ -203,6 +221,7 @@ class _Panel:
             turns = builder.udiv(builder.sub(depth, done), I64(self.turn))
             with cgutils.for_range(builder, turns, intp=I64) as turn:
                 k = builder.add(done, builder.mul(turn.index, I64(self.turn)))
+                self._prefetch(builder.add(row, k))
                 for phase in range(self.turn):
                     use(builder.add(builder.add(at, k), I64(phase)), self.row(builder.add(row, k), phase))
             if self.turn > 1:
@@ -210,6 +229,15 @@ class _Panel:
                 self._rows(builder.sub(depth, done), done, at, row, use)
             if end:
                 end(fields[4])
+
+    def _prefetch(self, place: Any) -> None:
+        """Ask for what a turn will need `AHEAD` bytes later: hardware prefetchers end at each 4 KiB page."""
+        builder = self.builder
+        for part, plane in zip(self.parts, self.storage.codes):
+            bytes_ = plane.bits * WIDTH // 8
+            first = builder.gep(part, [builder.add(builder.mul(place, I64(bytes_)), I64(AHEAD))])
+            for byte in range(0, bytes_ * self.turn, 64):
+                prefetched(builder, builder.ptrtoint(builder.gep(first, [I64(byte)]), I64))
 
     def _rows(self, count: Any, first: Any, at: Any, row: Any, use: Callable[[Any, list[Any]], None]) -> None:
         """Rows one by one, wherever they begin."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,33 @@ from meshkernels import kept
 _HUGE = 2 << 20
 #: Bytes of packing buffers that wait for the next product: fresh pages cost 2-9 % of a product.
 KEPT = kept.physical_memory() // 32
+#: Bytes of memory that arrays which stay share; pages of it that none has are never touched.
+_SHARED = 16 << 20
+_shared: list[np.ndarray] = []  # what is left of the latest
+_sharing = Lock()
 _kept: dict[int, np.ndarray] = {}  # all that is aligned of each allocation, the oldest first; small ones are alike
 
 
-def on_lines(size: int, dtype: np.dtype) -> np.ndarray:
-    """(size,) uninitialised numbers that begin on a cache line, for many arrays that stay: huge pages would add up."""
-    return _beginning(64, size * np.dtype(dtype).itemsize).view(dtype)
+def staying(size: int, dtype: np.dtype) -> np.ndarray:
+    """(size,) uninitialised numbers for many arrays that stay: they begin on cache lines and share huge pages.
+
+    An array takes no huge page of its own, and keeps those that it shares.
+
+    Args:
+        size: how many numbers.
+        dtype: of which type.
+
+    Returns:
+        (size,), a part of a larger allocation.
+    """
+    needed = -(-size * np.dtype(dtype).itemsize // 64) * 64
+    if needed >= _SHARED:
+        return aligned(size, dtype)
+    with _sharing:
+        if not _shared or len(_shared[0]) < needed:
+            _shared[:] = [_beginning(_HUGE, _SHARED)]
+        found, _shared[0] = _shared[0][:needed], _shared[0][needed:]
+    return found[: size * np.dtype(dtype).itemsize].view(dtype)
 
 
 def aligned(size: int, dtype: np.dtype) -> np.ndarray:
