@@ -16,7 +16,8 @@ import numpy as np
 
 from meshkernels.errors import FabricError
 from meshkernels.fabric.constants import Machine
-from meshkernels.fabric.engine import Links
+from meshkernels.fabric.links import Links
+from meshkernels.fabric.messages import FIRST, STOP
 from meshkernels.mesh import Mesh
 
 #: Steps eastwards, westwards, southwards, northwards.
@@ -98,9 +99,8 @@ def around(mesh: Mesh, faults: Faults, machine: Machine) -> Links:
                         last, at = step, (at[0] + STEPS[step][0], at[1] + STEPS[step][1])
                     latency[-1] += straight[d, y, x] - machine.hop  # a die boundary
                 starts.append(len(path))
-    links.detour, links.path = np.array(starts, np.int32), np.array(path, np.int32)
-    links.path_latency = np.array(latency)
-    links.since, links.busy = np.zeros(4 * rows * cols), np.zeros(4 * rows * cols)
+    links.state[:, FIRST], links.state[:, STOP] = starts[:-1], starts[1:]
+    links.path, links.fabric = np.column_stack([path, latency]), np.zeros((4 * rows * cols, 2))
     return links
 
 
