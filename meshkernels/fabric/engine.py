@@ -313,10 +313,10 @@ class Engine:
                 for side in (0, 1):
                     load = counts @ np.array([p.load[side] for p in table.patterns])
                     links = (load.T if table.route.axis == 0 else load).ravel()
-                    state = self.links.state.reshape(4, self.mesh.cores, 8)[2 * (1 - table.route.axis) + side]
-                    state[:, MESSAGES] += links
-                    state[:, BYTES] += size * links
-                    state[:, TAKEN] += wire * links
+                    state = self.links.state.reshape(8, 4, -1)[:, 2 * (1 - table.route.axis) + side]
+                    state[MESSAGES] += links
+                    state[BYTES] += size * links
+                    state[TAKEN] += wire * links
         self._moved.clear()
 
     def _parts(self, plan: Plan, patterns: list, bends: list) -> None:

@@ -99,8 +99,8 @@ def around(mesh: Mesh, faults: Faults, machine: Machine) -> Links:
                         last, at = step, (at[0] + STEPS[step][0], at[1] + STEPS[step][1])
                     latency[-1] += straight[d, y, x] - machine.hop  # a die boundary
                 starts.append(len(path))
-    links.state[:, FIRST], links.state[:, STOP] = starts[:-1], starts[1:]
-    links.path, links.fabric = np.column_stack([path, latency]), np.zeros((4 * rows * cols, 2))
+    links.state[FIRST], links.state[STOP] = starts[:-1], starts[1:]
+    links.path, links.fabric = np.column_stack([path, latency]), np.zeros((2, 4 * rows * cols))
     return links
 
 

@@ -16,10 +16,10 @@ class Links:
     """The links of a mesh, and where they run on a fabric with faults.
 
     Attributes:
-        state: ``(4 * cores, 8)``, a link's columns side by side: one line of the cache.
-        fabric: ``(links of the fabric, 2)`` from when and until when the last message occupies each.
-        path: ``(n, 2)`` link of the fabric and cycles over it; link ``l`` is the rows ``state[l, FIRST]`` to
-            ``state[l, STOP]``, or itself if there are none.
+        state: ``(8, 4 * cores)``, rows as in `meshkernels.fabric.messages`.
+        fabric: ``(2, links of the fabric)`` from when and until when the last message occupies each.
+        path: ``(n, 2)`` link of the fabric and cycles over it; link ``l`` is its rows ``state[FIRST, l]`` to
+            ``state[STOP, l]``, or itself if there are none.
     """
 
     state: np.ndarray
@@ -35,14 +35,14 @@ class Links:
             crosses = np.flatnonzero(np.diff(die))
             latency[2, crosses] += machine.die
             latency[3, crosses + 1] += machine.die
-        state = np.zeros((4 * mesh.cores, 8))
-        state[:, LATENCY] = latency.ravel()
-        return cls(state, np.zeros((0, 2)), np.zeros((0, 2)))
+        state = np.zeros((8, 4 * mesh.cores))
+        state[LATENCY] = latency.ravel()
+        return cls(state, np.zeros((2, 0)), np.zeros((0, 2)))
 
     def fresh(self) -> Links:
         """The same links, before anything has gone over them."""
         state = np.zeros_like(self.state)
-        state[:, LATENCY : STOP + 1] = self.state[:, LATENCY : STOP + 1]
+        state[LATENCY : STOP + 1] = self.state[LATENCY : STOP + 1]
         return Links(state, np.zeros_like(self.fabric), self.path)
 
     @property
@@ -53,7 +53,7 @@ class Links:
     @property
     def latency(self) -> np.ndarray:
         """``(4 * cores,)`` cycles from router to router, without faults."""
-        return self.state[:, LATENCY]
+        return self.state[LATENCY]
 
     @property
     def least(self) -> float:
@@ -63,14 +63,14 @@ class Links:
     @property
     def bytes(self) -> np.ndarray:
         """``(4 * cores,)`` bytes that have gone over each link."""
-        return self.state[:, BYTES].astype(np.int64)
+        return self.state[BYTES].astype(np.int64)
 
     @property
     def messages(self) -> np.ndarray:
         """``(4 * cores,)`` messages that have gone over it."""
-        return self.state[:, MESSAGES].astype(np.int64)
+        return self.state[MESSAGES].astype(np.int64)
 
     @property
     def taken(self) -> np.ndarray:
         """``(4 * cores,)`` cycles that they have occupied it for."""
-        return self.state[:, TAKEN].copy()
+        return self.state[TAKEN].copy()

@@ -16,7 +16,7 @@ from numba import njit
 from meshkernels.fabric.kernels import ASYNC
 from meshkernels.kernels.compiled import compiled
 
-#: Columns of the state of a link: from when the last message occupies it, until when; cycles from router to router;
+#: Rows of the state of the links: from when the last message occupies it, until when; cycles from router to router;
 #: where the links of the fabric begin and end that it is laid over (none: itself); bytes, messages, cycles taken.
 SINCE, BUSY, LATENCY, FIRST, STOP, BYTES, MESSAGES, TAKEN = range(8)
 #: Columns of an arm: source, end, the arm whose delivery sets it off (-1: none), whether it begins a message.
@@ -32,32 +32,35 @@ COLUMNS = 16
 HEAD, ENTERED, STALL = range(3)
 
 
-@njit(inline="always")  # called for every hop
-def cross(links, link, t, wire, size):
+#: Parts of the kernels, called for every hop: without counting references to the arrays that they are given, which takes
+#: longer than the rest.
+part = njit(_nrt=False, forceinline=True)
+
+
+@part
+def cross(state, fabric, path, link, t, wire, size):
     """A head is at a link at ``t``: when it enters, and when it is at the next router."""
-    state, fabric, path = links
-    state[link, BYTES] += size
-    state[link, MESSAGES] += 1
-    state[link, TAKEN] += wire
-    first, stop = int(state[link, FIRST]), int(state[link, STOP])
-    if first == stop:
-        if t + wire > state[link, SINCE]:
-            t = max(t, state[link, BUSY])
-            state[link, SINCE], state[link, BUSY] = t, t + wire
-        return t, t + state[link, LATENCY]
-    entered = t
-    for i in range(first, stop):  # several links of the fabric
+    state[BYTES, link] += size
+    state[MESSAGES, link] += 1
+    state[TAKEN, link] += wire
+    if len(path) == 0:
+        if t + wire > state[SINCE, link]:
+            t = max(t, state[BUSY, link])
+            state[SINCE, link], state[BUSY, link] = t, t + wire
+        return t, t + state[LATENCY, link]
+    entered, first = t, int(state[FIRST, link])
+    for i in range(first, int(state[STOP, link])):  # several links of the fabric
         at = int(path[i, 0])
-        if t + wire > fabric[at, SINCE]:
-            t = max(t, fabric[at, BUSY])
-            fabric[at, SINCE], fabric[at, BUSY] = t, t + wire
+        if t + wire > fabric[SINCE, at]:
+            t = max(t, fabric[BUSY, at])
+            fabric[SINCE, at], fabric[BUSY, at] = t, t + wire
         if i == first:
             entered = t
         t += path[i, 1]
     return entered, t
 
 
-@njit(inline="always")
+@part
 def direction(axis, rows, cols, source, end):
     """Of an arm: sign of its direction, cores from one to the next, number of the link of core 0."""
     cores = rows * cols
@@ -95,6 +98,7 @@ def play(axis, rows, cols, pattern, arms, counts, named, multicast, wire, size, 
         heads: ``(lines, n)`` scratch, for arms that wait for others; ``(lines, 0)`` where none does.
         links: state of the links, moved on.
     """
+    state, fabric, path = links
     lines = cols if axis == 0 else rows
     most, waits = arms.shape[1], heads.shape[1] > 0
     for outer in range(most if axis == 0 else lines):  # neighbours in memory one after the other
@@ -114,7 +118,7 @@ def play(axis, rows, cols, pattern, arms, counts, named, multicast, wire, size, 
             place, c, entered, stall = source, sender, -1.0, 0.0
             sign, stride, base = direction(axis, rows, cols, source, end)
             while place != end:
-                at, t = cross(links, base + c, t, wire, size)
+                at, t = cross(state, fabric, path, base + c, t, wire, size)
                 if entered < 0:
                     entered = at
                 c += stride
@@ -140,6 +144,7 @@ def reduce(axis, rows, cols, pattern, arms, counts, wire, size, ramp, setup, ari
     A core that adds and passes on is busy until its last word has left. The root takes its streams one after the other,
     each by a vector instruction with a set-up of its own.
     """
+    state, fabric, path = links
     for line in range(cols if axis == 0 else rows):
         p = pattern[line]
         for j in range(counts[p]):
@@ -152,7 +157,7 @@ def reduce(axis, rows, cols, pattern, arms, counts, wire, size, ramp, setup, ari
             c, entered = sender, -1.0
             sign, stride, base = direction(axis, rows, cols, place, end)
             while place != end:
-                at, t = cross(links, base + c, t, wire, size)
+                at, t = cross(state, fabric, path, base + c, t, wire, size)
                 if entered < 0:
                     entered = at
                 c += stride
@@ -238,7 +243,7 @@ def list_bent(more, wire, mode, setup, ramp, cursor, ready, times, fields, n):
     return n
 
 
-@njit(inline="always")
+@part
 def hang(a, t, width, wheel, times, fields):
     """Hang message ``a``, whose head is at a router at ``t``, in the slot of the wheel that ``t`` belongs to."""
     slot = int(t / width) % len(wheel)
@@ -292,6 +297,7 @@ def contend(times, fields, order, named, multicast, wire, size, ramp, turn, stag
         arrive: ``(moves, cores)`` when a message is complete, written.
         links: state of the links, moved on.
     """
+    state, fabric, path = links
     n, left = len(times), len(order)
     width = least / min(max(n // 512, 2), 16)
     wheel, now = np.full(1 << 12, -1, np.int32), np.empty(n, np.int32)
@@ -321,7 +327,7 @@ def contend(times, fields, order, named, multicast, wire, size, ramp, turn, stag
                 fields[a, STRIDE], fields[a, LINK] = fields[a, NEXT_STRIDE], fields[a, NEXT_LINK]
                 fields[a, HOPS], fields[a, NEXT_HOPS] = fields[a, NEXT_HOPS], 0
                 t += turn
-            at, t = cross(links, fields[a, LINK] + fields[a, CORE], t, wire[m], size[m])
+            at, t = cross(state, fabric, path, fields[a, LINK] + fields[a, CORE], t, wire[m], size[m])
             if times[a, ENTERED] < 0:
                 times[a, ENTERED] = at
             c = fields[a, CORE] + fields[a, STRIDE]

@@ -14,7 +14,7 @@ from tests.fabric.test_hand import COSTS
 def links(mesh, faults):
     """Latency of each link of the mesh, ``(4, rows, cols)``; 0 where it has none."""
     found = around(mesh, faults, COSTS)
-    ways = [found.path[int(a) : int(b), 1].sum() for a, b in found.state[:, [FIRST, STOP]]]
+    ways = [found.path[int(a) : int(b), 1].sum() for a, b in found.state[[FIRST, STOP]].T]
     return np.array(ways).reshape(4, *mesh.shape)
 
 
