@@ -68,6 +68,8 @@ class Engine:
         causes: of each step ``(2, cores)`` why a core began and ended when it did: 0 its own processor, b + 1 the
             arrival in buffer b, at the end m + 1 the arrival by move m.
         messages: sent, a multicast counted once.
+        used: the tables of messages along lines, each with ``(lines, patterns)`` whether a line has moved by a pattern.
+        bends: senders and receivers of the messages that may bend, of each step that has some.
     """
 
     def __init__(self, schedule: Schedule, machine: Machine, itemsize: int, accumulator: int,
@@ -90,7 +92,9 @@ class Engine:
         self.causes: list[np.ndarray] = []
         self.steps: list[tuple[Step, int, int]] = []
         self.messages = 0
-        self.keep_causes = True
+        self.used: dict[int, tuple[routes.Table, np.ndarray]] = {}
+        self.bends: list[tuple[np.ndarray, np.ndarray]] = []
+        self.keep_causes = self.keep_steps = True
         self._plans: dict[int, Plan] = {}
         self._tables: dict[int, routes.Table] = {}
         self._clear: dict[tuple, bool] = {}
@@ -116,7 +120,8 @@ class Engine:
         self.launched[:] = False
         self.end += self.clearing
         for i, (step, t, s) in enumerate(unrolled(self.schedule.program)):
-            self.steps.append((step, t, s))
+            if self.keep_steps:
+                self.steps.append((step, t, s))
             self._step(step, t, s)
             if watch:
                 self._shift_waiting()
@@ -126,15 +131,11 @@ class Engine:
         self._shift_waiting()
         self._settle()
 
-    def follow(self) -> np.ndarray:
-        """Play one more launch, of which only times are kept: ``(cores,)`` own end less own start."""
-        keep, steps, before = self.keep_causes, self.steps, self.end.copy()
-        self.keep_causes, self.steps = False, []
-        try:
-            self.run()
-        finally:
-            self.keep_causes, self.steps = keep, steps
-        return self.end - before
+    def follow(self) -> None:
+        """Play one more launch, of which only times are kept; to start it takes a set-up, as an instruction does."""
+        self.keep_causes = self.keep_steps = False
+        self.end += self.machine.setup
+        self.run()
 
     def _clearing(self) -> float:
         """Cycles at the begin of a launch in which a core clears the values that its first product is added to."""
@@ -306,6 +307,8 @@ class Engine:
         for (_, size, quick), (table, wire, counts) in self._moved.items():
             n = len(table.patterns)
             counts = counts[:, :n]
+            before = self.used[id(table)][1] if id(table) in self.used else False
+            self.used[id(table)] = table, before | (counts > 0)
             self.messages += int((counts @ table.messages[:n]).sum())
             sends = counts @ table.sends[:n].astype(np.int64)  # (lines, size)
             self.sending += wire * (sends.T if table.route.axis == 0 else sends).ravel()
@@ -326,6 +329,8 @@ class Engine:
             if bend is not None:
                 fields, ends = bend
                 going = fields[:, 0] != ends
+                if self.keep_steps:
+                    self.bends.append((fields[going, 0], ends[going]))
                 np.add.at(self.sends, fields[going, 0], 1)
                 np.add.at(self.receives, ends[going], 1)
                 self.messages += int(going.sum())

@@ -11,6 +11,7 @@ import numpy as np
 
 from meshkernels.fabric.constants import Machine
 from meshkernels.fabric.engine import Engine
+from meshkernels.fabric.launches import settled_cycles
 from meshkernels.fabric.path import Leg, trace_back
 from meshkernels.schedules import Schedule
 
@@ -58,24 +59,27 @@ class Run:
     def of(cls, engine: Engine, itemsize: int, accumulator: int) -> Run:
         """What an engine that has run found."""
         shape, links = engine.mesh.shape, engine.links
-        return cls(engine.schedule, engine.machine, itemsize, accumulator, engine.end.reshape(shape),
-                   engine.computing.reshape(shape), engine.sending.reshape(shape), links.bytes.reshape(4, *shape),
+        ends, computing, sending = (part.reshape(shape).copy() for part in (
+            engine.end, engine.computing, engine.sending))  # fmt: skip
+        return cls(engine.schedule, engine.machine, itemsize, accumulator, ends, computing, sending,
+                   links.bytes.reshape(4, *shape),
                    links.messages.reshape(4, *shape), links.taken.reshape(4, *shape), engine.messages,
                    engine)  # fmt: skip
 
     @property
     def makespan(self) -> float:
-        """From the common start until the last core has ended."""
+        """Cycles from the common start until the last core has ended."""
         return float(self.ends.max(initial=0.0))
 
-    @property
+    @cached_property
     def cycles(self) -> float:
-        """What a launch takes when launches follow one another: the mean over cores of own end minus own start.
+        """What the published rows are: the mean over cores of own end less own start, of one launch among many.
 
-        A core starts when it has ended the launch before: then all cores take equally long, as long as the slowest
-        chain of work and messages through all of them, which from a common start is the makespan.
+        A core's own start is its own end of the launch before: nothing else holds it back but data. Launches are played
+        until two are alike (`meshkernels.fabric.launches`); the makespan of a single one is longer by the way that the
+        last message takes to the last core.
         """
-        return self.makespan
+        return settled_cycles(self._engine, self.ends.ravel())
 
     @property
     def seconds(self) -> float:
@@ -95,7 +99,7 @@ class Run:
 
     @cached_property
     def _legs(self) -> list[Leg]:
-        return trace_back(self._engine)
+        return trace_back(self._engine, self.ends.ravel())
 
     @cached_property
     def terms(self) -> dict[str, float]:
@@ -118,6 +122,7 @@ class Run:
         at: dict[int, list[int]] = {}
         for n, leg in enumerate(legs):
             at.setdefault(leg.step, []).append(n)
+        times[at.get(-1, [])] = self._engine.clearing
 
         def watch(i: int, engine: Engine) -> None:
             for n in at.get(i, ()):
