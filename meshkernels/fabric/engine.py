@@ -116,7 +116,12 @@ class Engine:
 
     def run(self, watch: Callable[[int, Engine], object] | None = None,
             progress: Callable[[int], object] | None = None) -> None:  # fmt: skip
-        """Play the whole program, each core from where it ended; ``watch(i, self)`` is called after step ``i``."""
+        """Play the whole program, each core from where it ended.
+
+        Args:
+            watch: called after step ``i`` as ``watch(i, self)``.
+            progress: called after each step, with 1.
+        """
         self.launched[:] = False
         self.end += self.clearing
         for i, (step, t, s) in enumerate(unrolled(self.schedule.program)):
@@ -127,7 +132,7 @@ class Engine:
                 self._shift_waiting()
                 watch(i, self)
             if progress:
-                progress(i)
+                progress(1)
         self._shift_waiting()
         self._settle()
 
