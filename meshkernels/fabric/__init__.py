@@ -6,27 +6,24 @@ Costs come from `meshkernels.fabric.constants`, each with its source; none is fi
 from __future__ import annotations
 
 import dataclasses
-import sys
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 import perfmodel
 from meshkernels.errors import DeviceLimitError, MeshTypeError
 from meshkernels.fabric.constants import Machine, machine
-from meshkernels.fabric.engine import Engine
-from meshkernels.fabric.faults import Faults, around
+from meshkernels.fabric.faults import Faults
+from meshkernels.fabric.plans import OperationTime, PlanRun, simulate_plan
+from meshkernels.fabric.player import play
 from meshkernels.fabric.run import Event, Run
 from meshkernels.readers import compliance
 from meshkernels.readers.ledger import count
 from meshkernels.schedules import Schedule
 from meshkernels.schedules.check import TASKS, check_program
 
-__all__ = ["Event", "Faults", "Machine", "Run", "machine", "simulate"]
-
-#: Core-steps whose causes are kept for the critical path: a byte each.
-MOST_CAUSES = 1 << 31
+__all__ = ["Event", "Faults", "Machine", "OperationTime", "PlanRun", "Run", "machine", "play", "simulate",
+           "simulate_plan"]
 
 
 def simulate(schedule: Schedule, device: perfmodel.Device | str = "wse3", *,
@@ -88,19 +85,3 @@ def _element(name: str, given: Any) -> np.dtype:
     if found.itemsize not in (1, 2, 4, 8) or found.kind in "OSUMmbc":
         raise MeshTypeError(f"{name} = {found}: elements are real numbers of 1 to 8 bytes")
     return found
-
-
-def play(schedule: Schedule, costs: Machine, dtype: np.typing.DTypeLike | None = None,
-         accumulate: np.typing.DTypeLike | None = None, faults: Faults | None = None,
-         progress: bool | None = None) -> Run:  # fmt: skip
-    """As `simulate`, without a look at the limits of the device."""
-    dtype = np.dtype(costs.storage if dtype is None else dtype)
-    itemsize, accumulator = dtype.itemsize, np.dtype(dtype if accumulate is None else accumulate).itemsize
-    links = None if faults is None else around(schedule.mesh, faults, costs)
-    engine = Engine(schedule, costs, itemsize, accumulator, links)
-    engine.keep_causes = schedule.mesh.cores * len(schedule.steps) <= MOST_CAUSES
-    show = sys.stderr.isatty() if progress is None else progress
-    with tqdm(total=len(schedule.steps), desc=f"simulate {schedule.name}", unit="step", delay=1, leave=False,
-              disable=not show) as bar:  # fmt: skip
-        engine.run(progress=bar.update if show else None)
-    return Run.of(engine, itemsize, accumulator)

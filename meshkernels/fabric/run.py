@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from meshkernels.errors import FabricError
 from meshkernels.fabric.constants import Machine
 from meshkernels.fabric.engine import Engine
 from meshkernels.fabric.launches import settled_cycles
@@ -99,6 +100,9 @@ class Run:
 
     @cached_property
     def _legs(self) -> list[Leg]:
+        if len(self._engine.causes) < len(self._engine.steps):
+            raise FabricError(f"the critical path of {self.schedule.name} is unknown: what each core waited for was not "
+                              "kept; play a smaller mesh, or with causes=True")
         return trace_back(self._engine, self.ends.ravel())
 
     @cached_property
