@@ -58,6 +58,8 @@ def simulate(schedule: Schedule, device: perfmodel.Device | str = "wse3", *,
     """
     if not isinstance(schedule, Schedule):
         raise MeshTypeError(f"simulate plays a Schedule, not {type(schedule).__name__}")
+    if faults is not None and not isinstance(faults, Faults):
+        raise MeshTypeError(f"faults = {faults!r}: mk.Faults(cores=[...], links=[...]) is expected")
     costs = machine(device)
     dtype = _element("dtype", costs.storage if dtype is None else dtype)
     accumulate = dtype if accumulate is None else _element("accumulate", accumulate)

@@ -105,6 +105,9 @@ def machine(device: perfmodel.Device | str) -> Machine:
               for name, theirs in (("hop", "alpha"), ("ramp", "ramp"), ("stage", "beta"), ("die_rows", "die_rows"))}
     found["word"] = 1 / chip.link_words_per_cycle, chip.quantity("link_words_per_cycle").source
     found |= {name: (gemm.values[name], gemm.parameters[name].origin) for name in ("startup", "launch")}
+    was = perfmodel.device(chip.base) if chip.base else chip  # whose start-up was measured, and the way in it
+    way = 2 * (chip.alpha - was.alpha) + 2 * (chip.ramp - was.ramp)
+    found["startup"] = gemm.values["startup"] + way, gemm.parameters["startup"].origin
     found |= {"die": (gemv.values["die"], gemv.parameters["die"].origin)}
     sources = {name: source for name, (_, source) in found.items()}
     sources |= {f"product.{name}": gemm.parameters[name].origin for name in products}

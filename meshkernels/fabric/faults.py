@@ -8,9 +8,11 @@ on; of ways equally short the one with fewer turns.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import numpy as np
 
@@ -46,9 +48,34 @@ class Faults:
 
     def __init__(self, cores: Iterable[Core] = (), links: Iterable[tuple[Core, Core]] = (),
                  fabric: tuple[int, int] | None = None) -> None:  # fmt: skip
-        object.__setattr__(self, "cores", tuple((int(y), int(x)) for y, x in cores))
-        object.__setattr__(self, "links", tuple(((int(a[0]), int(a[1])), (int(b[0]), int(b[1]))) for a, b in links))
-        object.__setattr__(self, "fabric", None if fabric is None else (int(fabric[0]), int(fabric[1])))
+        try:
+            pairs = [tuple(link) for link in links]
+        except TypeError:
+            pairs = [()]
+        if any(len(pair) != 2 for pair in pairs):
+            raise FabricError(f"links = {links!r}: a list of pairs of cores ((row, column), (row, column)) is expected")
+        object.__setattr__(self, "cores", as_cores("cores", cores))
+        object.__setattr__(self, "links", tuple(as_cores("a link", pair) for pair in pairs))
+        object.__setattr__(self, "fabric", None if fabric is None else as_cores("fabric", [fabric])[0])
+
+
+def as_cores(name: str, cores: Any) -> tuple[Core, ...]:
+    """Pairs of whole numbers ``(row, column)``, whatever sequence they come in.
+
+    Args:
+        name: of the argument, for the refusal.
+        cores: the pairs.
+
+    Returns:
+        The pairs.
+
+    Raises:
+        FabricError: no pairs of whole numbers.
+    """
+    try:
+        return tuple((operator.index(y), operator.index(x)) for y, x in cores)
+    except (TypeError, ValueError):
+        raise FabricError(f"{name} = {cores!r}: pairs (row, column) of whole numbers are expected") from None
 
 
 def around(mesh: Mesh, faults: Faults, machine: Machine) -> Links:

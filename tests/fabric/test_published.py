@@ -11,7 +11,6 @@ import perfmodel
 from meshkernels.fabric import machine, play, published
 
 DATA = Path(perfmodel.__file__).parent / "data"
-HERE = Path(__file__).parent
 
 
 def rows(path: Path):
@@ -31,7 +30,7 @@ def test_two_phase_reduce():
 
 
 def test_shift():
-    given = [r for r in rows(HERE / "wse3_shift.csv") if r["L"] <= r["P"]]
+    given = [r for r in rows(DATA / "wse3_shift.csv") if r["L"] <= r["P"]]
     found = []
     for r in given:
         P, L = int(r["P"]), int(r["L"])
