@@ -24,7 +24,7 @@ def draw() -> Figure:
         for i, (key, colour) in enumerate((("fabric", "blue"), ("perfmodel", "orange"), ("published", "black"))):
             axes[0, column].bar(place + (i - 1) * 0.27, [row[key] or np.nan for row in rows], 0.25, label=key,
                                 color=COLOURS[colour])  # fmt: skip
-        axes[0, column].set(yscale="log", xticks=place, xticklabels=names, ylabel="tokens per second",
+        axes[0, column].set(xticks=place, xticklabels=names, ylabel="tokens per second",
                             title=f"{phase}, {found['tokens']:,} tokens, {found['device']}")  # fmt: skip
         bottom = np.zeros(len(rows))
         for n, name in enumerate(rows[0]["operations"] if rows else ()):

@@ -1,4 +1,4 @@
-"""What hides behind what: MeshGEMM with its product repeated or left out, on the vendor's simulator and on the fabric."""
+"""What hides behind what: MeshGEMM with its product repeated or left out, on the fabric and the vendor's simulator."""
 
 from __future__ import annotations
 

@@ -42,8 +42,8 @@ def draw() -> Figure:
     _deviations(axes[1, 1], "Two-phase reduce, WSE-2, vendor's simulator", rows, simulated, closed, "nothing fitted")
     for ax in axes[:, 0]:
         ax.set_ylabel("cycles, % off the measured ones")
-    figure.suptitle("The simulator takes single costs of the chip, a step's start-up and the local product, and fits nothing "
-                    "to these rows", x=0.01, ha="left", fontsize=12)  # fmt: skip
+    figure.suptitle("The simulator takes single costs of the chip, a step's start-up and the local product: nothing is "
+                    "fitted to these rows", x=0.01, ha="left", fontsize=12)  # fmt: skip
     return figure
 
 

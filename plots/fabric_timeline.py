@@ -29,8 +29,6 @@ def draw(grid: int = 8, tile: int = 8) -> Figure:
                         arrowprops={"arrowstyle": "->", "color": COLOURS["vermilion"],
                                     "alpha": 1.0 if m.step == step else 0.35})  # fmt: skip
     ax.set(xlim=(first, last), yticks=range(4), yticklabels=[f"core (0, {x})" for x in range(4)], xlabel="cycles",
-           title=f"Bars: products of a tile; arrows: tiles of A, from the sender's step until the receiver has ended its "
-                 f"own ({grid} x {grid} cores, tiles of {tile})")  # fmt: skip
-    ax.title.set_fontsize(9)
+           title="Tiles of A on their way (arrows, until the receiver ends its step) while products run (bars)")
     ax.invert_yaxis()
     return figure

@@ -12,8 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 import meshkernels as mk
 from meshkernels.algorithms import family_of
 from meshkernels.fabric import published, simulate

@@ -111,11 +111,12 @@ def around(mesh: Mesh, faults: Faults, machine: Machine) -> Links:
     for core, (y, x) in _place(mesh, alive).items():
         place[core] = y * cols + x
     here, there, links = [], [], Links.of(mesh, machine)
+    row, column = (part.ravel() for part in np.indices(mesh.shape))
     for dy, dx in STEPS:
-        y, x = (part.ravel() for part in np.indices(mesh.shape))
-        inside = (y + dy >= 0) & (y + dy < mesh.rows) & (x + dx >= 0) & (x + dx < mesh.cols)
+        at_y, at_x = row + dy, column + dx
+        inside = (at_y >= 0) & (at_y < mesh.rows) & (at_x >= 0) & (at_x < mesh.cols)
         here.append(np.flatnonzero(inside))
-        there.append(((y + dy) * mesh.cols + x + dx)[inside])
+        there.append((at_y * mesh.cols + at_x)[inside])
     number = np.concatenate([d * mesh.cores + cores for d, cores in enumerate(here)])
     source, target = np.concatenate(here), np.concatenate(there)
     starts, directions, cores = find_ways(alive, dead, place.ravel()[source], place.ravel()[target])

@@ -10,6 +10,8 @@ entered does not. Colours have queues of their own, so a message that waits at a
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -34,7 +36,7 @@ HEAD, ENTERED, STALL = range(3)
 
 #: Parts of the kernels, called for every hop: without counting references to the arrays that they are given, which takes
 #: longer than the rest.
-part = njit(_nrt=False, forceinline=True)
+part: Any = njit(**{"_nrt": False, "forceinline": True})  # type: ignore[call-overload]
 
 
 @part

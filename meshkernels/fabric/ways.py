@@ -57,7 +57,7 @@ def find_ways(alive, dead, sources, targets):
                 seen[further[i]] = q
             edge, further, count = further, edge, more
         if seen[target] == q and source != target:
-            d, at, first = np.argmin(turns[target]), target, used
+            d, at, first = int(np.argmin(turns[target])), target, used
             while at != source:
                 if used == len(directions):
                     directions, cores = np.append(directions, directions), np.append(cores, cores)

@@ -5,7 +5,8 @@ import pytest
 from bench.closed_forms import errors
 
 
-@pytest.mark.parametrize("name", ["meshgemm", "cannon", "summa", "summa_relay", "gemm_t", "meshgemm_t", "allgather_relay"])
+@pytest.mark.parametrize("name", ["meshgemm", "cannon", "summa", "summa_relay", "gemm_t", "meshgemm_t",
+                                  "allgather_relay"])  # fmt: skip
 def test_without_a_barrier(name):
     """From latency-bound to compute-bound; the all-gather by multicast is 7 % off at tiles of 1."""
     assert all(abs(free) <= 5 for _, free in errors(name, (16, 40), (1, 4, 16)))
