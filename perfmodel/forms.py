@@ -27,6 +27,12 @@ Terms = dict[str, Any]
 BEAT = 4
 
 
+#: messages whose starts the start-up of a step contains: a send and a receipt along either axis
+MESSAGES = 4
+#: broadcasts one after the other that a launch of SUMMA waits for: along rows, along columns, back to the first root
+WAVES = 3
+
+
 def beats(m: Any, n: Any) -> Any:
     """64-bit words that n consecutive columns of m fp16 elements touch, column j starting at element m j.
 
@@ -140,6 +146,59 @@ def gemm(c: Constants, device: Device, algorithm: str, M: Any, K: Any, N: Any, r
         "beta": exposed * relays + round_stages * device.beta,
         "overhead": c["launch"] + c["startup"] * started,
     }
+
+
+def gemm_without_barrier(c: Constants, device: Device, algorithm: str, M: Any, K: Any, N: Any, rows: Any,
+                         cols: Any) -> Terms:
+    """As `gemm`, where each core goes on when it has its data and none waits for the others.
+
+    The way of a message is then not paid in every step. A ring of P cores pays its 2 (P - 1) hops once in P steps,
+    however long the longest of them is. A broadcast of SUMMA sets off when its root begins a step; what its way is
+    longer than a step delays the far corner of the mesh, along rows and along columns, and then the first root once
+    more: `WAVES` times in all. An all-gather pays for its messages, not for steps: `MESSAGES` make a step's start-up.
+    dist-GEMM-T clears its partial sums in every step, and each root waits for the one before: that sends (two hops), and
+    the root adds one stream or two, one and a half in the mean.
+
+    Args:
+        c: constants of the kernel, by name.
+        device: a mesh device.
+        algorithm: one of `perfmodel.counts.GEMMS`.
+        M: rows of A and of C.
+        K: columns of A, rows of B.
+        N: columns of B and of C.
+        rows: rows of cores.
+        cols: columns of cores.
+
+    Returns:
+        Cycles by kind of cost.
+    """
+    start = (c["startup"] - 2 * (device.alpha + device.ramp)) / MESSAGES
+    if algorithm == "gemm_t":
+        pipeline, added = _gemm_t(c, device, M, K, N, rows, cols), cdiv(M, rows) * cdiv(N, rows)
+        return {**pipeline, "compute": pipeline["compute"] + rows * (start + added / BEAT * c["beat"]),
+                "transfer": 1.5 * pipeline["transfer"], "alpha": 2 * rows * device.alpha, "beta": 0.0 * rows,
+                "overhead": pipeline["overhead"] + rows * (2.5 * start + 2 * device.ramp)}
+    rounds, round_hops, round_stages, steps, hops, _, _ = path(algorithm, rows, cols)
+    m, k, n = cdiv(M, rows), cdiv(K, steps), cdiv(N, cols)
+    p, q = (1, 1) if np.array_equal(rows, cols) or algorithm not in RINGS else (steps // rows, steps // cols)
+    a_words, b_words = words_cycles(device, q * m * k), words_cycles(device, p * k * n)
+    work, words = local_product(c, m, k, n), np.maximum(a_words, b_words)
+    compute, longest = steps * work, np.maximum(rows, cols) - 1
+    if algorithm.startswith("allgather"):  # all messages in one step, all products in the next
+        starts = 2 * steps * start
+        return {"compute": compute, "transfer": np.maximum(steps * words - starts, 0.0),
+                "alpha": round_hops * device.alpha, "beta": round_stages * device.beta, "overhead": starts}
+    if algorithm in RINGS:
+        far = 2 * longest / (longest + 1) * device.alpha
+        exposed = np.maximum(words + far - work, 0.0) / (words + far) * steps
+        return {"compute": compute, "transfer": exposed * words + rounds * a_words,
+                "alpha": exposed * far + np.minimum(round_hops, 2 * rounds) * device.alpha, "beta": 0.0 * steps,
+                "overhead": c["launch"] + c["startup"] * (rounds + steps)}
+    far, relays = longest * device.alpha, longest * device.beta * algorithm.endswith("_relay")
+    late = np.maximum(words + far + relays - (c["startup"] + np.maximum(work, words)), 0.0)
+    waves = 1 + WAVES * late / np.maximum(far + relays, 1)
+    return {"compute": compute, "transfer": np.maximum(words - work, 0.0) * steps + words, "alpha": waves * far,
+            "beta": waves * relays, "overhead": c["launch"] + c["startup"] * (1 + steps)}
 
 
 def words_cycles(device: Device, elements: Any) -> Any:

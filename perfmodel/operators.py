@@ -32,7 +32,8 @@ Constants = Any
 
 
 def gemm(chip: Device | str, M: Any, K: Any, N: Any, *, grid: Any = None, algorithm: str | None = None,
-         constants: Constants = None, fidelity: str | None = None, storage: str | None = None) -> Prediction:
+         constants: Constants = None, fidelity: str | None = None, storage: str | None = None,
+         barrier: bool = True) -> Prediction:
     """Predict C[M,N] = A[M,K] B[K,N] in 16 bits.
 
     Args:
@@ -47,6 +48,8 @@ def gemm(chip: Device | str, M: Any, K: Any, N: Any, *, grid: Any = None, algori
         constants: a `perfmodel.Fit`, or constants by name, instead of the calibration.
         fidelity: of "matmul" only: passes of the matrix engine: LoFi, HiFi2, HiFi3, HiFi4; default HiFi2.
         storage: of "matmul" only: where the operands lie: L1 or DRAM; default L1.
+        barrier: every step lasts as long as its longest message, as the paper reports of Cannon and SUMMA; False: cores
+            wait for their own data only, as schedules say and `meshkernels.simulate` plays them.
 
     Returns:
         Time, terms, bounds and notes.
@@ -84,7 +87,8 @@ def gemm(chip: Device | str, M: Any, K: Any, N: Any, *, grid: Any = None, algori
                   f"{algorithm}_relay runs",)
     if algorithm != "meshgemm" and kernel.fitted_range:
         notes += (f"{algorithm} was not measured on {chip.name}: its steps have MeshGEMM's constants",)
-    return _make(chip, kernel, lambda c: forms.gemm(c, chip, algorithm, M, K, N, rows, cols),
+    form = forms.gemm if barrier else forms.gemm_without_barrier
+    return _make(chip, kernel, lambda c: form(c, chip, algorithm, M, K, N, rows, cols),
                  bounds.gemm(chip, M, K, N, rows, cols), notes,
                  f"{algorithm} {_shape(M, K, N)} on {rows} x {cols} cores of {chip.name}")
 

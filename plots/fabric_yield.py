@@ -1,29 +1,30 @@
-"""How much slower MeshGEMM is on wafers with one core in a hundred dead, for tiles of three sizes."""
+"""How much slower MeshGEMM is on 1,000 wafers with one core in a hundred dead (bench/results/yields.json)."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-import meshkernels as mk
-from meshkernels.arguments import MeshLike, as_mesh
-from meshkernels.fabric.yields import scan
 from plots.style import COLOURS
 
+RESULT = Path(__file__).parents[1] / "bench" / "results" / "yields.json"
 
-def draw(grid: MeshLike = 24, spare: int = 2, maps: int = 40) -> Figure:
-    """Distribution of the slow-down over random fault maps; the mesh is laid on so many spare rows and columns."""
-    mesh = as_mesh(grid)
-    fabric = mesh.rows + spare, mesh.cols + spare
+
+def draw() -> Figure:
+    """Share of wafers that are at most so much slower, for each size of the tiles; refused ones never are."""
+    found = json.loads(RESULT.read_text(encoding="utf-8"))
     figure, ax = plt.subplots(figsize=(7.5, 4.2), constrained_layout=True)
-    for tile, colour in ((1, "vermilion"), (4, "orange"), (8, "blue")):
-        M, K, N = (side * tile for side in (mesh.rows, mesh.lcm, mesh.cols))
-        found = scan(mk.schedule("meshgemm", mesh, M, K, N), "wse3", fabric, maps=maps)
-        slower = np.sort(100 * (found[~np.isnan(found)] - 1))
-        ax.step(slower, np.arange(1, len(slower) + 1) / maps, where="post", color=COLOURS[colour], lw=2,
-                label=f"tiles of {tile} x {tile}")  # fmt: skip
-    ax.set(xlabel="slower than without faults, %", ylabel="share of wafers, at most so much slower", ylim=(0, 1.02),
-           title=f"{mesh.rows} x {mesh.cols} cores on {fabric[0]} x {fabric[1]}, 1 % dead: {maps} maps")
+    for (tile, ratios), colour in zip(found["slower"].items(), ("vermilion", "blue", "green")):
+        slower = np.sort([100 * (ratio - 1) for ratio in ratios if ratio is not None])
+        ax.step(slower, 100 * np.arange(1, len(slower) + 1) / len(ratios), where="post", color=COLOURS[colour], lw=2,
+                label=f"tiles of {tile} x {tile}, {len(ratios) - len(slower)} refused")  # fmt: skip
+    ax.set(xlabel="slower than without faults, %", ylabel="wafers, at most so much slower, %", ylim=(0, 102),
+           title=f"{found['side']} x {found['side']} cores on {found['fabric']} x {found['fabric']}, "
+                 f"{found['dead']:.0%} dead: {len(ratios):,} fault maps")  # fmt: skip
+    ax.set_xlim(left=0)
     ax.legend()
     return figure

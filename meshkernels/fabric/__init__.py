@@ -6,8 +6,6 @@ Costs come from `meshkernels.fabric.constants`, each with its source; none is fi
 from __future__ import annotations
 
 import dataclasses
-import sys
-import time
 from typing import Any
 
 import numpy as np
@@ -15,29 +13,28 @@ import numpy as np
 import perfmodel
 from meshkernels.errors import DeviceLimitError, MeshTypeError
 from meshkernels.fabric.constants import Machine, machine
-from meshkernels.fabric.engine import Engine
-from meshkernels.fabric.faults import Faults, around
+from meshkernels.fabric.faults import Faults
+from meshkernels.fabric.plans import OperationTime, PlanRun, simulate_plan
+from meshkernels.fabric.player import play
 from meshkernels.fabric.run import Event, Run
 from meshkernels.readers import compliance
 from meshkernels.readers.ledger import count
 from meshkernels.schedules import Schedule
 from meshkernels.schedules.check import TASKS, check_program
 
-__all__ = ["Event", "Faults", "Machine", "Run", "machine", "simulate"]
-
-#: Core-steps whose causes are kept for the critical path: a byte each.
-MOST_CAUSES = 1 << 31
+__all__ = ["Event", "Faults", "Machine", "OperationTime", "PlanRun", "Run", "machine", "play", "simulate",
+           "simulate_plan"]
 
 
-def simulate(schedule: Schedule, device: perfmodel.Device | str = "wse3", *, dtype: np.typing.DTypeLike = np.float16,
-             accumulate: np.typing.DTypeLike | None = None, faults: Faults | None = None, limits: bool = True,
-             progress: bool | None = None) -> Run:  # fmt: skip
+def simulate(schedule: Schedule, device: perfmodel.Device | str = "wse3", *,
+             dtype: np.typing.DTypeLike | None = None, accumulate: np.typing.DTypeLike | None = None,
+             faults: Faults | None = None, limits: bool = True, progress: bool | None = None) -> Run:  # fmt: skip
     """Play ``schedule`` on a chip, every core and message at its own time.
 
     Args:
         schedule: any schedule.
         device: a chip whose costs are known, ``"wse3"`` or ``"wse2"``.
-        dtype: of the stored elements; float16 is the wafer's.
+        dtype: of the stored elements; None: the device's storage type, float16 on a wafer.
         accumulate: dtype of sums; None: the same.
         faults: dead cores and links, which the mesh is laid around; None: there are none.
         limits: refuse a schedule that needs more colours than the device has; False: play it as if it had them.
@@ -56,12 +53,16 @@ def simulate(schedule: Schedule, device: perfmodel.Device | str = "wse3", *, dty
     Examples:
         >>> import meshkernels as mk
         >>> run = simulate(mk.schedule("meshgemm", mk.Mesh(4), 8, 8, 8), "wse3")
-        >>> round(run.cycles) == round(sum(run.terms.values()))
+        >>> round(run.makespan) == round(sum(run.terms.values()))
         True
     """
     if not isinstance(schedule, Schedule):
         raise MeshTypeError(f"simulate plays a Schedule, not {type(schedule).__name__}")
+    if faults is not None and not isinstance(faults, Faults):
+        raise MeshTypeError(f"faults = {faults!r}: mk.Faults(cores=[...], links=[...]) is expected")
     costs = machine(device)
+    dtype = _element("dtype", costs.storage if dtype is None else dtype)
+    accumulate = dtype if accumulate is None else _element("accumulate", accumulate)
     compliance.require_fabric(schedule.mesh, costs.device)
     if schedule.task.kind in TASKS:
         counted = count(schedule, dtype, accumulate)
@@ -77,28 +78,12 @@ def simulate(schedule: Schedule, device: perfmodel.Device | str = "wse3", *, dty
     return play(schedule, costs, dtype, accumulate, faults, progress)
 
 
-def play(schedule: Schedule, costs: Machine, dtype: np.typing.DTypeLike = np.float16,
-         accumulate: np.typing.DTypeLike | None = None, faults: Faults | None = None,
-         progress: bool | None = None) -> Run:  # fmt: skip
-    """As `simulate`, without a look at the limits of the device."""
-    itemsize, accumulator = np.dtype(dtype).itemsize, np.dtype(accumulate or dtype).itemsize
-    links = None if faults is None else around(schedule.mesh, faults, costs)
-    engine = Engine(schedule, costs, itemsize, accumulator, links)
-    engine.keep_causes = schedule.mesh.cores * len(schedule.steps) <= MOST_CAUSES
-    show = sys.stderr.isatty() if progress is None else progress
-    engine.run(progress=_Bar(len(schedule.steps)) if show else None)
-    return Run.of(engine, itemsize, accumulator)
-
-
-class _Bar:
-    """A line on stderr that says how far a long simulation is."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps, self.start, self.shown = steps, time.monotonic(), 0.0
-
-    def __call__(self, step: int) -> Any:
-        now = time.monotonic()
-        if now - self.start > 1 and now - self.shown > 0.2:
-            self.shown, last = now, step + 1 == self.steps
-            done = 30 * (step + 1) // self.steps
-            print(f"\rsimulate [{'=' * done:<30}] {step + 1}/{self.steps}", end="\n" if last else "", file=sys.stderr)
+def _element(name: str, given: Any) -> np.dtype:
+    """The dtype of an element that is computed with."""
+    try:
+        found = np.dtype(given)
+    except TypeError:
+        raise MeshTypeError(f"{name} = {given!r} is no dtype") from None
+    if found.itemsize not in (1, 2, 4, 8) or found.kind in "OSUMmbc":
+        raise MeshTypeError(f"{name} = {found}: elements are real numbers of 1 to 8 bytes")
+    return found

@@ -27,8 +27,10 @@ def write(run: Run, path: Any, frames: int = 120) -> None:
         frames: pictures, at 12 a second, at equal distances of the makespan.
 
     Raises:
-        FabricError: a mesh too large to be looked at.
+        FabricError: a mesh too large to be looked at, no pictures.
     """
+    if frames < 1:
+        raise FabricError(f"frames = {frames}: at least 1 picture")
     import matplotlib.pyplot as plt
     from matplotlib.animation import FuncAnimation, PillowWriter
 

@@ -12,8 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 import meshkernels as mk
 from meshkernels.algorithms import family_of
 from meshkernels.arguments import grid
@@ -41,8 +39,8 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
         parser.add_argument("--tile", type=int, nargs="+", metavar="N", help="size of the tile of a core, or its sides")
         parser.add_argument("--groups", type=int, help="groups of the tree of a GEMV")
         parser.add_argument("--device", default="wse3", help="chip (default: wse3)")
-        parser.add_argument("--dtype", default="float16", choices=("float16", "float32", "float64"),
-                            help="of the stored elements (default: float16)")  # fmt: skip
+        parser.add_argument("--dtype", choices=("float16", "float32", "float64"),
+                            help="of the stored elements (default: the chip's)")  # fmt: skip
         if name == "simulate":
             parser.add_argument("--steps", type=int, help="of a shift: how many cores each tile travels")
             parser.add_argument("--strict", action="store_true", help="refuse more colours than the chip has")
@@ -100,7 +98,7 @@ def run_simulate(options: argparse.Namespace) -> int:
         columns = published.block(side, options.steps)
     else:
         schedule = schedule_of(options, options.algorithm)
-    run = simulate(schedule, options.device, dtype=np.dtype(options.dtype), limits=options.strict)
+    run = simulate(schedule, options.device, dtype=options.dtype, limits=options.strict)
     took = time.perf_counter() - begin
     found = run.summary()
     if columns is not None:  # as it was measured: over the block, until the word has come back
@@ -141,7 +139,7 @@ def run_trace(options: argparse.Namespace) -> int:
             cores = [()]
         if any(len(core) != 2 for core in cores):
             raise mk.MeshError(f"--cores takes ROW,COLUMN pairs, not {' '.join(options.cores)}")
-    run = simulate(schedule_of(options, options.algorithm), options.device, dtype=np.dtype(options.dtype), limits=False)
+    run = simulate(schedule_of(options, options.algorithm), options.device, dtype=options.dtype, limits=False)
     _warn(run)
     path = Path(options.out)
     try:
@@ -170,7 +168,7 @@ def _small(options: argparse.Namespace, algorithms: list[str]) -> list[Run]:
     """Runs to be looked at: of tiles of 4, if nothing else is said."""
     if options.shape is None and options.tile is None:
         options.tile = [4]
-    runs = [simulate(schedule_of(options, name), options.device, dtype=np.dtype(options.dtype), limits=False)
+    runs = [simulate(schedule_of(options, name), options.device, dtype=options.dtype, limits=False)
             for name in algorithms]  # fmt: skip
     for run in runs:
         _warn(run)

@@ -1,6 +1,6 @@
 """The single costs of a chip that the simulator uses: the only module that knows where they come from.
 
-Hop, ramp, stage of software, clock and word width are in the chip's device file; the start-up of a step, a die boundary
+Hop, ramp, interval of words, stage of software, clock and word width are in the chip's device file; the start-up of a step, a die boundary
 and the local products in the fitted parameters of `perfmodel`; what neither has is in ``constants.toml``.
 """
 
@@ -18,7 +18,7 @@ from perfmodel import forms, parameters
 from perfmodel.values import ByValue
 
 #: What ``constants.toml`` has of a chip.
-OWN = ("word", "turn", "setup", "arithmetic", "copy")
+OWN = ("turn", "setup", "arithmetic", "copy")
 FILE = Path(__file__).parent / "constants.toml"
 
 
@@ -39,6 +39,7 @@ class Machine(ByValue):
         launch: before the first such step of a program.
         copy: elements per cycle of a local copy.
         die: a message crosses from one die to the next; dies are ``die_rows`` cores high.
+        storage: dtype in which the chip's kernels store elements.
         product: constants of the local product of tiles.
         vector: constants of the local product of a vector by a tile.
         sources: where each of them comes from.
@@ -57,6 +58,7 @@ class Machine(ByValue):
     copy: float
     die: float
     die_rows: float
+    storage: str
     product: dict[str, float] = field(repr=False)
     vector: dict[str, float] = field(repr=False)
     sources: dict[str, str] = field(repr=False)
@@ -92,7 +94,7 @@ def machine(device: perfmodel.Device | str) -> Machine:
         MeshTypeError: no mesh of cores.
     """
     chip = as_device(device)
-    own = _own().get(chip.name, {})
+    own = _own().get(chip.base or chip.name, {})
     if missing := [name for name in OWN if name not in own]:
         raise FabricError(f"{chip.name} cannot be simulated: no {', '.join(missing)} is known of it; "
                           f"devices with all constants: {', '.join(sorted(_own()))}")
@@ -102,12 +104,16 @@ def machine(device: perfmodel.Device | str) -> Machine:
     found = {name: (own[name]["value"], own[name]["source"]) for name in OWN}
     found |= {name: (getattr(chip, theirs), chip.quantity(theirs).source)
               for name, theirs in (("hop", "alpha"), ("ramp", "ramp"), ("stage", "beta"), ("die_rows", "die_rows"))}
+    found["word"] = 1 / chip.link_words_per_cycle, chip.quantity("link_words_per_cycle").source
     found |= {name: (gemm.values[name], gemm.parameters[name].origin) for name in ("startup", "launch")}
+    was = perfmodel.device(chip.base) if chip.base else chip  # whose start-up was measured, and the way in it
+    way = 2 * (chip.alpha - was.alpha) + 2 * (chip.ramp - was.ramp)
+    found["startup"] = gemm.values["startup"] + way, gemm.parameters["startup"].origin
     found |= {"die": (gemv.values["die"], gemv.parameters["die"].origin)}
     sources = {name: source for name, (_, source) in found.items()}
     sources |= {f"product.{name}": gemm.parameters[name].origin for name in products}
     sources |= {f"vector.{name}": gemv.parameters[name].origin for name in vectors}
-    return Machine(chip, product=products, vector=vectors, sources=sources,
+    return Machine(chip, storage=own["storage"]["value"], product=products, vector=vectors, sources=sources,
                    **{name: float(value) for name, (value, _) in found.items()})
 
 

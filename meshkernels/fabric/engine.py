@@ -9,13 +9,15 @@ can a sender run ahead.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from meshkernels.fabric import kernels, routes
+from meshkernels.fabric import kernels, messages, routes, shifts
 from meshkernels.fabric.constants import Machine
+from meshkernels.fabric.links import Links
+from meshkernels.fabric.messages import BYTES, MESSAGES, TAKEN
 from meshkernels.schedules import Copy, Multiply, Permute, Reduce, Repeat, Schedule, Shift, Step, Tiles
 from meshkernels.schedules.steps import unrolled
 
@@ -57,63 +59,8 @@ class Plan:
     tables: list[Any] = field(repr=False)  # a `routes.Table` of each move, None of a `Permute`
 
 
-@dataclass(eq=False)
-class Links:
-    """The links of the mesh, ``(4 * cores,)`` each.
-
-    Faults replace a link by several of the physical fabric: ``path[detour[l] : detour[l + 1]]`` for link ``l``.
-
-    Attributes:
-        since: from when the last message occupies a link.
-        busy: until when.
-        latency: cycles from router to router.
-        detour: ``(4 * cores + 1,)`` where the path of each link begins.
-        path: links of the fabric.
-        path_latency: cycles over each of them.
-        bytes: that have gone over each link.
-        messages: that have gone over it.
-        taken: cycles that they have occupied it for.
-    """
-
-    since: np.ndarray
-    busy: np.ndarray
-    latency: np.ndarray
-    detour: np.ndarray
-    path: np.ndarray
-    path_latency: np.ndarray
-    bytes: np.ndarray
-    messages: np.ndarray
-    taken: np.ndarray
-
-    @classmethod
-    def of(cls, mesh: Any, machine: Machine) -> Links:
-        """Links of a mesh without faults."""
-        cores = mesh.cores
-        latency = np.full((4, *mesh.shape), machine.hop)
-        if machine.die:  # the program sits one row inside the fabric
-            die = (np.arange(mesh.rows) + 1) // machine.die_rows
-            crosses = np.flatnonzero(np.diff(die))
-            latency[2, crosses] += machine.die
-            latency[3, crosses + 1] += machine.die
-        nothing = np.zeros(0)
-        return cls(np.zeros(4 * cores), np.zeros(4 * cores), latency.ravel(), np.zeros(4 * cores + 1, np.int32),
-                   nothing.astype(np.int32), nothing, np.zeros(4 * cores, np.int64), np.zeros(4 * cores, np.int64),
-                   np.zeros(4 * cores))  # fmt: skip
-
-    def fresh(self) -> Links:
-        """The same links, before anything has gone over them."""
-        counts = {name: np.zeros_like(getattr(self, name)) for name in ("since", "busy", "bytes", "messages", "taken")}
-        return replace(self, **counts)
-
-    @property
-    def args(self) -> tuple[np.ndarray, ...]:
-        """As the kernels take them."""
-        return (self.since, self.busy, self.latency, self.detour, self.path, self.path_latency, self.bytes,
-                self.messages, self.taken)  # fmt: skip
-
-
 class Engine:
-    """Plays one schedule on one machine.
+    """Plays one schedule on one machine, once or several times in succession.
 
     Attributes:
         end: ``(cores,)`` when each core has ended what it has played so far.
@@ -121,6 +68,8 @@ class Engine:
         causes: of each step ``(2, cores)`` why a core began and ended when it did: 0 its own processor, b + 1 the
             arrival in buffer b, at the end m + 1 the arrival by move m.
         messages: sent, a multicast counted once.
+        used: the tables of messages along lines, each with ``(lines, patterns)`` whether a line has moved by a pattern.
+        bends: senders and receivers of the messages that may bend, of each step that has some.
     """
 
     def __init__(self, schedule: Schedule, machine: Machine, itemsize: int, accumulator: int,
@@ -134,7 +83,7 @@ class Engine:
         self.links = links or Links.of(self.mesh, machine)
         self.end = np.zeros(cores)
         self.ready, self.read, self.free = (np.zeros((buffers, cores)) for _ in range(3))
-        self.begins, self.cursor, self.depart = (np.zeros(cores) for _ in range(3))
+        self.cursor, self.depart = (np.zeros(cores) for _ in range(2))
         self.mode = np.zeros(cores, np.uint8)
         self.sends, self.receives = (np.zeros(cores, np.int16) for _ in range(2))
         self.taking, self.launched = (np.zeros(cores, np.bool_) for _ in range(2))
@@ -143,7 +92,9 @@ class Engine:
         self.causes: list[np.ndarray] = []
         self.steps: list[tuple[Step, int, int]] = []
         self.messages = 0
-        self.keep_causes = True
+        self.used: dict[int, tuple[routes.Table, np.ndarray]] = {}
+        self.bends: list[tuple[np.ndarray, np.ndarray]] = []
+        self.keep_causes = self.keep_steps = True
         self._plans: dict[int, Plan] = {}
         self._tables: dict[int, routes.Table] = {}
         self._clear: dict[tuple, bool] = {}
@@ -155,6 +106,8 @@ class Engine:
         self._ways = [np.concatenate([[0.0], np.cumsum(along)[:-1]]) for along in (latency[2, :, 0], latency[0, 0])]
         self.quick = not len(self.links.path)
         self._scratch: dict[tuple[int, int], np.ndarray] = {}
+        self._waiting: list[tuple[Step, list[np.ndarray]]] = []
+        self.clearing = self._clearing()
 
     def fresh(self) -> Engine:
         """The same, before it has played anything."""
@@ -163,16 +116,48 @@ class Engine:
 
     def run(self, watch: Callable[[int, Engine], object] | None = None,
             progress: Callable[[int], object] | None = None) -> None:  # fmt: skip
-        """Play the whole program; ``watch(i, self)`` is called after step ``i``."""
+        """Play the whole program, each core from where it ended.
+
+        Args:
+            watch: called after step ``i`` as ``watch(i, self)``.
+            progress: called after each step, with 1.
+        """
         self.launched[:] = False
+        self.end += self.clearing
         for i, (step, t, s) in enumerate(unrolled(self.schedule.program)):
-            self.steps.append((step, t, s))
+            if self.keep_steps:
+                self.steps.append((step, t, s))
             self._step(step, t, s)
             if watch:
+                self._shift_waiting()
                 watch(i, self)
             if progress:
-                progress(i)
+                progress(1)
+        self._shift_waiting()
         self._settle()
+
+    def follow(self) -> None:
+        """Play one more launch, of which only times are kept; to start it takes a set-up, as an instruction does."""
+        self.keep_causes = self.keep_steps = False
+        self.end += self.machine.setup
+        self.run()
+
+    def _clearing(self) -> float:
+        """Cycles at the begin of a launch in which a core clears the values that its first product is added to."""
+        written, cycles = set[str](), 0.0
+        for step in _steps(self.schedule.program):
+            for op in step.compute:
+                if isinstance(op, Multiply) and op.accumulate and op.into not in written:
+                    cycles += self._clear_cycles(op)
+                written.add(op.into)
+            written |= {move.target for move in step.moves}
+        return cycles
+
+    def _clear_cycles(self, op: Multiply) -> float:
+        """Cycles in which a core sets to zero what a product is added to."""
+        h, w = self.schedule.tile(op.into)
+        pieces = self.schedule.slots(op.into) if op.piece is None or op.accumulate else 1
+        return self.machine.setup + h * w * pieces / self.machine.copy
 
     def plan(self, step: Step) -> Plan:
         """The `Plan` of a step."""
@@ -192,8 +177,7 @@ class Engine:
                 reads.add(self.number[op.source])
             work += self._cycles(op)
             if isinstance(op, Multiply) and not op.accumulate:
-                h, w = schedule.tile(op.into)
-                work += machine.setup + h * w * (schedule.slots(op.into) if op.piece is None else 1) / machine.copy
+                work += self._clear_cycles(op)
         words = np.array([schedule.words(move) for move in moves], np.int64)
         size = np.array([n * self.width[move.buffer] for n, move in zip(words, moves)], np.int64)
         wire = -(-size // machine.device.word_bytes) * machine.word
@@ -236,8 +220,13 @@ class Engine:
         plan, machine = self.plan(step), self.machine
         patterns: list[Any] = [table.at(t, s) if table else None for table in plan.tables]
         if plan.whole_lines and all(table.whole for table in plan.tables):
-            self._shift(step, plan, patterns)
+            if self._waiting and self._waiting[0][0] is not step:
+                self._shift_waiting()
+            self._waiting.append((step, patterns))
+            if len(self._waiting) == shifts.MOST:
+                self._shift_waiting()
             return
+        self._shift_waiting()
         if self._behind:
             np.maximum(self.read, self.free, out=self.read)
             self._behind = False
@@ -247,8 +236,8 @@ class Engine:
         cause = np.zeros((2, self.mesh.cores), np.uint8)
         kernels.begin(len(step.compute) > 0, plan.work, machine.setup, machine.arithmetic, machine.startup,
                       machine.launch, machine.lead, plan.overlap, INCLUDED, self.sends, self.receives, plan.reads,
-                      plan.sent, plan.writes, self.taking, self.launched, self.end, self.ready, self.read, self.begins,
-                      self.cursor, self.mode, cause[0])  # fmt: skip
+                      plan.sent, plan.writes, self.taking, self.launched, self.end, self.ready, self.read, self.cursor,
+                      self.mode, cause[0])  # fmt: skip
         if step.compute:
             self.computing += plan.work
         if len(self.arrive) < len(step.moves):
@@ -263,37 +252,49 @@ class Engine:
         for r in np.flatnonzero(plan.reduces).tolist():
             self._reduce(r, plan, patterns[r], cause[1])
         if step.moves:
-            kernels.finish(plan.targets, self.versions, plan.costs, plan.reduces, self.mode, self.arrive, self.begins,
-                           self.cursor, self.end, self.ready, self.read, self.free, cause[1])  # fmt: skip
+            kernels.finish(plan.targets, self.versions, plan.costs, plan.reduces, self.mode, self.arrive, self.cursor,
+                           self.end, self.ready, self.read, self.free, cause[1])  # fmt: skip
         if self.keep_causes:
             self.causes.append(cause)
 
-    def _shift(self, step: Step, plan: Plan, patterns: list) -> None:
-        """A step of whole lines that shift without conflicts: see `kernels.shift_along`."""
-        machine, mesh = self.machine, self.mesh
-        cause = np.zeros((1, mesh.cores), np.uint8)
-        none, nothing = np.zeros((1, max(mesh.shape)), np.int32), np.zeros(mesh.cores)
-        sides: list[tuple] = [(np.full(mesh.lines(axis), -1, np.int32), none, none, none.astype(float), 0.0, 0, nothing,
-                               nothing) for axis in (1, 0)]  # fmt: skip
+    def _shift_waiting(self) -> None:
+        """Play the iterations of a step that wait for each other: whole lines that shift, see `shifts.shift_along`."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        machine, mesh, step, count = self.machine, self.mesh, waiting[0][0], len(waiting)
+        plan = self.plan(step)
+        nothing = self._scratch.setdefault((0, 0), np.zeros(mesh.cores))
+        table, none = np.zeros((1, max(mesh.shape)), np.uint32), np.zeros((1, max(mesh.shape)))
+        sides: list[tuple] = [(np.full((count, mesh.lines(axis)), -1, np.int32), table, table, none, none, 0.0, 0,
+                               nothing, nothing) for axis in (1, 0)]  # fmt: skip
         reach = 0
-        for m, (table, pattern) in enumerate(zip(plan.tables, patterns)):
+        for m, table in enumerate(plan.tables):
             axis, b = table.route.axis, int(plan.sources[m])
             idle, source, target = table.sides()
-            used = np.where(idle[pattern], -1, pattern).astype(np.int32)
-            way = self._ways[axis]
-            latency = np.abs(way[target] - way[None, : target.shape[1]])
-            sides[1 - axis] = (used, source, target, latency, plan.wire[m], 1 + b, self.ready[b], self.free[b])
+            patterns = np.stack([rows[m] for _, rows in waiting])
+            used = np.where(idle[patterns], -1, patterns).astype(np.int32)
+            way, place = self._ways[axis], np.arange(target.shape[1])
+            inward, outward = (np.abs(way[other] - way[None, place]) for other in (source, target))
+            sides[1 - axis] = (used, source.astype(np.uint32), target.astype(np.uint32), inward, outward, plan.wire[m],
+                               1 + b, self.ready[b], self.free[b])  # fmt: skip
             if axis == 0:
-                reach = int(np.abs(target - np.arange(target.shape[1])).max(where=~idle[:, None], initial=0))
-            self._tally(table, plan, m, True)[np.arange(len(pattern)), pattern] += 1
-        kernels.shift_along(reach, len(step.compute) > 0, plan.work, machine.arithmetic, machine.startup,
-                            machine.launch, machine.lead, machine.ramp, *sides[0], *sides[1], self.launched, self.end,
-                            self.begins, cause[0])  # fmt: skip
+                reach = int(np.abs(target - place).max(where=~idle[:, None], initial=0))
+            tally = self._tally(table, plan, m, True)
+            np.add.at(tally, (np.arange(patterns.shape[1]), patterns), 1)
+        cause = np.empty((count, mesh.cores), np.uint8)
+        most = shifts.together(reach, mesh.cols)
+        for first in range(0, count, most):
+            these = slice(first, first + most)
+            x, y = ((used[these], *more) for used, *more in sides)
+            shifts.shift_along(reach, len(step.compute) > 0, plan.work, machine.arithmetic, machine.startup,
+                               machine.launch, machine.lead, machine.ramp, *x, *y, self.launched, self.end, self.depart,
+                               cause[these])  # fmt: skip
         if step.compute:
-            self.computing += plan.work
+            self.computing += count * plan.work
         self._behind = True
         if self.keep_causes:
-            self.causes.append(cause)
+            self.causes += list(cause[:, None])
 
     def _tally(self, table: routes.Table, plan: Plan, m: int, quick: bool) -> np.ndarray:
         """``(lines, patterns)`` how often each line has moved by each pattern of a table."""
@@ -308,10 +309,11 @@ class Engine:
 
     def _settle(self) -> None:
         """Add up what was counted by patterns: messages, sends, and the links of the quick steps."""
-        shape = self.mesh.shape
         for (_, size, quick), (table, wire, counts) in self._moved.items():
             n = len(table.patterns)
             counts = counts[:, :n]
+            before = self.used[id(table)][1] if id(table) in self.used else False
+            self.used[id(table)] = table, before | (counts > 0)
             self.messages += int((counts @ table.messages[:n]).sum())
             sends = counts @ table.sends[:n].astype(np.int64)  # (lines, size)
             self.sending += wire * (sends.T if table.route.axis == 0 else sends).ravel()
@@ -319,11 +321,10 @@ class Engine:
                 for side in (0, 1):
                     load = counts @ np.array([p.load[side] for p in table.patterns])
                     links = (load.T if table.route.axis == 0 else load).ravel()
-                    at = slice((2 * (1 - table.route.axis) + side) * self.mesh.cores, None)
-                    assert links.shape == (shape[0] * shape[1],)
-                    self.links.messages[at][: len(links)] += links
-                    self.links.bytes[at][: len(links)] += size * links
-                    self.links.taken[at][: len(links)] += wire * links
+                    state = self.links.state.reshape(8, 4, -1)[:, 2 * (1 - table.route.axis) + side]
+                    state[MESSAGES] += links
+                    state[BYTES] += size * links
+                    state[TAKEN] += wire * links
         self._moved.clear()
 
     def _parts(self, plan: Plan, patterns: list, bends: list) -> None:
@@ -333,20 +334,20 @@ class Engine:
             if bend is not None:
                 fields, ends = bend
                 going = fields[:, 0] != ends
+                if self.keep_steps:
+                    self.bends.append((fields[going, 0], ends[going]))
                 np.add.at(self.sends, fields[going, 0], 1)
                 np.add.at(self.receives, ends[going], 1)
                 self.messages += int(going.sum())
                 self.sending += plan.wire[m] * np.bincount(fields[going, 0], minlength=self.mesh.cores)
                 continue
             self._tally(table, plan, m, False)[np.arange(len(pattern)), pattern] += 1
-            axis, cols = table.route.axis, self.mesh.cols
+            sends, receives = (table.on_cores(part, pattern) for part in (table.sends, table.receives))
             if plan.reduces[m]:
-                kernels.take_part(axis, cols, pattern, table.sends, table.receives, self.taking)
-            elif table.full:
-                self.sends += 1
-                self.receives += 1
+                self.taking |= (sends + receives) > 0
             else:
-                kernels.count_parts(axis, cols, pattern, table.sends, table.receives, self.sends, self.receives)
+                self.sends += sends
+                self.receives += receives
 
     def _local(self, step: Step, plan: Plan, patterns: list, bends: list) -> None:
         """What a core sends to itself is copied."""
@@ -357,7 +358,7 @@ class Engine:
                 own = bend[0][bend[0][:, 0] == bend[1], 0]
                 kernels.copy_own(own, cost, *state)
             elif table.local and not plan.reduces[m]:
-                kernels.copies(table.route.axis, *self.mesh.shape, pattern, table.named, cost, *state)
+                kernels.copy_own(table.own(pattern), cost, *state)
 
     def _free_of_conflicts(self, moves: list[int], plan: Plan, patterns: list) -> bool:
         """Whether no two messages of the step can want the same link."""
@@ -381,49 +382,50 @@ class Engine:
 
     def _play(self, m: int, plan: Plan, pattern: np.ndarray) -> None:
         table, machine, source = plan.tables[m], self.machine, plan.sources[m]
-        kernels.play(table.route.axis, *self.mesh.shape, pattern, table.arms, table.counts, table.named,
+        messages.play(table.route.axis, *self.mesh.shape, pattern, table.arms, table.counts, table.named,
                      bool(plan.multicast[m]), plan.wire[m], plan.bytes[m], machine.ramp, machine.setup, machine.stage,
                      self.mode, self.cursor, self.ready[source], self.read[source], self._room(m, plan),
-                     self.arrive[m], self.depart, self._heads(table), *self.links.args)  # fmt: skip
+                     self.arrive[m], self.depart, self._heads(table), self.links.args)  # fmt: skip
 
     def _reduce(self, m: int, plan: Plan, pattern: np.ndarray, cause: np.ndarray) -> None:
         table, machine, source = plan.tables[m], self.machine, plan.sources[m]
         heads = np.zeros((self.mesh.lines(table.route.axis), table.arms.shape[1]))
-        kernels.reduce(table.route.axis, *self.mesh.shape, pattern, table.arms, table.counts, plan.wire[m],
+        messages.reduce(table.route.axis, *self.mesh.shape, pattern, table.arms, table.counts, plan.wire[m],
                        plan.bytes[m], machine.ramp, machine.setup, machine.arithmetic, machine.stage, self.cursor,
                        self.ready[source], self.read[source], self._room(m, plan), self.arrive[m], heads, cause,
-                       min(m + 1, 127), *self.links.args)  # fmt: skip
+                       min(m + 1, 127), self.links.args)  # fmt: skip
 
     def _contend(self, moves: list[int], plan: Plan, patterns: list, bends: list) -> None:
         machine, mesh = self.machine, self.mesh
         count = sum(len(bends[m][1]) if bends[m] else int(plan.tables[m].counts[patterns[m]].sum()) for m in moves)
-        start, fields = np.empty(count), np.empty((count, 12), np.int32)
+        times, fields = np.empty((count, 3)), np.empty((count, messages.COLUMNS), np.int32)
         n, offset, names = 0, 0, [np.zeros((0, max(mesh.shape)), np.int32)]
         for m in moves:
             ready = self.ready[plan.sources[m]]
             if bends[m]:
                 more, ends = bends[m]
                 more = more[more[:, 0] != ends]
-                more[:, 10] = m
-                n = kernels.list_bent(more, plan.wire[m], self.mode, machine.setup, machine.ramp, self.cursor, ready,
-                                      start, fields, n)  # fmt: skip
+                more[:, messages.MOVE] = m
+                n = messages.list_bent(more, plan.wire[m], self.mode, machine.setup, machine.ramp, self.cursor, ready,
+                                      times, fields, n)  # fmt: skip
                 continue
             table = plan.tables[m]
-            n = kernels.list_arms(table.route.axis, *mesh.shape, patterns[m], table.arms, table.counts, m, offset,
+            n = messages.list_arms(table.route.axis, *mesh.shape, patterns[m], table.arms, table.counts, m, offset,
                                   plan.wire[m], self.mode, machine.setup, machine.ramp, self.cursor, ready, self.depart,
-                                  start, fields, n)  # fmt: skip
+                                  times, fields, n)  # fmt: skip
             if plan.multicast[m]:
                 padded = np.full((len(table.patterns), max(mesh.shape)), -1, np.int32)
                 padded[:, : table.named.shape[1]] = table.named[: len(table.patterns)]
                 names.append(padded)
                 offset += len(padded)
-        start, fields = start[:n], fields[:n]
+        times, fields = times[:n], fields[:n]
+        start = times[:, messages.HEAD]
         order = np.flatnonzero(start >= 0)
         order = order[np.argsort(start[order], kind="stable")].astype(np.int32)
-        kernels.contend(
-            start, fields, order, np.concatenate(names), plan.multicast, plan.wire, plan.bytes, machine.ramp,
-            machine.turn, machine.stage, plan.sources, plan.targets, self.versions, self.mode, self.cursor, self.read,
-            self.free, self.arrive, *self.links.args)  # fmt: skip
+        messages.contend(
+            times, fields, order, np.concatenate(names), plan.multicast, plan.wire, plan.bytes, machine.ramp,
+            machine.turn, machine.stage, self.links.least, plan.sources, plan.targets, self.versions, self.mode,
+            self.cursor, self.read, self.free, self.arrive, self.links.args)  # fmt: skip
 
 
 def _steps(program: Any) -> Iterator[Step]:

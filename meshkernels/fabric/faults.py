@@ -8,15 +8,19 @@ on; of ways equally short the one with fewer turns.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import numpy as np
 
 from meshkernels.errors import FabricError
 from meshkernels.fabric.constants import Machine
-from meshkernels.fabric.engine import Links
+from meshkernels.fabric.links import Links
+from meshkernels.fabric.messages import FIRST, STOP
+from meshkernels.fabric.ways import find_ways
 from meshkernels.mesh import Mesh
 
 #: Steps eastwards, westwards, southwards, northwards.
@@ -44,9 +48,34 @@ class Faults:
 
     def __init__(self, cores: Iterable[Core] = (), links: Iterable[tuple[Core, Core]] = (),
                  fabric: tuple[int, int] | None = None) -> None:  # fmt: skip
-        object.__setattr__(self, "cores", tuple((int(y), int(x)) for y, x in cores))
-        object.__setattr__(self, "links", tuple(((int(a[0]), int(a[1])), (int(b[0]), int(b[1]))) for a, b in links))
-        object.__setattr__(self, "fabric", None if fabric is None else (int(fabric[0]), int(fabric[1])))
+        try:
+            pairs = [tuple(link) for link in links]
+        except TypeError:
+            pairs = [()]
+        if any(len(pair) != 2 for pair in pairs):
+            raise FabricError(f"links = {links!r}: a list of pairs of cores ((row, column), (row, column)) is expected")
+        object.__setattr__(self, "cores", as_cores("cores", cores))
+        object.__setattr__(self, "links", tuple(as_cores("a link", pair) for pair in pairs))
+        object.__setattr__(self, "fabric", None if fabric is None else as_cores("fabric", [fabric])[0])
+
+
+def as_cores(name: str, cores: Any) -> tuple[Core, ...]:
+    """Pairs of whole numbers ``(row, column)``, whatever sequence they come in.
+
+    Args:
+        name: of the argument, for the refusal.
+        cores: the pairs.
+
+    Returns:
+        The pairs.
+
+    Raises:
+        FabricError: no pairs of whole numbers.
+    """
+    try:
+        return tuple((operator.index(y), operator.index(x)) for y, x in cores)
+    except (TypeError, ValueError):
+        raise FabricError(f"{name} = {cores!r}: pairs (row, column) of whole numbers are expected") from None
 
 
 def around(mesh: Mesh, faults: Faults, machine: Machine) -> Links:
@@ -72,35 +101,37 @@ def around(mesh: Mesh, faults: Faults, machine: Machine) -> Links:
             raise FabricError(f"core ({y}, {x}) of the fault map is not on a fabric of {rows} x {cols} cores")
     for y, x in faults.cores:
         alive[y, x] = False
-    dead = set()
+    dead = np.zeros((4, rows, cols), bool)
     for a, b in faults.links:
         if abs(a[0] - b[0]) + abs(a[1] - b[1]) != 1:
             raise FabricError(f"the fault map names a link from {a} to {b}, which are no neighbours")
-        dead |= {(a, b), (b, a)}
-    place = _place(mesh, alive)
-    links = Links.of(mesh, machine)
-    straight = links.latency.reshape(4, *mesh.shape)
-    starts, path, latency = [0], list[int](), list[float]()
-    for d, (dy, dx) in enumerate(STEPS):
-        for y in range(mesh.rows):
-            for x in range(mesh.cols):
-                if 0 <= y + dy < mesh.rows and 0 <= x + dx < mesh.cols:
-                    here, there = place[y, x], place[y + dy, x + dx]
-                    beside = (here[0] + dy, here[1] + dx) == there and (here, there) not in dead
-                    way = [d] if beside else _way(here, there, alive, dead)
-                    if not way:
-                        raise FabricError(f"core ({y}, {x}) cannot reach core ({y + dy}, {x + dx}): on the fabric "
-                                          f"{here} is cut off from {there}")  # fmt: skip
-                    last, at = way[0], here
-                    for step in way:
-                        path.append((step * rows + at[0]) * cols + at[1])
-                        latency.append(machine.hop + (machine.turn if step != last else 0.0))
-                        last, at = step, (at[0] + STEPS[step][0], at[1] + STEPS[step][1])
-                    latency[-1] += straight[d, y, x] - machine.hop  # a die boundary
-                starts.append(len(path))
-    links.detour, links.path = np.array(starts, np.int32), np.array(path, np.int32)
-    links.path_latency = np.array(latency)
-    links.since, links.busy = np.zeros(4 * rows * cols), np.zeros(4 * rows * cols)
+        for (y, x), (to_y, to_x) in ((a, b), (b, a)):
+            dead[STEPS.index((to_y - y, to_x - x)), y, x] = True
+    place = np.zeros(mesh.shape, np.int64)
+    for core, (y, x) in _place(mesh, alive).items():
+        place[core] = y * cols + x
+    here, there, links = [], [], Links.of(mesh, machine)
+    row, column = (part.ravel() for part in np.indices(mesh.shape))
+    for dy, dx in STEPS:
+        at_y, at_x = row + dy, column + dx
+        inside = (at_y >= 0) & (at_y < mesh.rows) & (at_x >= 0) & (at_x < mesh.cols)
+        here.append(np.flatnonzero(inside))
+        there.append((at_y * mesh.cols + at_x)[inside])
+    number = np.concatenate([d * mesh.cores + cores for d, cores in enumerate(here)])
+    source, target = np.concatenate(here), np.concatenate(there)
+    starts, directions, cores = find_ways(alive, dead, place.ravel()[source], place.ravel()[target])
+    if (none := starts[1:] == starts[:-1]).any():
+        at = int(np.flatnonzero(none)[0])
+        (y, x), (to_y, to_x) = divmod(int(source[at]), mesh.cols), divmod(int(target[at]), mesh.cols)
+        raise FabricError(f"core ({y}, {x}) cannot reach core ({to_y}, {to_x}): on the fabric "
+                          f"{divmod(int(place[y, x]), cols)} is cut off from {divmod(int(place[to_y, to_x]), cols)}")
+    turns = np.diff(directions, prepend=-1) != 0
+    turns[starts[:-1]] = False
+    latency = machine.hop + machine.turn * turns
+    latency[starts[1:] - 1] += links.latency[number] - machine.hop  # a die boundary
+    links.state[FIRST, number], links.state[STOP, number] = starts[:-1], starts[1:]
+    links.path = np.column_stack([directions * np.int64(rows * cols) + cores, latency])
+    links.fabric = np.zeros((2, 4 * rows * cols))
     return links
 
 
@@ -111,7 +142,7 @@ def _place(mesh: Mesh, alive: np.ndarray) -> dict[Core, Core]:
     kept = np.sort(np.argsort(short, kind="stable")[: mesh.rows])  # the rows with the fewest cores missing
     found: dict[Core, Core] = {}
     left: list[Core] = []
-    free = {(int(y), int(x)) for y, x in np.argwhere(alive)}
+    free = set(zip(*(part.tolist() for part in np.nonzero(alive))))
     for y, row in enumerate(kept.tolist()):
         there = np.flatnonzero(alive[row])[: mesh.cols].tolist()
         for x, column in enumerate(there):
@@ -127,31 +158,3 @@ def _place(mesh: Mesh, alive: np.ndarray) -> dict[Core, Core]:
         found[y, x] = nearest
         free.discard(nearest)
     return found
-
-
-def _way(source: Core, target: Core, alive: np.ndarray, dead: set) -> list[int]:
-    """Directions of a shortest way, turning as seldom as possible; empty: there is none."""
-    best: dict[tuple[Core, int], int] = {(source, -1): 0}  # turns, of the cores that are as many hops away
-    came: dict[tuple[Core, int], tuple[Core, int]] = {}
-    seen = {source}
-    while best:
-        ends = [(turns, d) for (at, d), turns in best.items() if at == target]
-        if ends:
-            way, state = list[int](), (target, min(ends)[1])
-            while state[1] >= 0:
-                way.append(state[1])
-                state = came[state]
-            return way[::-1]
-        onward: dict[tuple[Core, int], int] = {}
-        for (at, facing), turns in best.items():
-            for d, (dy, dx) in enumerate(STEPS):
-                to = (at[0] + dy, at[1] + dx)
-                inside = 0 <= to[0] < alive.shape[0] and 0 <= to[1] < alive.shape[1]
-                if not inside or to in seen or not alive[to] or (at, to) in dead:
-                    continue
-                cost = turns + (facing >= 0 and d != facing)
-                if cost < onward.get((to, d), cost + 1):
-                    onward[to, d], came[to, d] = cost, (at, facing)
-        seen |= {to for to, _ in onward}
-        best = onward
-    return []

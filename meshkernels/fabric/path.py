@@ -23,10 +23,10 @@ class Leg:
     asynchronous: bool = False
 
 
-def trace_back(engine: Engine) -> list[Leg]:
-    """The path from the start to the last end, the first leg first."""
+def trace_back(engine: Engine, ends: np.ndarray) -> list[Leg]:
+    """The path from the start to the last of ``(cores,)`` ends, the first leg first."""
     legs: list[Leg] = []
-    i, core, at_end = len(engine.causes) - 1, int(engine.end.argmax()), True
+    i, core, at_end = len(engine.causes) - 1, int(ends.argmax()), True
     seen: set[tuple[int, int]] = set()  # of a step, whose ends depend on each other: several reductions at once may
     while i >= 0:
         causes, part = engine.causes[i], _Part(engine, i, core)
@@ -51,6 +51,8 @@ def trace_back(engine: Engine) -> list[Leg]:
         core, at_end = source, part.engine.plan(engine.steps[i][0]).reduces[m]
         if not at_end:
             legs.append(_Part(engine, i, core).departure())
+    if engine.clearing:
+        legs.append(Leg(-1, core, "clear sums", -1, {"startups": engine.clearing}))
     legs.reverse()
     first = next((leg for leg in legs if leg.asynchronous), None)
     if first:

@@ -88,3 +88,22 @@ def two_phase_reduce(cores: int, words: int, group: int) -> S.Schedule:
     first = S.Index([0] + [-1] * (cores - 1), x=place)
     return S.Schedule("two_phase_reduce", S.Task("allreduce", ("x",), axis=1), mesh, {"x": x}, y,
                     {"y": S.Values((1, words), copies=2)}, tuple(steps), S.Collect("y", S.Place(0, first)))  # fmt: skip
+
+
+def hand_up(cores: int, words: int) -> S.Schedule:
+    """Every core of a column but the first hands a message to its upper neighbour, all at once.
+
+    Args:
+        cores: of the column; columns do not meet.
+        words: elements of a message; 0: nothing moves.
+
+    Returns:
+        The schedule.
+    """
+    mesh, n = Mesh(cores, 1), max(words, 1)
+    tiles, place = Tiling((cores, n), mesh.shape), S.Place(S.line(0, range(cores)), S.line(1, [0]))
+    source = np.append(np.arange(1, cores), -1)
+    step = S.Step("hand up", moves=[S.Move("cache", S.Multicast(0, S.line(0, source)), 0, "new", 0)])
+    buffers = {"cache": S.Tiles("A", 1, place), "new": S.Tiles("A"), "out": S.Values(tiles.tile)}
+    return S.Schedule("hand up", S.Task("shift", ("A",)), mesh, {"A": tiles}, tiles, buffers,
+                    (step,) if words else (), S.Collect("out", place))  # fmt: skip

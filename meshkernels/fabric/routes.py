@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from meshkernels.fabric.messages import COLUMNS, CORE, HOPS, NEXT_HOPS, NEXT_STRIDE, SENDER, STRIDE
 from meshkernels.mesh import Mesh
 from meshkernels.schedules import Multicast, Permute, Reduce, Relay
 from meshkernels.schedules.routes import Flows
@@ -104,6 +105,16 @@ class Table:
             self._sides = idle, source, np.argsort(source, axis=1).astype(np.int32)
         return self._sides
 
+    def on_cores(self, values: np.ndarray, pattern: np.ndarray) -> np.ndarray:
+        """``(cores,)`` what ``(patterns, size)`` values are for each core."""
+        found = values[pattern]  # (lines, size)
+        return (found.T if self.route.axis == 0 else found).reshape(-1)
+
+    def own(self, pattern: np.ndarray) -> np.ndarray:
+        """The cores that name themselves as the source."""
+        count = len(self.patterns)
+        return np.flatnonzero(self.on_cores(self.named[:count] == np.arange(self.named.shape[1]), pattern))
+
     def ends(self, pattern: int) -> list[tuple[int, int]]:
         """From and to whom the messages of a pattern go, place by place; to all receivers of a multicast."""
         if self.cast:
@@ -162,15 +173,16 @@ def clear(tables: list[Table], patterns: list[np.ndarray], known: dict) -> bool:
 
 
 def bent(route: Permute, mesh: Mesh, t: int, s: int) -> tuple[np.ndarray, np.ndarray]:
-    """The messages of a `Permute`: ``(n, 12)`` fields as `kernels.list_arms` has them, and ``(n,)`` where they end."""
+    """The messages of a `Permute`: ``(n, 16)`` fields as `messages.list_arms` has them, and ``(n,)`` where they end."""
     source, to_y, to_x = route.targets(mesh, t, s)
     y, x = np.unravel_index(source, mesh.shape)
     dy, dx = to_y - y, to_x - x
-    fields = np.zeros((len(source), 12), np.int32)
+    fields = np.zeros((len(source), COLUMNS), np.int32)
     along_x = np.stack([np.sign(dx), np.where(dx > 0, 0, mesh.cores), abs(dx)], axis=1)
     along_y = np.stack([np.sign(dy) * mesh.cols, np.where(dy > 0, 2, 3) * mesh.cores, abs(dy)], axis=1)
     first, second = (along_x, along_y) if route.row_first else (along_y, along_x)
     straight = first[:, 2] == 0
     first[straight], second[straight] = second[straight], 0
-    fields[:, 0], fields[:, 1:4], fields[:, 4:7] = source, first, second
+    fields[:, CORE], fields[:, STRIDE : HOPS + 1], fields[:, NEXT_STRIDE : NEXT_HOPS + 1] = source, first, second
+    fields[:, SENDER] = source
     return fields, to_y * mesh.cols + to_x

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from meshkernels.errors import FabricError
 from meshkernels.fabric.constants import Machine
 from meshkernels.fabric.engine import Engine
+from meshkernels.fabric.launches import settled_cycles
 from meshkernels.fabric.path import Leg, trace_back
 from meshkernels.schedules import Schedule
 from perfmodel.values import ByValue
@@ -59,8 +61,10 @@ class Run(ByValue):
     def of(cls, engine: Engine, itemsize: int, accumulator: int) -> Run:
         """What an engine that has run found."""
         shape, links = engine.mesh.shape, engine.links
-        return cls(engine.schedule, engine.machine, itemsize, accumulator, engine.end.reshape(shape),
-                   engine.computing.reshape(shape), engine.sending.reshape(shape), links.bytes.reshape(4, *shape),
+        ends, computing, sending = (part.reshape(shape).copy() for part in (
+            engine.end, engine.computing, engine.sending))  # fmt: skip
+        return cls(engine.schedule, engine.machine, itemsize, accumulator, ends, computing, sending,
+                   links.bytes.reshape(4, *shape),
                    links.messages.reshape(4, *shape), links.taken.reshape(4, *shape), engine.messages,
                    engine)  # fmt: skip
 
@@ -71,17 +75,18 @@ class Run(ByValue):
 
     @property
     def makespan(self) -> float:
-        """From the common start until the last core has ended."""
+        """Cycles from the common start until the last core has ended."""
         return float(self.ends.max(initial=0.0))
 
-    @property
+    @cached_property
     def cycles(self) -> float:
-        """What a launch takes when launches follow one another: the mean over cores of own end minus own start.
+        """What the published rows are: the mean over cores of own end less own start, of one launch among many.
 
-        A core starts when it has ended the launch before: then all cores take equally long, as long as the slowest
-        chain of work and messages through all of them, which from a common start is the makespan.
+        A core's own start is its own end of the launch before: nothing else holds it back but data. Launches are played
+        until two are alike (`meshkernels.fabric.launches`); the makespan of a single one is longer by the way that the
+        last message takes to the last core.
         """
-        return self.makespan
+        return settled_cycles(self._engine, self.ends.ravel())
 
     @property
     def seconds(self) -> float:
@@ -101,7 +106,10 @@ class Run(ByValue):
 
     @cached_property
     def _legs(self) -> list[Leg]:
-        return trace_back(self._engine)
+        if len(self._engine.causes) < len(self._engine.steps):
+            raise FabricError(f"the critical path of {self.schedule.name} is unknown: what each core waited for was not "
+                              "kept; play a smaller mesh, or with causes=True")
+        return trace_back(self._engine, self.ends.ravel())
 
     @cached_property
     def terms(self) -> dict[str, float]:
@@ -124,6 +132,7 @@ class Run(ByValue):
         at: dict[int, list[int]] = {}
         for n, leg in enumerate(legs):
             at.setdefault(leg.step, []).append(n)
+        times[at.get(-1, [])] = self._engine.clearing
 
         def watch(i: int, engine: Engine) -> None:
             for n in at.get(i, ()):

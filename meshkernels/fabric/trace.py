@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meshkernels.errors import FabricError
+from meshkernels.fabric.faults import as_cores
 from meshkernels.fabric.timeline import record
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def write(run: Run, path: Any, cores: Any = None) -> None:
         FabricError: a core outside the mesh, or more than `MOST_EVENTS` events.
     """
     mesh = run.schedule.mesh
-    chosen = [(y, x) for y in range(mesh.rows) for x in range(mesh.cols)] if cores is None else [
-        (int(y), int(x)) for y, x in cores]  # fmt: skip
+    whole = ((y, x) for y in range(mesh.rows) for x in range(mesh.cols))
+    chosen = list(dict.fromkeys(whole if cores is None else as_cores("cores", cores)))
     for y, x in chosen:
         if not (0 <= y < mesh.rows and 0 <= x < mesh.cols):
             raise FabricError(f"core ({y}, {x}) is not on a mesh of {mesh.rows} x {mesh.cols} cores")

@@ -6,9 +6,9 @@ import numpy as np
 
 import perfmodel
 from meshkernels.errors import FabricError
-from meshkernels.fabric import play
 from meshkernels.fabric.constants import machine
 from meshkernels.fabric.faults import Faults
+from meshkernels.fabric.player import play
 from meshkernels.schedules import Schedule
 
 
@@ -28,13 +28,13 @@ def scan(schedule: Schedule, device: perfmodel.Device | str, fabric: tuple[int, 
         ``(maps,)`` slow-downs; NaN where a mesh cannot be laid on what is left.
     """
     costs, rng = machine(device), np.random.default_rng(seed)
-    whole, cores = play(schedule, costs, progress=False).makespan, fabric[0] * fabric[1]
+    whole, cores = play(schedule, costs, progress=False, causes=False).makespan, fabric[0] * fabric[1]
     found = np.full(maps, np.nan)
     for i in range(maps):
         chosen = rng.choice(cores, round(dead * cores), replace=False)
         try:
             faults = Faults([divmod(int(c), fabric[1]) for c in chosen], fabric=fabric)
-            found[i] = play(schedule, costs, faults=faults, progress=False).makespan / whole
+            found[i] = play(schedule, costs, faults=faults, progress=False, causes=False).makespan / whole
         except FabricError:
             continue
     return found

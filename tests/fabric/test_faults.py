@@ -6,6 +6,7 @@ import pytest
 import meshkernels as mk
 from meshkernels.fabric import machine, play
 from meshkernels.fabric.faults import around
+from meshkernels.fabric.messages import FIRST, STOP
 from meshkernels.fabric.yields import scan
 from tests.fabric.test_hand import COSTS
 
@@ -13,7 +14,7 @@ from tests.fabric.test_hand import COSTS
 def links(mesh, faults):
     """Latency of each link of the mesh, ``(4, rows, cols)``; 0 where it has none."""
     found = around(mesh, faults, COSTS)
-    ways = [found.path_latency[a:b].sum() for a, b in zip(found.detour, found.detour[1:])]
+    ways = [found.path[int(a) : int(b), 1].sum() for a, b in found.state[[FIRST, STOP]].T]
     return np.array(ways).reshape(4, *mesh.shape)
 
 
