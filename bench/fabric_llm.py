@@ -17,7 +17,8 @@ RESULT = Path(__file__).parent / "results" / "fabric_llm.json"
 TOKENS, DEVICE = 4096, "wse2"
 #: Model, phase, grid, and the published tokens per second (tables 3 and 4 of WaferLLM) where there are some.
 ROWS = (("smollm2-135m", "decode", 420, None), ("llama3-8b", "decode", 420, 2699.9),
-        ("llama3-8b", "decode", 540, 2501.5), ("llama3-8b", "decode", 660, 2243.3), ("smollm2-135m", "prefill", 480, None),
+        ("llama3-8b", "decode", 540, 2501.5), ("llama3-8b", "decode", 660, 2243.3),
+        ("smollm2-135m", "prefill", 480, None),
         ("llama3-8b", "prefill", 480, 20320.6), ("llama3-8b", "prefill", 600, 25037.2))  # fmt: skip
 
 
@@ -44,7 +45,8 @@ def main() -> int:
         found.append(row(*given))
         text = json.dumps({"device": DEVICE, "tokens": TOKENS, "rows": found}, indent=1)
         RESULT.write_text(text + "\n", encoding="utf-8")
-        lines = ["# LLM plans on the fabric", "", f"{TOKENS:,} tokens on the WSE-2; tokens per second, nothing fitted to "
+        lines = ["# LLM plans on the fabric", "",
+                 f"{TOKENS:,} tokens on the WSE-2; tokens per second, nothing fitted to "
                  "an LLM by the fabric.", "",
                  "| model | phase | grid | fabric | perfmodel | published | fabric off published | CPU seconds |",
                  "|---|---|---|---|---|---|---|---|"]  # fmt: skip
