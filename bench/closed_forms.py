@@ -1,4 +1,4 @@
-"""``python -m bench.closed_forms``: closed forms of perfmodel beside the fabric, into ``bench/results/closed_forms.md``."""
+"""``python -m bench.closed_forms``: closed forms beside the fabric, into ``bench/results/closed_forms.md``."""
 
 from __future__ import annotations
 

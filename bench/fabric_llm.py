@@ -1,4 +1,4 @@
-"""``python -m bench.fabric_llm``: LLM plans on the fabric, into ``bench/results/fabric_llm.json`` and ``.md`` (minutes)."""
+"""``python -m bench.fabric_llm``: LLM plans on the fabric, into ``bench/results/fabric_llm.*`` (minutes)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from meshkernels.weights import Config
 RESULT = Path(__file__).parent / "results" / "fabric_llm.json"
 TOKENS, DEVICE = 4096, "wse2"
 #: Model, phase, grid, and the published tokens per second (tables 3 and 4 of WaferLLM) where there are some.
-ROWS = (("smollm2-135m", "decode", 420, None), ("llama3-8b", "decode", 420, 2699.9), ("llama3-8b", "decode", 540, 2501.5),
-        ("llama3-8b", "decode", 660, 2243.3), ("smollm2-135m", "prefill", 480, None),
+ROWS = (("smollm2-135m", "decode", 420, None), ("llama3-8b", "decode", 420, 2699.9),
+        ("llama3-8b", "decode", 540, 2501.5), ("llama3-8b", "decode", 660, 2243.3),
+        ("smollm2-135m", "prefill", 480, None),
         ("llama3-8b", "prefill", 480, 20320.6), ("llama3-8b", "prefill", 600, 25037.2))  # fmt: skip
 
 
@@ -42,14 +43,17 @@ def main() -> int:
     found = []
     for given in ROWS:
         found.append(row(*given))
-        RESULT.write_text(json.dumps({"device": DEVICE, "tokens": TOKENS, "rows": found}, indent=1) + "\n", encoding="utf-8")
-        lines = ["# LLM plans on the fabric", "", f"{TOKENS:,} tokens on the WSE-2; tokens per second, nothing fitted to an "
-                 "LLM by the fabric.", "",
+        text = json.dumps({"device": DEVICE, "tokens": TOKENS, "rows": found}, indent=1)
+        RESULT.write_text(text + "\n", encoding="utf-8")
+        lines = ["# LLM plans on the fabric", "",
+                 f"{TOKENS:,} tokens on the WSE-2; tokens per second, nothing fitted to "
+                 "an LLM by the fabric.", "",
                  "| model | phase | grid | fabric | perfmodel | published | fabric off published | CPU seconds |",
                  "|---|---|---|---|---|---|---|---|"]  # fmt: skip
         for r in found:
             given_rate = r["published"]
-            lines.append(f"| {r['model']} | {r['phase']} | {r['grid']}^2 | {r['fabric']:,.0f} | {r['perfmodel']:,.0f} | "
+            lines.append(f"| {r['model']} | {r['phase']} | {r['grid']}^2 | {r['fabric']:,.0f} | "
+                         f"{r['perfmodel']:,.0f} | "
                          + (f"{given_rate:,.0f} | {r['fabric'] / given_rate - 1:+.0%}" if given_rate else "- | -")
                          + f" | {r['cpu_s']:.0f} |")  # fmt: skip
         lines += ["", *NOTES]

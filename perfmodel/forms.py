@@ -156,8 +156,8 @@ def gemm_without_barrier(c: Constants, device: Device, algorithm: str, M: Any, K
     however long the longest of them is. A broadcast of SUMMA sets off when its root begins a step; what its way is
     longer than a step delays the far corner of the mesh, along rows and along columns, and then the first root once
     more: `WAVES` times in all. An all-gather pays for its messages, not for steps: `MESSAGES` make a step's start-up.
-    dist-GEMM-T clears its partial sums in every step, and each root waits for the one before: that sends (two hops), and
-    the root adds one stream or two, one and a half in the mean.
+    dist-GEMM-T clears its partial sums in every step, and each root waits for the one before: that sends (two hops),
+    and the root adds one stream or two, one and a half in the mean.
 
     Args:
         c: constants of the kernel, by name.
@@ -178,7 +178,7 @@ def gemm_without_barrier(c: Constants, device: Device, algorithm: str, M: Any, K
         return {**pipeline, "compute": pipeline["compute"] + rows * (start + added / BEAT * c["beat"]),
                 "transfer": 1.5 * pipeline["transfer"], "alpha": 2 * rows * device.alpha, "beta": 0.0 * rows,
                 "overhead": pipeline["overhead"] + rows * (2.5 * start + 2 * device.ramp)}
-    rounds, round_hops, round_stages, steps, hops, _, _ = path(algorithm, rows, cols)
+    rounds, round_hops, round_stages, steps, *_ = path(algorithm, rows, cols)
     m, k, n = cdiv(M, rows), cdiv(K, steps), cdiv(N, cols)
     p, q = (1, 1) if np.array_equal(rows, cols) or algorithm not in RINGS else (steps // rows, steps // cols)
     a_words, b_words = words_cycles(device, q * m * k), words_cycles(device, p * k * n)

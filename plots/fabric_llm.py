@@ -1,4 +1,4 @@
-"""LLM plans on the fabric: tokens per second beside perfmodel and the published tables, and where a layer's time goes."""
+"""LLM plans on the fabric: tokens per second beside perfmodel and published tables, and a layer's operations."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The single costs of a chip that the simulator uses: the only module that knows where they come from.
 
-Hop, ramp, interval of words, stage of software, clock and word width are in the chip's device file; the start-up of a step, a die boundary
-and the local products in the fitted parameters of `perfmodel`; what neither has is in ``constants.toml``.
+Hop, ramp, interval of words, stage of software and clock are in the chip's device file; the start-up of a step, a die
+boundary and the local products in the fitted parameters of `perfmodel`; what neither has is in ``constants.toml``.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ COLUMNS = 16
 HEAD, ENTERED, STALL = range(3)
 
 
-#: Parts of the kernels, called for every hop: without counting references to the arrays that they are given, which takes
-#: longer than the rest.
+#: Parts of the kernels, called for every hop: without counting references to the arrays that they are given, which
+#: takes longer than the rest.
 part: Any = njit(**{"_nrt": False, "forceinline": True})  # type: ignore[call-overload]
 
 

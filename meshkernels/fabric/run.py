@@ -107,8 +107,8 @@ class Run(ByValue):
     @cached_property
     def _legs(self) -> list[Leg]:
         if len(self._engine.causes) < len(self._engine.steps):
-            raise FabricError(f"the critical path of {self.schedule.name} is unknown: what each core waited for was not "
-                              "kept; play a smaller mesh, or with causes=True")
+            raise FabricError(f"the critical path of {self.schedule.name} is unknown: what each core waited for was "
+                              "not kept; play a smaller mesh, or with causes=True")
         return trace_back(self._engine, self.ends.ravel())
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Whole lines of cores that shift without competing for links, compiled: what a ring algorithm does nearly all the time.
+"""Whole lines of cores that shift without competing for links, compiled: what a ring algorithm does most of the time.
 
 The loops over a row of cores are short and store to one array each, so that the compiler turns them into vector
 instructions. Several steps are played at a time, each a few rows behind the one before, so that what they share stays
