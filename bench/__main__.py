@@ -20,7 +20,8 @@ import pytest
 from tqdm import tqdm
 
 from bench import llm_8b, measure, scaling
-from perfmodel import console, files, tables
+from perfmodel import console, files, report, tables
+from perfmodel.render import percent
 
 HERE = Path(__file__).parent
 RESULTS, LAST = HERE / "results", HERE.parent / ".benchmarks" / "last.json"
@@ -157,23 +158,57 @@ def stored(prefixes: list[str]) -> str:
     kept = json.loads((RESULTS / "tables.json").read_text())
     chosen = {name: infos for name, infos in kept["groups"].items()
               if not prefixes or any(name.startswith(prefix) for prefix in prefixes)}  # fmt: skip
-    return "\n".join([heading(kept["machine"]), *(table(name, infos) for name, infos in chosen.items())])
+    return page(kept["machine"], chosen)
+
+
+#: Of the README's table: groups of the stored tables with their peers, and summaries of the model with their names.
+SPEED = {"MeshGEMM, float32": "np.matmul", "MeshGEMM, 16-bit storage": "np.matmul of float32",
+         "MeshGEMV, W placed once, K-tree included": "x @ W", "SmolLM2-135M, float32": "NumPy, the same model"}
+MODEL = {("wse3_meshgemm", "leave one tile out"): "MeshGEMM on the WSE-3, each tile size left out",
+         ("wse3_meshgemv, above 16 cores a side", "leave one grid out"):
+             "MeshGEMV on the WSE-3 above 16 cores a side, each grid left out",
+         ("table 2, WaferLLM", "predicted"): "whole LLM requests on the WSE-2, nothing fitted to them",
+         ("wse2_prefill", "leave one model out"): "LLM prefill on the WSE-2, each model left out",
+         ("wse2_decode", "leave one model out"): "LLM decode on the WSE-2, each model left out",
+         ("WSE-3 decode, total", "blind"): "LLM decode on the WSE-3, blind",
+         ("WSE-3 shift, L <= P", "blind"): "KV-cache shift on the WSE-3, blind"}  # fmt: skip
 
 
 def headline() -> str:
-    """A line for each group of the stored tables: our time against the peers', and how many targets are met."""
+    """The README's table: speed from the stored tables, errors of the model from its report."""
     kept = json.loads((RESULTS / "tables.json").read_text())
-    machine = f"{kept['machine']['cpu']}, {kept['machine']['cores']} cores"
     rows = []
-    for group, infos in kept["groups"].items():
+    for group, peer in SPEED.items():
+        ratios = sorted(info["ratio"] for info in kept["groups"].get(group, []) if "ratio" in info)
+        if ratios:
+            rows.append([f"speed: {group}", peer, len(ratios), f"{statistics.median(ratios):.2f} x",
+                         f"{ratios[0]:.2f} x"])  # fmt: skip
+    known = {(s.experiment, s.regime): s
+             for s in [*report.table_summaries(), *report.blind_summaries(), *report.fit_summaries()]}  # fmt: skip
+    for name, what in MODEL.items():
+        found = known[name]
+        rows.append([f"model: {what}", "silicon", found.rows, percent(found.mean), percent(found.worst)])
+    about = f"{kept['machine']['cpu']}, {kept['machine']['cores']} cores"
+    return (tables.markdown(["what", "held against", "figures", "middle ratio / mean error", "lowest / worst"], rows)
+            + f"\n\nSpeed is peer / ours in the same run, middle of all figures ({about}).")  # fmt: skip
+
+
+def summary(groups: dict[str, list[dict]]) -> str:
+    """A line for each group: our time against the peers', and how many targets are met."""
+    rows = []
+    for group, infos in groups.items():
         ratios = sorted(info["ratio"] for info in infos if "ratio" in info)
         aimed = [info for info in infos if info.get("target") is not None]
         if ratios and aimed:
             met = sum(verdict(info) == "yes" for info in aimed)
             rows.append([group, len(ratios), f"{statistics.median(ratios):.2f}", f"{ratios[0]:.2f}",
                          f"{met} of {len(aimed)}"])  # fmt: skip
-    return (f"{machine}; peer / ours, medians of interleaved rounds.\n\n"
-            + tables.markdown(["group", "figures", "middle ratio", "lowest", "targets met"], rows))
+    return tables.markdown(["group", "figures", "middle ratio", "lowest", "targets met"], rows) + "\n"
+
+
+def page(about: dict, groups: dict[str, list[dict]]) -> str:
+    """All tables, a summary first."""
+    return "\n".join([heading(about), summary(groups), *(table(name, infos) for name, infos in groups.items())])
 
 
 def history() -> str:
@@ -199,7 +234,7 @@ def _run(argv: list[str] | None) -> int:
     parser.add_argument("--store", action="store_true", help="keep a complete run's tables, and add it to the history")
     parser.add_argument("--stored", nargs="*", metavar="GROUP",
                         help="measure nothing: print the tables that were stored last (of the groups that begin so)")
-    parser.add_argument("--headline", action="store_true", help="measure nothing: print a line for each stored group")
+    parser.add_argument("--headline", action="store_true", help="measure nothing: print the README's table")
     parser.add_argument("--history", action="store_true", help="measure nothing: print the ratios of each release")
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="print ratios beside those of an earlier run")
     parser.add_argument("--check", action="store_true",
@@ -266,8 +301,7 @@ def _run(argv: list[str] | None) -> int:
 
 def _store(about: dict, groups: dict[str, list[dict]]) -> None:
     """Keep the tables of a complete run, and add its ratios to the history."""
-    (RESULTS / "tables.md").write_text(
-        "\n".join([heading(about), *(table(group, infos) for group, infos in groups.items())]))
+    (RESULTS / "tables.md").write_text(page(about, groups))
     (RESULTS / "tables.json").write_text(json.dumps({"machine": about, "groups": groups}, indent=1))
     ratios = {group: {f"{info['what']}, {info['peer']}, {info['threads']} threads": round(info["ratio"], 4)
                       for info in infos if "ratio" in info} for group, infos in groups.items()}

