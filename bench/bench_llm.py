@@ -1,7 +1,7 @@
-"""LLaMA on the mesh against a straightforward NumPy/BLAS forward pass of the same float32 weights, in the same run.
+"""LLaMA on the mesh against a straightforward NumPy/BLAS forward pass, and against llama.cpp, in the same run.
 
-``numpy`` is the oracle of the tests: whole matrices, no mesh. Where ``transformers`` or ``llama_cpp`` can be imported
-they are timed too, for scale; they are no dependencies.
+``numpy`` is the oracle of the tests: whole matrices in float32, no mesh. Where ``llama_cpp`` can be imported it is a
+peer on the same file, where ``transformers`` can it is timed for scale; they are no dependencies.
 """
 
 from __future__ import annotations
@@ -97,18 +97,17 @@ def test_prefill(benchmark, on_mesh, numpy_llama, ids, threads):
 
 @pytest.mark.benchmark(group="SmolLM2-135M: memory")
 def test_memory(benchmark, checkpoint):
-    """Bytes of the arrays that a placed and used model holds, over the bytes of its weights in float32."""
+    """Bytes of the arrays that a placed and used model holds, over the bytes of its file."""
     tracemalloc.start()
     model = Llama(checkpoint, Mesh(24))
     model.prefill([1, 2, 3])
     model.decode(4)
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    stored = sum(4 * int(np.prod(checkpoint.tensor(name).shape)) for name in checkpoint.names)
-    benchmark.extra_info.update(what="held by a model on 24x24, over its float32 weights", seconds=held / stored,
-                                target=1.3)
+    cache = model.cache.keys.nbytes + model.cache.values.nbytes
+    over = held / (checkpoint.path.stat().st_size + cache)
+    benchmark.extra_info.update(what="held by a model on 24x24, over its file and cache", seconds=over, target=1.15)
     benchmark.pedantic(model.decode, args=(1,), rounds=1)
-    assert held <= 1.3 * stored
 
 
 @both
@@ -125,14 +124,64 @@ def test_transformers_decode(benchmark, checkpoint, ids, threads):
             torch.tensor([ids[:1]]), past_key_values=out.past_key_values, use_cache=True))
 
 
-@both
-@pytest.mark.benchmark(group="SmolLM2-135M: one token of others, for scale (seconds)")
-def test_llama_cpp_decode(benchmark, checkpoint, ids, threads):
-    """llama.cpp on the quantised file as it is: a quarter of the bytes per token."""
+def _llama_cpp(checkpoint, threads: int, repacked: bool = True):
+    """The engine of llama.cpp on the same file; its weights repacked for the CPU as it does by default, or not."""
     llama_cpp = pytest.importorskip("llama_cpp")
-    engine = llama_cpp.Llama(str(checkpoint.path), n_threads=threads, n_ctx=1024, verbose=False)
-    engine.eval(ids[:CONTEXT])
-    _for_scale(benchmark, f"llama.cpp, Q4_1, {threads} threads", lambda: engine.eval(ids[:1]))
+    low, default = llama_cpp.llama_cpp, llama_cpp.llama_cpp.llama_model_default_params
+
+    def chosen():
+        options = default()
+        options.use_extra_bufts = repacked
+        return options
+
+    low.llama_model_default_params = chosen
+    try:
+        return llama_cpp.Llama(str(checkpoint.path), n_threads=threads, n_threads_batch=threads, n_ctx=1024,
+                               verbose=False)  # fmt: skip
+    finally:
+        low.llama_model_default_params = default
+
+
+@both
+@pytest.mark.benchmark(group="SmolLM2-135M Q4_1, against llama.cpp")
+def test_llama_cpp_decode(benchmark, on_mesh, checkpoint, ids, threads):
+    """Four tokens with 128 and more in the cache. Ours multiplies in float32, llama.cpp rounds activations to int8."""
+    engine = _llama_cpp(checkpoint, threads)
+    for token in ids[:CONTEXT]:  # one by one: version 0.3.36 crashes in a batch where the CPU has AMX
+        engine.eval([token])
+    on_mesh.prefill(ids[:CONTEXT])
+
+    def ours():
+        for token in ids[:4]:
+            on_mesh.decode(token)
+
+    def peer():
+        for token in ids[:4]:
+            engine.eval([token])
+
+    found = paired(ours, peer, threads, budget=8.0)
+    what = f"decode of 4 tokens on {_grid(on_mesh)} ({4e3 / found['ours_ms']:.1f} tokens/s)"
+    target = 1.2 if on_mesh.layout.mesh.rows == 8 else 1.0
+    benchmark.extra_info.update(found, what=what, target=target, peer="llama.cpp")
+    with pinned(threads):
+        benchmark.pedantic(ours, rounds=3)
+
+
+@both
+@pytest.mark.benchmark(group="SmolLM2-135M Q4_1, against llama.cpp")
+def test_llama_cpp_prefill(benchmark, on_mesh, checkpoint, ids, threads):
+    """A prompt of 512 tokens; llama.cpp does not repack its weights (see above), which it does for single tokens."""
+    engine = _llama_cpp(checkpoint, threads, repacked=False)
+
+    def peer():
+        engine.reset()
+        engine.eval(ids)
+
+    found = paired(lambda: on_mesh.prefill(ids), peer, threads, budget=20.0)
+    what = f"prefill of {len(ids)} tokens on {_grid(on_mesh)} ({1e3 * len(ids) / found['ours_ms']:.0f} tokens/s)"
+    benchmark.extra_info.update(found, what=what, target=1.5, peer="llama.cpp")
+    with pinned(threads):
+        benchmark.pedantic(on_mesh.prefill, args=(ids,), rounds=1)
 
 
 def _for_scale(benchmark, what, step):

@@ -7,8 +7,10 @@ merges (``tokenizer.ggml.pre``). Each rule below is the published one of that mo
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from operator import index
 from typing import Any
 
@@ -137,14 +139,15 @@ class Tokenizer:
             eos=fields.token("ggml.eos_token_id", len(vocab)), chat_template=fields.one("chat_template", str, None),
             file=file)
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text; control tokens written out in it are recognised.
+    def encode(self, text: str, special: bool = True) -> list[int]:
+        """Token ids of a text; control tokens written out in it are recognised, or are text like any other.
 
         Where the model wants its texts opened by ``bos``, the ids begin with one: a text that spells it (as many a
         chat template does) gets no second.
 
         Args:
             text: any text.
+            special: recognise control tokens.
 
         Returns:
             The ids.
@@ -155,14 +158,56 @@ class Tokenizer:
         """
         if not isinstance(text, str):
             raise MeshTypeError(f"a text to encode must be a str, not {type(text).__name__}")
+        return self._opened(self._ids(text, special))
+
+    def _opened(self, ids: list[int]) -> list[int]:
+        return [self.bos, *ids] if self.add_bos and self.bos is not None and ids[:1] != [self.bos] else ids
+
+    def _ids(self, text: str, special: bool) -> list[int]:
         spelled = _utf8(text)
-        ids = self._engine.encode(text, add_special_tokens=False).ids
+        ids = (self._engine if special else self._plain).encode(text, add_special_tokens=False).ids
         if self._unspelled.intersection(spelled):  # bytes that the engine leaves out without a word
             lost = sorted(Counter(spelled) - Counter(b"".join(map(self._bytes, ids))))
             if lost:
                 raise MeshError(f"{self._file}: its vocabulary has no token for the bytes "
                                 f"{', '.join(f'0x{byte:02x}' for byte in lost)} of this text: leave them out")
-        return [self.bos, *ids] if self.add_bos and self.bos is not None and ids[:1] != [self.bos] else ids
+        return ids
+
+    @cached_property
+    def _plain(self) -> tokenizers.Tokenizer:
+        """The engine that takes control tokens for text."""
+        plain = tokenizers.Tokenizer.from_str(self._engine.to_str())
+        plain.encode_special_tokens = True
+        return plain
+
+    def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """Token ids of messages in the model's own chat format; control tokens that a message spells are text.
+
+        Args:
+            messages: as of `chat`.
+
+        Returns:
+            The ids.
+
+        Raises:
+            WeightsError: as `chat`.
+            MeshError: as `chat` and `encode`.
+            MeshTypeError: as `chat`.
+        """
+        names = [self.tokens[token] for token in self._special]
+        spelling = [i for i, message in enumerate(messages)
+                    if any(name in message.get("content", "") for name in names)]
+        if not spelling:
+            return self.encode(self.chat(messages))
+        marks = {f"\ue000{i}\ue001": messages[i]["content"] for i in spelling}  # of the area for private use
+        marked = [dict(message) for message in messages]
+        for i, mark in zip(spelling, marks):
+            marked[i]["content"] = mark
+        pieces = re.split(f"({'|'.join(marks)})", self.chat(marked))
+        ids: list[int] = []
+        for piece in pieces:
+            ids += self._ids(marks.get(piece, piece), special=piece not in marks)
+        return self._opened(ids)
 
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
         """Text of token ids; bytes that are not (yet) valid UTF-8 become U+FFFD.

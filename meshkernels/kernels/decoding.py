@@ -43,9 +43,9 @@ WIDTH = 64
 #: Where a panel has its parts, in bytes: two planes of codes, scales, minima, factors, others.
 OFFSETS = 6
 #: Bytes from what is decoded to what is prefetched: past the end of a panel, the next one.
-AHEAD = 2048
+AHEAD = 4096
 #: Groups from that in use to that whose scales are prefetched.
-NEXT = 4
+NEXT = 8
 I8, BYTES = ir.IntType(8), ir.IntType(8).as_pointer()
 
 

@@ -97,6 +97,13 @@ def give_back(array: np.ndarray) -> None:
         _kept.pop(oldest, None)
 
 
+def forget(largest: int = _HUGE) -> None:
+    """Free the buffers that wait, but for those of at most ``largest`` bytes."""
+    for key, buffer in list(_kept.items()):
+        if len(buffer) > largest:
+            _kept.pop(key, None)
+
+
 def kept_bytes() -> int:
     """An upper bound of what is kept: the buffers that wait, and what lies before their first huge page."""
     return sum(map(len, list(_kept.values()))) + len(_kept) * _HUGE

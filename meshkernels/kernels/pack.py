@@ -255,8 +255,11 @@ def _pack_columns(W: Columns, layout: Layout, kc: int, threads: int | None,
         begins = np.flatnonzero(np.concatenate([[True], ~gone_on]))
         runs = np.stack([lane[begins] % WIDTH, np.diff(begins, append=len(home)), home[begins]], 1)
         firsts = np.searchsorted(lane[begins] // WIDTH, np.arange(part.panels + 1))
-        spans = W.spans(part.storage, order, place // kc * places + place % kc // _ROWS)
-        batches = np.append(np.flatnonzero(np.diff(spans[:, 4], prepend=-1)), len(spans))
+        batch = place // kc * places + place % kc // _ROWS
+        begins = np.append(np.flatnonzero(np.diff(batch, prepend=-1)), places)
+        spans = W.spans(part.storage, order, batch)
+        spans = spans[spans[:, 2] >= 0]
+        batches = np.stack([begins, np.searchsorted(spans[:, 0], begins)], 1)
         where = _Lanes(part.data, part.stride, part.offsets, spans, batches, runs, firsts, len(source))
 
         def work(items: Iterator[int], part: Part = part, where: _Lanes = where) -> None:
@@ -281,8 +284,8 @@ class _Lanes(NamedTuple):
         data: see `Part`.
         stride: see `Part`.
         offsets: see `Part`.
-        spans: of all places.
-        batches: where the spans of each of at most `_ROWS` rows begin, and their number.
+        spans: of all places, but for zeros.
+        batches: ``(batches + 1, 2)`` first place and first span of at most `_ROWS` places; at last their numbers.
         runs: ``(runs, 3)`` neighbours in a panel of W and in one of the packed operand: lane, how many, packed lane.
         firsts: where the runs of each panel of W begin, and their number.
         total: packed lanes.
@@ -306,16 +309,13 @@ def _unpacker(name: str, bytes_: int) -> Callable:
         data, stride, offsets, spans, batches, runs, firsts, total = where
         out, lanes, kc, K = target.numbers, len(target.width), target.kc, len(target.k_of)
         for batch in range(len(batches) - 1):
-            begin = spans[batches[batch], 0]
+            (begin, s), (end, stop) = batches[batch], batches[batch + 1]
             chunk = begin // kc * kc
-            depth, end = min(kc, K - chunk), begin
-            for s in range(batches[batch], batches[batch + 1]):
-                end = spans[s, 0] + spans[s, 1]
-                if spans[s, 2] >= 0:
-                    decode(name, bytes_, data.ctypes.data + panel * stride, offsets.ctypes.data,
-                           spans.ctypes.data + s * 20, 1, rows.ctypes.data - begin * WIDTH * rows.itemsize)  # fmt: skip
-                else:
-                    rows[(spans[s, 0] - begin) * WIDTH : (end - begin) * WIDTH] = 0
+            depth = min(kc, K - chunk)
+            if spans[s:stop, 1].sum() < end - begin:
+                rows[:] = 0
+            decode(name, bytes_, data.ctypes.data + panel * stride, offsets.ctypes.data,
+                   spans.ctypes.data + s * 20, stop - s, rows.ctypes.data - begin * WIDTH * rows.itemsize)  # fmt: skip
             for r in range(firsts[panel], firsts[panel + 1]):
                 lane, count, home = runs[r]
                 to = chunk * total + home // lanes * lanes * depth + (begin - chunk) * lanes + home % lanes

@@ -13,6 +13,7 @@ from meshkernels import files
 from meshkernels.arguments import MeshLike, as_mesh
 from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.files.tokenizer import Tokenizer
+from meshkernels.kernels import memory
 from meshkernels.kernels.team import Team
 from meshkernels.llm.block import Forward, Hook, decode_plan, prefill_plan
 from meshkernels.llm.cache import KVCache, Text
@@ -22,6 +23,8 @@ from meshkernels.llm.weights import Precision, Source, Weights
 from meshkernels.mesh import Mesh
 
 _Result = TypeVar("_Result")
+#: Bytes of a packed weight that the next prompt may find in its place.
+_PACKED = 64 << 20
 
 
 class Llama:
@@ -112,6 +115,7 @@ class Llama:
             plan = prefill_plan(self.prefill_layout, len(ids), every)
             run = Forward(plan, self._prefill_weights)(ids, hook=self._hook)
             logits = run.values["logits"]
+            memory.forget(_PACKED)  # decoding packs nothing
             return logits if every else logits[0], self.cache.filled(run.kept)
 
         return self._alone(prompt)
@@ -147,7 +151,7 @@ class Llama:
         return self._alone(one_token)
 
     def generate(self, tokens: str | Sequence[int], new: int = 40, *, temperature: float = 0.0, top_p: float = 1.0,
-                 seed: int | None = None, stop: Iterable[int] | None = None) -> Iterator[int]:
+                 seed: int | None = None, stop: Iterable[int] | None = None, **sampling) -> Iterator[int]:
         """Continue a prompt, one token id at a time.
 
         Args:
@@ -157,6 +161,7 @@ class Llama:
             top_p: draw from the fewest tokens whose probabilities reach this sum.
             seed: of the draws.
             stop: ids that end the text, those of the tokenizer where left out; the one that does is yielded too.
+            **sampling: further options of `Sampler`: top_k, min_p, repeat_penalty, repeat_last.
 
         Yields:
             The ids of the new tokens.
@@ -164,7 +169,7 @@ class Llama:
         Raises:
             MeshError: as `prefill` and `decode`; a text, but no tokenizer.
         """
-        sampler = Sampler(temperature, top_p, seed)
+        sampler = Sampler(temperature, top_p, seed, **sampling)
         if stop is None:
             stop = self.tokenizer.stop if self.tokenizer else ()
         if isinstance(tokens, str):
@@ -172,9 +177,10 @@ class Llama:
                 raise MeshError("a prompt in text needs the model's tokenizer: open the file with load()")
             tokens = self.tokenizer.encode(tokens)
         ends = frozenset(stop)
-        logits = self.prefill(tokens)
+        logits, text = self.prefill(tokens), list(tokens)
         for count in range(new):
-            token = sampler(logits)
+            token = sampler(logits, text)
+            text.append(token)
             yield token
             if token in ends or count == new - 1:
                 return

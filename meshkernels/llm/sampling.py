@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from numbers import Real
+from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -11,32 +12,56 @@ from meshkernels.errors import MeshError, shown
 
 
 class Sampler:
-    """Greedy, or a draw from the softmax at a temperature, cut to the nucleus that holds ``top_p``.
+    """Greedy, or a draw from the softmax at a temperature, cut to the likeliest tokens.
+
+    What llama.cpp's options of these names do, but for the order of two: top_p and min_p cut the distribution at the
+    temperature, where llama.cpp flattens what they left.
+
+    Args:
+        temperature: 0 takes the most likely token; larger values draw from a flatter distribution.
+        top_p: draw from the fewest tokens whose probabilities reach this sum.
+        seed: of the draws.
+        top_k: draw from so many of the likeliest; 0: from all.
+        min_p: leave out what is less likely than this share of the likeliest.
+        repeat_penalty: logits of tokens in the text are divided by it, or multiplied where they are negative.
+        repeat_last: of so many tokens at the end of the text.
 
     Raises:
-        MeshError: a temperature below 0, top_p outside (0, 1], a seed that is no whole number from 0 up.
+        MeshError: a temperature below 0, top_p outside (0, 1], min_p outside [0, 1], a penalty that is not above 0, or
+            a seed or count that is no whole number from 0 up.
 
     Examples:
         >>> Sampler()(np.array([0.1, 2.0, 1.0], np.float32))
         1
     """
 
-    def __init__(self, temperature: float = 0.0, top_p: float = 1.0, seed: int | None = None):
+    def __init__(self, temperature: float = 0.0, top_p: float = 1.0, seed: int | None = None, *, top_k: int = 0,
+                 min_p: float = 0.0, repeat_penalty: float = 1.0, repeat_last: int = 64):  # fmt: skip
         if not _is_number(temperature) or not temperature >= 0:
             raise MeshError(f"temperature = {shown(temperature)}: it must be 0 (greedy) or larger")
         if not _is_number(top_p) or not 0 < top_p <= 1:
             raise MeshError(f"top_p = {shown(top_p)}: it must be above 0 and at most 1")
+        if not _is_number(min_p) or not 0 <= min_p <= 1:
+            raise MeshError(f"min_p = {shown(min_p)}: it must be from 0 to 1")
+        if not _is_number(repeat_penalty) or not 0 < repeat_penalty < np.inf:
+            raise MeshError(f"repeat_penalty = {shown(repeat_penalty)}: it must be finite and above 0 (1: no penalty)")
+        for name, count in (("top_k", top_k), ("repeat_last", repeat_last)):
+            if not isinstance(count, Integral) or isinstance(count, bool) or count < 0:
+                raise MeshError(f"{name} = {shown(count)}: it must be a whole number, 0 or larger")
         self.temperature, self.top_p = float(temperature), float(top_p)
+        self.top_k, self.min_p = int(top_k), float(min_p)
+        self.repeat_penalty, self.repeat_last = float(repeat_penalty), int(repeat_last)
         try:
             self._random = np.random.default_rng(seed)
         except (TypeError, ValueError):
             raise MeshError(f"seed = {shown(seed)}: it must be a whole number, 0 or larger") from None
 
-    def __call__(self, logits: np.ndarray) -> int:
+    def __call__(self, logits: np.ndarray, text: Sequence[int] = ()) -> int:
         """Choose a token.
 
         Args:
             logits: ``(vocab,)``.
+            text: ids of the tokens before it, for ``repeat_penalty``.
 
         Returns:
             Its id.
@@ -52,14 +77,19 @@ class Sampler:
             infinite = logits.size - nan - np.count_nonzero(np.isfinite(logits))
             raise MeshError(f"of {logits.size} logits {nan} are NaN and {infinite} infinite: no token can be chosen. "
                             "The weights hold such numbers, or the sums are too large for their dtype")
+        if self.repeat_penalty != 1 and self.repeat_last and len(text):
+            logits, seen = logits.astype(np.float64), np.unique(np.asarray(text[-self.repeat_last :], np.int64))
+            found = logits[seen]
+            logits[seen] = np.where(found > 0, found / self.repeat_penalty, found * self.repeat_penalty)
         if self.temperature == 0:
             return int(logits.argmax())
-        order = np.argsort(-logits, kind="stable")
+        order = np.argsort(-logits, kind="stable")[: self.top_k or None]
         with np.errstate(over="ignore"):  # at a temperature of next to nothing: the likeliest alone is left
             p = np.exp((logits[order].astype(np.float64) - logits[order[0]]) / self.temperature)
         p /= p.sum()
         if self.top_p < 1:
             p = p[: int(np.searchsorted(p.cumsum(), self.top_p)) + 1]
+        p = p[p >= self.min_p * p[0]]
         return int(self._random.choice(order[: len(p)], p=p / p.sum()))
 
 

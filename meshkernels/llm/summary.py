@@ -113,8 +113,12 @@ def fit_fabric(device: str, *meshes: Mesh) -> None:
                                    f"which has {found.rows} x {found.cols}")
 
 
-def fit_host(*layouts: Layout) -> None:
-    """Refuse grids whose padded weights, or whose schedules, this machine cannot hold.
+def fit_host(stored: int, *layouts: Layout) -> None:
+    """Refuse weights, or grids whose schedules or padded operands, this machine cannot hold.
+
+    Args:
+        stored: bytes of the weights on the cores.
+        *layouts: of both phases.
 
     Raises:
         MeshError: it names the grid, what it needs and what there is.
@@ -122,11 +126,11 @@ def fit_host(*layouts: Layout) -> None:
     have = physical_memory()
     for layout in dict.fromkeys(layouts):
         c, mesh = layout.config, layout.mesh
-        need = 4 * c.blocks * c.dim * (mesh.cols * sum(layout.qkv) + layout.out + 3 * layout.ffn)
-        if need > have / 2:
-            raise MeshError(f"a grid of {mesh.rows} x {mesh.cols} cores pads the weights to {need / 1e9:.0f} GB; half "
-                            f"of this machine's memory is {have / 2e9:.0f} GB: choose fewer cores, or sides that share "
-                            f"a factor")
+        padded = 4 * c.dim * max(mesh.cols * sum(layout.qkv), layout.out, 2 * layout.ffn)  # packed for a product
+        if stored + padded > have / 2:
+            raise MeshError(f"a grid of {mesh.rows} x {mesh.cols} cores takes {stored / 1e9:.2g} GB for the weights "
+                            f"and pads one of them to {padded / 1e9:.2g} GB of float32; half of this machine's memory "
+                            f"is {have / 2e9:.2g} GB: choose fewer cores, or sides that share a factor")
         for op in prefill_plan(layout, 1).layer:
             for used in op.schedules:
                 if isinstance(used, Scheduled) and used.multiplies:

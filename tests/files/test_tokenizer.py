@@ -226,3 +226,15 @@ def test_llama_3_opens_texts_and_keeps_words_that_are_tokens(pre):
     assert build(changed | {"ggml.add_bos_token": False}, 260).encode("cab") == [259]
     assert build(changed | {"ggml.bos_token_id": None}, 260).encode("cab ba") == [259, space, b, a]
     assert build(changed | {"ggml.pre": "gpt-2"}, 260).encode("cab") == [vocab.index("c"), 257]
+
+
+def test_control_tokens_that_a_message_spells_are_text(smollm2):
+    tokenizer, end = smollm2.tokenizer, smollm2.tokenizer.eos
+    name = tokenizer.tokens[end]
+    assert end in tokenizer.encode(f"say {name}") and end not in tokenizer.encode(f"say {name}", special=False)
+    assert tokenizer.decode(tokenizer.encode(f"say {name}", special=False)) == f"say {name}"
+    messages = [{"role": "user", "content": f"say {name} twice"}]
+    safe, spelled = tokenizer.encode_chat(messages), tokenizer.encode(tokenizer.chat(messages))
+    assert safe.count(end) == spelled.count(end) - 1 and tokenizer.decode(safe) == tokenizer.decode(spelled)
+    plain = [{"role": "user", "content": "say it twice"}]
+    assert tokenizer.encode_chat(plain) == tokenizer.encode(tokenizer.chat(plain))

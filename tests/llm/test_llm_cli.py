@@ -1,5 +1,6 @@
 """``python -m meshkernels generate``: what it prints, what it refuses, and how it stops."""
 
+import io
 import json
 
 import pytest
@@ -100,6 +101,11 @@ def test_sampling_is_repeatable(small, capsys):
     (("abc", "--temperature", "nan"), "temperature nan"),
     (("abc", "--temperature", "inf"), "temperature inf"),
     (("abc", "--seed", "-1"), "--seed -1"),
+    (("abc", "--top-k", "-1"), "top_k = -1"),
+    (("abc", "--min-p", "2"), "min_p = 2.0"),
+    (("abc", "--repeat-penalty", "0"), "repeat_penalty = 0.0"),
+    ((), "no prompt"),
+    (("--chat", "--json"), "need a prompt"),
     (("abc", "--new", str(2**70)), "context is 80"),
     (("abc", "--cache", "ring"), "shift, concat"),
     (("abc", "--dtype", "int8"), "float32, float16"),
@@ -125,13 +131,32 @@ def test_impossible_grids(small, capsys, grid):
 
 def test_grids_whose_padded_weights_exceed_this_machine(small, capsys, monkeypatch):
     """On 8 x 9 cores 96 hidden features are padded to 144, on 97 x 89 to 8633; the limit is what 24 x 24 need."""
-    layout = Layout(files.load(small).config, Mesh(24))
-    need = 4 * layout.config.blocks * 32 * (24 * sum(layout.qkv) + layout.out + 3 * layout.ffn)
-    monkeypatch.setattr(summary, "physical_memory", lambda: 2 * need)
+    checkpoint = files.load(small)
+    layout = Layout(checkpoint.config, Mesh(24))
+    padded = 4 * 32 * max(24 * sum(layout.qkv), layout.out, 2 * layout.ffn)
+    stored = sum(4 * checkpoint.tensor(name).size for name in checkpoint.names)
+    monkeypatch.setattr(summary, "physical_memory", lambda: 2 * (stored + padded))
     assert generate("abc", "--model", small, "--device", "none", "--grid", "24", "--new", "1", "--json") == 0
     capsys.readouterr()
     assert generate("abc", "--model", small, "--device", "none", "--grid", "97x89", "--new", "1", "--json") == 2
-    assert "a grid of 97 x 89 cores pads the weights" in capsys.readouterr().err
+    assert "a grid of 97 x 89 cores takes" in capsys.readouterr().err
+
+
+def test_json_stream_has_a_line_for_each_token_and_the_whole_at_last(small, capsys):
+    arguments = ("abc", "-m", small, "--grid", "2", "-n", "5")
+    assert generate(*arguments, "--json-stream") == 0
+    *tokens, whole = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [token["id"] for token in tokens] == whole["new_ids"] and len(tokens) == 5
+    assert "".join(token["text"] for token in tokens) == whole["text"].rstrip("\ufffd")
+
+
+def test_a_dash_reads_stdin_and_control_tokens_are_text_unless_asked(small, capsys, monkeypatch):
+    found = []
+    for special in ((), ("--special",)):
+        monkeypatch.setattr("sys.stdin", io.StringIO("ab<|end|>"))
+        assert generate("-", "-m", small, "--grid", "2", "-n", "1", "--json", *special) == 0
+        found.append(json.loads(capsys.readouterr().out)["prompt_ids"])
+    assert 0 not in found[0] and found[1][-1] == 0
 
 
 def test_interrupt_prints_what_there_is(small, capsys, monkeypatch):

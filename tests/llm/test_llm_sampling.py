@@ -23,6 +23,22 @@ def test_draws_follow_the_softmax_cut_to_its_nucleus(temperature, top_p):
     assert not found[expected == 0].any()
 
 
+@pytest.mark.parametrize("options, allowed", [
+    ({"top_k": 2}, {1, 3}), ({"min_p": 0.2}, {1, 3}), ({"top_k": 1}, {1}), ({"top_p": 0.5, "min_p": 0.01}, {1}),
+    ({"min_p": 0.01, "top_k": 4}, {0, 1, 3, 4})], ids=str)
+def test_cuts_leave_the_likeliest(options, allowed):
+    logits = np.array([1.0, 3.0, -2.0, 2.0, 0.5], np.float32)  # shares of the likeliest: 0.14, 1, 0.007, 0.37, 0.08
+    sampler = Sampler(1.0, seed=2, **options)
+    assert {sampler(logits) for _ in range(400)} == allowed
+
+
+def test_a_repeated_token_is_penalised():
+    logits = np.array([1.0, 3.0, 2.5, -1.0], np.float32)
+    sampler = Sampler(repeat_penalty=1.5, repeat_last=2)
+    assert sampler(logits) == 1 and sampler(logits, [1]) == 2 and sampler(logits, [1, 0, 0]) == 1
+    assert Sampler(repeat_penalty=4.0)(np.array([-1.0, -2.0], np.float32), [0]) == 1
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 @pytest.mark.parametrize("values, found", [
     ([np.nan], "1 are NaN and 0 infinite"), ([np.inf], "0 are NaN and 1 infinite"),
@@ -52,6 +68,8 @@ def test_a_temperature_of_next_to_nothing_is_greedy_without_a_warning():
 @pytest.mark.parametrize("arguments, message", [
     ({"temperature": float("nan")}, "temperature = nan"), ({"temperature": "hot"}, "temperature = 'hot'"),
     ({"top_p": float("nan")}, "top_p = nan"), ({"top_p": None}, "top_p = None"), ({"top_p": 1.5}, "top_p = 1.5"),
+    ({"top_k": 1.5}, "top_k = 1.5"), ({"min_p": -0.1}, "min_p = -0.1"), ({"repeat_last": -1}, "repeat_last = -1"),
+    ({"repeat_penalty": 0.0}, "repeat_penalty = 0.0"),
     ({"seed": -1}, "seed = -1"), ({"seed": 0.5}, "seed = 0.5"), ({"seed": "x"}, "seed = 'x'")])
 def test_refusals_name_argument_and_value(arguments, message):
     with pytest.raises(MeshError, match=message):
