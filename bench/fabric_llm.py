@@ -7,11 +7,12 @@ import sys
 import time
 from pathlib import Path
 
+from meshkernels.weights import Config
+
 import meshkernels as mk
 import perfmodel as pm
 from meshkernels.fabric import simulate_plan
 from meshkernels.llm import Layout, decode_plan, prefill_plan
-from meshkernels.weights import Config
 
 RESULT = Path(__file__).parent / "results" / "fabric_llm.json"
 TOKENS, DEVICE = 4096, "wse2"
