@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from meshkernels import files
 from meshkernels.errors import MeshError
 from meshkernels.files.tokenizer import Tokenizer
+from meshkernels.llm.block import known_plan
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.model import Llama
 from meshkernels.llm.sampling import Sampler
@@ -61,6 +62,8 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the most likely token (default)")
     parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="draw from the likeliest that sum to P")
     parser.add_argument("--seed", type=int, help="of the draws")
+    parser.add_argument("--plan", default="paper", help="paper (default): the published operations; fused: attention "
+                        "without chains, six all-reduces a block and token instead of ten")
     parser.add_argument("--cache", default="shift", help="KV cache: shift (default) or concat")
     parser.add_argument("--dtype", default="float32", help="float32 (default), or float16 as the wafer stores")
     parser.add_argument("--accumulate", default="float32", help="float32 (default), or float16 as the wafer sums")
@@ -109,6 +112,7 @@ def _run(options: argparse.Namespace) -> int:
     sampler = Sampler(options.temperature, options.top_p, options.seed)  # refuse before anything slow
     decode_mesh = options.decode_grid or options.grid
     prefill_mesh = options.prefill_grid or options.grid
+    known_plan(options.plan)
     if options.device != "none":
         fit_fabric(options.device or WAFERS[-1], decode_mesh, prefill_mesh)
     checkpoint = files.load(options.model)
@@ -120,9 +124,10 @@ def _run(options: argparse.Namespace) -> int:
     fit_host(*layouts)
     limit = None
     if options.device not in (None, "none"):
-        limit = fit_to(options.device, *layouts, len(record.prompt_ids))
+        limit = fit_to(options.device, *layouts, len(record.prompt_ids), options.plan)
     model = Llama(checkpoint, decode_mesh, prefill_mesh=prefill_mesh, dtype=options.dtype,
-                  accumulate=options.accumulate, norms=options.norms, cache=options.cache, cache_limit=limit)
+                  accumulate=options.accumulate, norms=options.norms, cache=options.cache, cache_limit=limit,
+                  plan=options.plan)
     del checkpoint  # everything is placed: let the file go
     record.compile_seconds = model.warm_up()
     stream = None if options.json else sys.stdout
@@ -229,6 +234,7 @@ def report(record: Record, summary: dict[str, Any]) -> str:
     host = (f"host: prompt of {prompt} tokens in {record.prefill_seconds:.2f} s "
             f"({prompt / record.prefill_seconds:.1f} tokens/s){speed}; ended by {record.ended_by}; "
             f"kernels ready in {record.compile_seconds:.2f} s before that")
-    mesh = (f"mesh, as float16 on the wafer ({summary['all_reduces_per_block']} all-reduces per block and token):\n"
+    mesh = (f"mesh, as float16 on the wafer (plan {summary['plan']!r}, {summary['all_reduces_per_block']} all-reduces "
+            f"per block and token):\n"
             + text_table(summary))
     return "\n".join((host, mesh, prediction_lines(summary)))
