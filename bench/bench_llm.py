@@ -16,6 +16,7 @@ import pytest
 from bench.measure import paired, pinned, seconds
 from meshkernels import Mesh, files
 from meshkernels.llm import Llama
+from meshkernels.llm.block import PLANS, Forward, decode_plan
 
 ROOT = Path(__file__).parents[1]
 PROMPT, CONTEXT = 512, 128
@@ -93,6 +94,35 @@ def test_prefill(benchmark, on_mesh, numpy_llama, ids, threads):
     benchmark.extra_info.update(found, what=what, target=target, peer="NumPy forward")
     with pinned(threads):
         benchmark.pedantic(on_mesh.prefill, args=(ids,), rounds=1)
+
+
+@both
+@pytest.mark.parametrize("what", ["decode of 4 tokens", "prefill of 128 tokens"])
+@pytest.mark.benchmark(group="SmolLM2-135M: the fused plan beside the paper's, one set of weights")
+def test_plans(benchmark, on_mesh, ids, what, threads):
+    """The paper's plan over the fused one: both run on the same weights, since the pages of a second set differ."""
+    decode = {plan: Forward(decode_plan(on_mesh.layout, 1, plan), on_mesh._decode.weights, on_mesh.team)
+              for plan in PLANS}
+    on_mesh.prefill(ids[:CONTEXT])
+
+    def by(plan):
+        def work():
+            on_mesh.plan, on_mesh._decode = plan, decode[plan]
+            if what.startswith("prefill"):
+                on_mesh.prefill(ids[:CONTEXT])
+            else:
+                for token in ids[:4]:
+                    on_mesh.decode(token)
+
+        return work
+
+    try:
+        found = paired(by("fused"), by("paper"), threads, budget=8.0)
+        benchmark.extra_info.update(found, what=f"{what} on {_grid(on_mesh)}", target=1.0, peer="paper's plan")
+        with pinned(threads):
+            benchmark.pedantic(by("fused"), rounds=1)
+    finally:
+        on_mesh.plan, on_mesh._decode = "paper", decode["paper"]
 
 
 @pytest.mark.benchmark(group="SmolLM2-135M: memory")

@@ -32,6 +32,7 @@ from meshkernels.readers import fused, lockstep
 from meshkernels.readers.compliance import as_device, require, require_fabric
 from meshkernels.readers.ledger import count
 from meshkernels.schedules import Schedule, verify
+from meshkernels.schedules.check import OPS
 
 Observer = Callable[[Any], object]
 
@@ -83,17 +84,18 @@ def gemm(A: ArrayLike, B: ArrayLike | Placed, mesh: MeshLike, *, algorithm: str 
 
 
 @on_ranks(2)
-def gemm_t(A: ArrayLike, B: ArrayLike, mesh: MeshLike, *, algorithm: str | Schedule = "gemm_t",
+def gemm_t(A: ArrayLike, B: ArrayLike, mesh: MeshLike, *, algorithm: str | Schedule = "meshgemm_t",
            accumulate: DTypeLike | None = None, out: np.ndarray | None = None, ledger: bool = False,
            device: perfmodel.Device | str | None = None, method: str = "fused", observe: Observer | None = None,
            **options: Any) -> Any:  # fmt: skip
-    """``A @ B.T`` on a mesh, without ever transposing B: dist-GEMM-T, the product Q K^T of attention.
+    """``A @ B.T`` on a mesh, without ever transposing B: the product Q K^T of attention.
 
     Args:
         A: ``(M, K)``.
         B: ``(N, K)``, laid out over the mesh as it is.
         mesh: the cores.
-        algorithm: ``"gemm_t"``, ``"meshgemm_t"`` or any other registered one; or a schedule for these shapes.
+        algorithm: ``"meshgemm_t"``, ``"gemm_t"`` (the published dist-GEMM-T) or any other registered one; or a
+            schedule for these shapes.
         accumulate: dtype of sums, as for `gemm`.
         out: where to put the result.
         ledger: also return the `Ledger` of what the mesh did.
@@ -175,10 +177,11 @@ def allreduce(values: ArrayLike, mesh: MeshLike, *, axis: int = 0, op: str = "ad
     """Combine a vector per core along every line of an axis: ``values.sum(axis)`` or ``.max(axis)`` on the mesh.
 
     Args:
-        values: ``(rows, cols, n)``, the vector of each core.
+        values: ``(rows, cols, n)``, the vector of each core, or ``(rows, cols, vectors, n)``.
         mesh: the cores.
         axis: the axis to combine along: 0 = y, 1 = x.
-        op: ``"add"`` or ``"max"``.
+        op: ``"add"``, ``"max"`` or ``"logsumexp"``: each vector is a softmax state ``(m, s_1, s_2, ...)`` that stands
+            for the sums ``exp(m) s_j``; combined, m is the largest of all, and the s_j add up in units of its exp.
         reduce: ``"ktree"``, ``"chain"``, ``"pipeline"``, ``"ring"`` or any other registered reduction.
         levels: K of the K-tree, as for `gemv`.
         groups: groups of the K-tree's levels, as for `gemv`.
@@ -188,8 +191,8 @@ def allreduce(values: ArrayLike, mesh: MeshLike, *, axis: int = 0, op: str = "ad
         device: refuse what this device cannot hold or route.
 
     Returns:
-        ``(cols, n)`` for ``axis=0``, ``(rows, n)`` for ``axis=1``: the result of each line; with
-        ``ledger=True`` the pair ``(result, ledger)``.
+        ``(cols, n)`` for ``axis=0``, ``(rows, n)`` for ``axis=1``: the result of each line (of several vectors
+        ``(cols, vectors, n)``); with ``ledger=True`` the pair ``(result, ledger)``.
 
     Raises:
         MeshTypeError: a dtype that is not accepted.
@@ -200,19 +203,28 @@ def allreduce(values: ArrayLike, mesh: MeshLike, *, axis: int = 0, op: str = "ad
     Examples:
         >>> allreduce(np.arange(6.0).reshape(2, 3, 1), Mesh(2, 3), axis=1, op="max").tolist()
         [[2.0], [5.0]]
+        >>> states = np.array([[[-1.0, 2.0]], [[-np.inf, 0.0]], [[3.0, 1.0]]])  # 2 exp(-1), nothing, exp(3)
+        >>> bool(np.isclose(allreduce(states, Mesh(3, 1), op="logsumexp")[0, 1], 1 + 2 * np.exp(-4)))
+        True
     """
-    values, mesh = operand("values", values, 3), as_mesh(mesh)
+    values, mesh = operand("values", values, 4 if np.ndim(values) == 4 else 3), as_mesh(mesh)
     if values.shape[:2] != mesh.shape:
         raise MeshError(f"values {values.shape}: the first two sides must be those of the mesh, {mesh.shape}")
-    if op not in ("add", "max"):
-        raise MeshError(f"op = {op!r}; known: 'add', 'max'")
+    if op not in OPS:
+        raise MeshError(f"op = {op!r}; known: {', '.join(map(repr, OPS))}")
+    (rows, cols), (*height, n) = mesh.shape, values.shape[2:]
+    if op == "logsumexp" and n == 0:
+        raise MeshError("logsumexp combines vectors (m, s_1, ...) of at least 1 element, not of 0")
     options = _reduce_options(reduce, as_axis(axis), broadcast, levels, groups, device)
     build = find("reduce", reduce)  # part of what is remembered: the name may be registered again
-    wanted = _allreduce(build, mesh, values.shape[2], (("reduce", reduce), ("op", op), *sorted(options.items())))
-    matrix = values.reshape(wanted.operands["x"].shape)
+    options |= {"reduce": reduce, "op": op, "height": height[0] if height else 1}
+    wanted = _allreduce(build, mesh, n, tuple(sorted(options.items())))
+    matrix = values.reshape(rows, cols, options["height"], n).swapaxes(1, 2).reshape(wanted.operands["x"].shape)
     found = run(wanted, {"x": matrix}, accumulate=accumulate, ledger=ledger, device=device)
     result, *more = found if ledger else (found,)
-    lines = result.reshape(mesh.lines(options["axis"]), values.shape[2])
+    if options["axis"] == 0 and height:
+        result = result.reshape(*height, cols, n).swapaxes(0, 1)
+    lines = result.reshape(mesh.lines(options["axis"]), *height, n)
     return (lines, *more) if ledger else lines
 
 

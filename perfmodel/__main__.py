@@ -18,7 +18,7 @@ from perfmodel.counts_reduce import REDUCES
 from perfmodel.device import device, devices
 from perfmodel.errors import ModelError
 from perfmodel.fitting import fit
-from perfmodel.forms import PASSES
+from perfmodel.forms import PASSES, PLANS
 from perfmodel.measurements import measurements, names
 from perfmodel.model import model, models
 from perfmodel.tables import tree
@@ -105,8 +105,10 @@ def _predict(command: argparse.ArgumentParser) -> None:
     add("shift", "tiles handed on along rows", grid=grid(required=True),
         steps=whole("hops that each tile is handed on by"),
         tile=whole("fp16 elements on a core", nargs=2, metavar=("H", "W")))
-    add("prefill", "a prompt", **llm_options, grid=grid(square), tokens=whole("length of the prompt"))
-    add("decode", "one token", **llm_options, grid=grid(square), groups=groups, context=whole("tokens in the cache"))
+    plan = {"choices": PLANS, "default": "paper", "help": "as published, or with fewer all-reduces (default: paper)"}
+    add("prefill", "a prompt", **llm_options, grid=grid(square), tokens=whole("length of the prompt"), plan=plan)
+    add("decode", "one token", **llm_options, grid=grid(square), groups=groups, context=whole("tokens in the cache"),
+        plan=plan)
     add("generate", "a whole request", **llm_options, prefill_grid=grid(square), decode_grid=grid(square),
         prompt=whole("tokens of the prompt"), new=whole("tokens that follow"))
     add("capacity", "longest context", model=llm_options["model"], grid=grid(square, required=True),
@@ -118,7 +120,7 @@ def _predict(command: argparse.ArgumentParser) -> None:
         context={"type": int, "default": 4096, "help": "tokens in the cache (default: 4096)"})
     add("best-grid", "the autotuner", model=llm_options["model"],
         phase={"choices": tune.PHASES, "required": True, "help": "whose grid"},
-        tokens=whole("length of the prompt, or tokens in the cache"))
+        tokens=whole("length of the prompt, or tokens in the cache"), plan=plan)
 
 
 def predict(options: argparse.Namespace) -> dict[str, Any]:
@@ -141,7 +143,7 @@ def predict(options: argparse.Namespace) -> dict[str, Any]:
         found = explore.need(chip, size, tokens_per_s=options.target, context=options.context, grid=options.grid)
         return {"what": str(found), **dataclasses.asdict(found)}
     if options.what == "best-grid":
-        choice = tune.best_grid(chip, size, phase=options.phase, tokens=options.tokens)
+        choice = tune.best_grid(chip, size, phase=options.phase, tokens=options.tokens, plan=options.plan)
         return {"grid": choice.value, "cycles": choice.cycles, "seconds": choice.cycles / chip.clock_hz,
                 "notes": list(choice.notes)}
     if not systems.gpus(systems.check(options.system)):
@@ -150,10 +152,11 @@ def predict(options: argparse.Namespace) -> dict[str, Any]:
         if missing := [name for name in needed if getattr(options, name) is None]:
             raise ModelError(f"{options.system} needs --{missing[0].replace('_', '-')}, the cores a side")
     if options.what == "prefill":
-        return llm.prefill(chip, size, tokens=options.tokens, grid=options.grid, system=options.system).as_dict()
+        return llm.prefill(chip, size, tokens=options.tokens, grid=options.grid, system=options.system,
+                           plan=options.plan).as_dict()
     if options.what == "decode":
         return llm.decode(chip, size, context=options.context, grid=options.grid, groups=options.groups,
-                          system=options.system).as_dict()
+                          system=options.system, plan=options.plan).as_dict()
     return llm.generate(chip, size, prompt=options.prompt, new=options.new, prefill_grid=options.prefill_grid,
                         decode_grid=options.decode_grid, system=options.system).as_dict()
 

@@ -168,7 +168,7 @@ def touching(n: int, spans: list[tuple[int, int]]) -> int:
 # ---------------------------------------------------------------------------------------------- GEMM
 
 #: matrix products that can be counted and predicted
-GEMMS = ["meshgemm", "cannon", "summa", "summa_relay", "allgather", "allgather_relay", "gemm_t"]
+GEMMS = ["meshgemm", "cannon", "summa", "summa_relay", "allgather", "allgather_relay", "gemm_t", "meshgemm_t"]
 #: ring on which the compute-shift algorithms move their tiles
 RINGS = {"meshgemm": "interleaved", "cannon": "natural"}
 
@@ -231,6 +231,10 @@ def path(algorithm: str, rows: Any, cols: Any) -> Path:
     rows, cols = np.broadcast_arrays(np.asarray(rows), np.asarray(cols))
     square = np.array_equal(rows, cols)
     steps, longest = (rows, rows) if square else (np.lcm(rows, cols), np.maximum(rows, cols))
+    if algorithm == "meshgemm_t":  # B is aligned, then C shifts once more than B, then C is
+        along_x, along_y = _rounds(rows, cols), _rounds(cols, rows)
+        x, y = np.minimum(cols - 1, 2), np.minimum(rows - 1, 2)
+        return Path(along_x + along_y, along_y * y + (1 + along_x) * x, 0, steps, np.maximum(x, y), 0, steps - 1)
     base, _, relay = algorithm.partition("_")
     if base in RINGS:
         most = 2 if base == "meshgemm" else LONGEST_HOP
@@ -303,6 +307,9 @@ def gemm_bytes(algorithm: str, M: Any, K: Any, N: Any, rows: Any, cols: Any) -> 
     elif algorithm == "gemm_t":
         p, q, block, e = steps // rows, steps // cols, cdiv(N, steps), cdiv(K, cols)
         elements = m * e + 2 * p * block * e + (2 * p + q) * m * block
+    elif algorithm == "meshgemm_t":
+        p, q, block, e = steps // rows, steps // cols, cdiv(N, steps), cdiv(K, cols)
+        elements = m * e + 2 * p * block * e + 2 * q * m * block
     else:
         elements = 2 * a + 2 * b + c
     return ELEMENT_BYTES * elements
@@ -355,18 +362,20 @@ def matmul_bytes(M: Any, K: Any, N: Any, rows: Any, cols: Any) -> Any:
 
 
 def gemm(algorithm: str, M: int, K: int, N: int, rows: int, cols: int | None = None, *,
-         element_bytes: int = ELEMENT_BYTES) -> Counts:
+         element_bytes: int = ELEMENT_BYTES, skewed: str = "") -> Counts:
     """Counts of C[M,N] = A[M,K] B[K,N] on rows x cols cores.
 
     Args:
-        algorithm: one of `GEMMS`; ``gemm_t`` is C = A B^T with B of N x K. ``summa`` and ``allgather`` give every root
-            a route of its own; their ``_relay`` forms hand blocks on from neighbour to neighbour.
+        algorithm: one of `GEMMS`; ``gemm_t`` and ``meshgemm_t`` are C = A B^T with B of N x K. ``summa`` and
+            ``allgather`` give every root a route of its own; their ``_relay`` forms hand blocks on from neighbour to
+            neighbour.
         M: rows of A and of C.
         K: columns of A, rows of B.
         N: columns of B and of C.
         rows: rows of cores.
         cols: columns of cores; None: as many as rows.
         element_bytes: bytes of a stored element.
+        skewed: operands of meshgemm that lie aligned already (A, B, AB); C of meshgemm_t stays so.
 
     Returns:
         Steps, hops, stages, words, colours, bytes and multiply-accumulates.
@@ -379,27 +388,61 @@ def gemm(algorithm: str, M: int, K: int, N: int, rows: int, cols: int | None = N
     rows, cols = check_sides(rows=rows, cols=rows if cols is None else cols)
     if algorithm == "gemm_t":
         return _gemm_t(M, K, N, rows, cols, element_bytes)
+    if algorithm == "meshgemm_t":
+        return _meshgemm_t(M, K, N, rows, cols, element_bytes, skewed)
     base, _, form = algorithm.partition("_")
     if base in RINGS:
-        return _compute_shift(algorithm, M, K, N, rows, cols, element_bytes)
+        return _compute_shift(algorithm, M, K, N, rows, cols, element_bytes, skewed)
     broadcast = _summa if base == "summa" else _allgather
     return broadcast(M, K, N, rows, cols, form == "relay", element_bytes)
 
 
-def _compute_shift(algorithm: str, M: int, K: int, N: int, rows: int, cols: int, element_bytes: int) -> Counts:
-    """Cannon's algorithm on a ring per axis: align, then L computations with a shift between them."""
+def _compute_shift(algorithm: str, M: int, K: int, N: int, rows: int, cols: int, element_bytes: int,
+                   skewed: str) -> Counts:
+    """Cannon's algorithm on a ring per axis: align what is not, then L computations with a shift between them."""
     mt, kb, nt, L, p, q = tiles(M, K, N, rows, cols)
     a_tile, b_tile = mt * q * kb, p * kb * nt
     order = interleaved if RINGS[algorithm] == "interleaved" else natural
     lines = [_Axis(cols, order(rows), p, q, a_tile), _Axis(rows, order(cols), q, p, b_tile)]
     way = path(algorithm, rows, cols)
+    rounds, round_hops = int(way.rounds), int(way.round_hops)
+    if skewed:
+        for line, operand in zip(lines, "AB"):
+            line.align, line.reverse = line.align * (operand not in skewed), line.reverse & (operand not in skewed)
+        rounds = max(int(line.align.max()) for line in lines)
+        round_hops = sum(int(line.align.max()) * shift_hops(line.n, RINGS[algorithm]) for line in lines)  # one of them
     return Counts(
-        steps=int(way.rounds) + L, hops=int(way.round_hops + way.turns * way.hops), stages=0,
+        steps=rounds + L, hops=round_hops + int(way.turns * way.hops), stages=0,
         words=sum(line.messages * line.tile for line in lines),
         word_hops=sum(line.message_hops * line.tile for line in lines),
         colours=_ring_colours(lines[0], lines[1]),
         bytes_per_core=element_bytes * (2 * a_tile + 2 * b_tile + mt * nt),
         macs_per_core=L * mt * kb * nt,
+    )
+
+
+def _meshgemm_t(M: int, K: int, N: int, rows: int, cols: int, element_bytes: int, skewed: str) -> Counts:
+    """C = A B^T: B is aligned, B and C shift along with L products, C goes on once more and turns back to its place.
+
+    Returns:
+        The counts of all steps.
+    """
+    mt, nb, et, L, p, q = tiles(M, N, K, rows, cols)
+    b_tile, c_tile = p * nb * et, mt * q * nb
+    x, y = _Axis(cols, interleaved(rows), p, q, c_tile), _Axis(rows, interleaved(cols), q, p, b_tile)
+    x.shifts = np.full(rows, cols)  # once round the whole ring
+    turned = (interleaved(rows) * p // q) % cols
+    x.reverse = (turned > 0) & (turned > cols - turned)  # back, the shorter way
+    if skewed:
+        x.align, x.reverse = 0 * x.align, x.reverse & False
+    hx, hy = shift_hops(cols, "interleaved"), shift_hops(rows, "interleaved")
+    back, first = int(x.align.max()), int(y.align.max())
+    return Counts(
+        steps=first + L + back, hops=first * hy + (L - 1) * max(hx, hy) + (1 + back) * hx, stages=0,
+        words=sum(line.messages * line.tile for line in (x, y)),
+        word_hops=sum(line.message_hops * line.tile for line in (x, y)),
+        colours=_ring_colours(x, y), bytes_per_core=element_bytes * (mt * et + 2 * b_tile + 2 * c_tile),
+        macs_per_core=L * mt * nb * et,
     )
 
 

@@ -123,6 +123,8 @@ def gemm(c: Constants, device: Device, algorithm: str, M: Any, K: Any, N: Any, r
     """
     if algorithm == "gemm_t":
         return _gemm_t(c, device, M, K, N, rows, cols)
+    if algorithm == "meshgemm_t":
+        return _meshgemm_t(c, device, M, K, N, rows, cols)
     rounds, round_hops, round_stages, steps, hops, stages, _ = path(algorithm, rows, cols)
     m, k, n = cdiv(M, rows), cdiv(K, steps), cdiv(N, cols)
     a_block, b_block = m * k, k * n
@@ -235,6 +237,27 @@ def _gemm_t(c: Constants, device: Device, M: Any, K: Any, N: Any, rows: Any, col
 
 #: vectors that stream along a line one after the other: a phase each, and the broadcast; ``stream`` is of a K-tree's
 STREAMS = {"ktree": 3, "chain": 2, "pipeline": 2}
+def _meshgemm_t(c: Constants, device: Device, M: Any, K: Any, N: Any, rows: Any, cols: Any) -> Terms:
+    """C = A B^T with A in place: as MeshGEMM, with tiles of B and of C for its messages.
+
+    B is aligned first, C last, half of the rounds each.
+
+    Returns:
+        Cycles by kind of cost.
+    """
+    rounds, round_hops, _, steps, hops, _, _ = path("meshgemm_t", rows, cols)
+    m, k, n = cdiv(M, rows), cdiv(K, cols), cdiv(N, steps)
+    b_words, c_words = words_cycles(device, n * k * (steps // rows)), words_cycles(device, m * n * (steps // cols))
+    work, far = local_product(c, m, k, n), hops * device.alpha
+    message = np.maximum(b_words, c_words) + far
+    exposed = np.maximum(message - work, 0) / message * steps
+    return {
+        "compute": steps * work,
+        "transfer": exposed * (message - far) + rounds * (b_words + c_words) / 2,
+        "alpha": exposed * far + round_hops * device.alpha,
+        "beta": 0.0 * work,
+        "overhead": c["launch"] + c["startup"] * (rounds + steps),
+    }
 
 
 def gemv(c: Constants, device: Device, reduce: str, M: Any, N: Any, rows: Any, cols: Any, groups: Any) -> Terms:
@@ -283,6 +306,10 @@ def total(terms: Terms) -> Any:
     return sum(terms.values())
 
 
+#: Plans of a layer: as published, or with norms and softmax riding along with products
+PLANS = ("paper", "fused")
+
+
 class Product(NamedTuple):
     """``times`` equal products of one layer, ``aligned`` of which find their left operand aligned already."""
 
@@ -294,7 +321,7 @@ class Product(NamedTuple):
     aligned: int = 0
 
 
-def prefill_products(dim: Any, ffn: Any, tokens: Any) -> list[Product]:
+def prefill_products(dim: Any, ffn: Any, tokens: Any, plan: str = "paper") -> list[Product]:
     """The nine products of one layer, as the published kernels have them.
 
     One head of full width and no causal mask. X is aligned for Q, and found so by K and V; gate finds it as up left
@@ -304,26 +331,29 @@ def prefill_products(dim: Any, ffn: Any, tokens: Any) -> list[Product]:
         dim: width of the residual stream.
         ffn: width of the hidden layer.
         tokens: length of the prompt.
+        plan: one of `PLANS`; "fused" has scores without chains, which it leaves aligned for scores x V, whose other
+            operand is aligned with that of the scores.
 
     Returns:
         The products in the order in which they run, equal ones together.
     """
+    fused = plan == "fused"
     return [
         Product("meshgemm", tokens, dim, dim, times=4, aligned=2),  # Q, K, V, O
-        Product("gemm_t", tokens, dim, tokens),  # scores
-        Product("meshgemm", tokens, tokens, dim),  # scores x V
+        Product("meshgemm_t" if fused else "gemm_t", tokens, dim, tokens, aligned=int(fused)),  # scores
+        Product("meshgemm", tokens, tokens, dim, aligned=int(fused)),  # scores x V
         Product("meshgemm", tokens, dim, ffn, times=2, aligned=1),  # up, gate
         Product("meshgemm", tokens, ffn, dim),  # down
     ]
 
 
-def prefill(c: Constants, device: Device, dim: Any, ffn: Any, tokens: Any, grid: Any) -> Terms:
+def prefill(c: Constants, device: Device, dim: Any, ffn: Any, tokens: Any, grid: Any, plan: str = "paper") -> Terms:
     """One layer of prefill: the nine products on a square grid. Norms, RoPE and softmax are below 1 %."""
     parts = []
-    for algorithm, M, K, N, times, aligned in prefill_products(dim, ffn, tokens):
+    for algorithm, M, K, N, times, aligned in prefill_products(dim, ffn, tokens, plan):
         part = {kind: times * value for kind, value in gemm(c, device, algorithm, M, K, N, grid, grid).items()}
         if aligned:
-            words = words_cycles(device, cdiv(M, grid) * cdiv(K, grid))
+            words = words_cycles(device, cdiv(M, grid) * cdiv(N if algorithm == "meshgemm_t" else K, grid))
             part["transfer"] = part["transfer"] - aligned * (grid // 2) * words
             part["overhead"] = part["overhead"] - aligned * (grid // 2) * c["startup"]
         parts.append(part)
@@ -340,7 +370,7 @@ class Phase(NamedTuple):
     words: Any
 
 
-def decode_phases(dim: Any, ffn: Any, context: Any, grid: Any) -> list[Phase]:
+def decode_phases(dim: Any, ffn: Any, context: Any, grid: Any, plan: str = "paper") -> list[Phase]:
     """One layer and token of decode on tiles d = dim / P, s = context / P, f = ffn / P.
 
     ``rows`` vector instructions per core, one for each row of a weight or cache tile, run over ``width`` elements.
@@ -351,11 +381,18 @@ def decode_phases(dim: Any, ffn: Any, context: Any, grid: Any) -> list[Phase]:
         ffn: width of the hidden layer.
         context: tokens in the cache.
         grid: P, cores a side.
+        plan: one of `PLANS`. "fused": the sum of squares of a norm is one row and one element more of the next
+            product, and one all-reduce combines maximum, sum and values.
 
     Returns:
         The phases in order.
     """
     d, s, f = cdiv(dim, grid), cdiv(context, grid), cdiv(ffn, grid)
+    if plan == "fused":
+        return [
+            Phase("qkv", 3 * d + 1, d, 1, 3 * d + 1), Phase("scores", d, s, 1, s), Phase("values", s, d, 1, d + 2),
+            Phase("output", d, d, 1, d), Phase("gate_up", 2 * d + 1, f, 1, 2 * f + 1), Phase("down", f, d, 1, d),
+        ]
     return [
         Phase("norm", 0, 0, 2, 1), Phase("qkv", 3 * d, d, 1, 3 * d), Phase("scores", d, s, 1, s),
         Phase("softmax", 0, 0, 2, 1), Phase("values", s, d, 1, d), Phase("output", d, d, 1, d),
@@ -363,12 +400,17 @@ def decode_phases(dim: Any, ffn: Any, context: Any, grid: Any) -> list[Phase]:
     ]
 
 
-#: all-reduces of one layer in decode
-ALLREDUCES = sum(phase.allreduces for phase in decode_phases(1, 1, 1, 1))
+def allreduces(plan: str = "paper") -> int:
+    """All-reduces of one layer in decode: 10 as published, 6 fused."""
+    return sum(phase.allreduces for phase in decode_phases(1, 1, 1, 1, plan))
+
+
+#: all-reduces of one layer in decode, as published
+ALLREDUCES = allreduces()
 
 
 def decode_by_phase(c: Constants, device: Device, dim: Any, ffn: Any, context: Any, grid: Any,
-                    groups: Any) -> dict[str, Terms]:
+                    groups: Any, plan: str = "paper") -> dict[str, Terms]:
     """Terms of one layer and token of decode, phase by phase.
 
     A row costs the longer of issuing its vector (``row``) and running it (``beat`` per 64-bit word), as in a GEMV.
@@ -383,6 +425,7 @@ def decode_by_phase(c: Constants, device: Device, dim: Any, ffn: Any, context: A
         context: tokens in the cache.
         grid: cores a side.
         groups: of the two-phase tree.
+        plan: one of `PLANS`.
 
     Returns:
         Cycles by kind of cost, by name of the phase.
@@ -395,20 +438,22 @@ def decode_by_phase(c: Constants, device: Device, dim: Any, ffn: Any, context: A
             "alpha": phase.allreduces * c["alpha"] * hops,
             "beta": phase.allreduces * c["beta"] * stages,
         }
-        for phase in decode_phases(dim, ffn, context, grid)
+        for phase in decode_phases(dim, ffn, context, grid, plan)
     }
 
 
-def decode(c: Constants, device: Device, dim: Any, ffn: Any, context: Any, grid: Any, groups: Any) -> Terms:
-    """One layer and token of decode: the local GEMVs and ten two-phase all-reduces (`decode_by_phase`)."""
+def decode(c: Constants, device: Device, dim: Any, ffn: Any, context: Any, grid: Any, groups: Any,
+           plan: str = "paper") -> Terms:
+    """One layer and token of decode: the local GEMVs and ten two-phase all-reduces, or six (`decode_by_phase`)."""
     hops, stages, _ = counts_reduce.path("ktree", grid, groups)
-    phases = decode_phases(dim, ffn, context, grid)
+    phases = decode_phases(dim, ffn, context, grid, plan)
+    trees = allreduces(plan)
     words = sum(phase.allreduces * (_whole(device, phase.words) - 1) for phase in phases)
     rows = (phase.rows * np.maximum(c["row"], cdiv(phase.width, BEAT) * c["beat"]) for phase in phases
             if phase.allreduces == 1)
     return {
-        "compute": sum(rows), "transfer": words * c["stream"], "alpha": ALLREDUCES * c["alpha"] * hops,
-        "beta": ALLREDUCES * c["beta"] * stages, "overhead": c["unprofiled"] + 0 * hops,
+        "compute": sum(rows), "transfer": words * c["stream"], "alpha": trees * c["alpha"] * hops,
+        "beta": trees * c["beta"] * stages, "overhead": c["unprofiled"] + 0 * hops,
     }
 
 

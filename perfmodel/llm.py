@@ -15,7 +15,7 @@ import numpy as np
 
 from perfmodel import bounds, counts_reduce, forms, parameters, systems
 from perfmodel.capacity import residency
-from perfmodel.checks import size, sizes, together
+from perfmodel.checks import choice, size, sizes, together
 from perfmodel.counts import ELEMENT_BYTES, cdiv
 from perfmodel.device import Device
 from perfmodel.errors import ModelError, shown
@@ -26,7 +26,7 @@ from perfmodel.prediction import Prediction, Use, check_grid, check_memory, in_b
 
 
 def prefill(chip: Device | str, model: Model | str, *, tokens: Any, grid: Any = None, system: str = "waferllm",
-            constants: Constants = None) -> Prediction:
+            constants: Constants = None, plan: str = "paper") -> Prediction:
     """Predict the prefill of a prompt; a longer one never takes less time (see `forms.never_less`).
 
     Args:
@@ -36,6 +36,7 @@ def prefill(chip: Device | str, model: Model | str, *, tokens: Any, grid: Any = 
         grid: cores a side (a number, an array, or a square pair or mesh); ignored by a100 systems.
         system: waferllm, t10, ladder, a100x1, a100x8 or a100x16.
         constants: a `perfmodel.Fit`, or constants of GEMM by name, instead of the calibration.
+        plan: of waferllm: "paper", or "fused": scores without chains.
 
     Returns:
         Time, throughput, terms, bounds and notes.
@@ -48,7 +49,7 @@ def prefill(chip: Device | str, model: Model | str, *, tokens: Any, grid: Any = 
     >>> bool(abs(p.tokens_per_s / 20320.6 - 1) < 0.06)
     True
     """
-    chip, model = _check(chip, model, system)
+    chip, model = _check(chip, model, system, plan)
     if system != "waferllm":
         return _of_system(chip, model, system, "prefill", tokens, grid, constants)
     tokens, grid = sizes(tokens=tokens, grid=side("grid", grid))
@@ -57,17 +58,17 @@ def prefill(chip: Device | str, model: Model | str, *, tokens: Any, grid: Any = 
 
     def form(c: Mapping[str, float]) -> forms.Terms:
         def layer(s: Any, p: Any) -> forms.Terms:
-            return forms.never_less(lambda rows: forms.prefill(c, chip, model.dim, model.ffn, rows, p), s, p)
+            return forms.never_less(lambda rows: forms.prefill(c, chip, model.dim, model.ffn, rows, p, plan), s, p)
 
         return bounds.scale(model.layers, in_blocks(layer, tokens, grid))
 
     limits = _layers(model, lambda s, p: _prefill_bounds(chip, model, s, p), tokens, grid)
-    return _whole(chip, kernel, form, limits, tokens, _notes(kernel, model, tokens, grid) + held,
+    return _whole(chip, kernel, form, limits, tokens, _notes(kernel, model, tokens, grid) + held + _unmeasured(plan),
                   f"prefill of {np.max(tokens)} tokens by {model.name} on {np.max(grid)}^2 cores of {chip.name}")
 
 
 def decode(chip: Device | str, model: Model | str, *, context: Any, grid: Any = None, groups: Any = None,
-           system: str = "waferllm", constants: Constants = None) -> Prediction:
+           system: str = "waferllm", constants: Constants = None, plan: str = "paper") -> Prediction:
     """Predict one token of decode with ``context`` tokens in the cache.
 
     ``terms`` are compute, communication and overhead; ``parts`` says what communication is made of, ``phases`` which
@@ -81,6 +82,7 @@ def decode(chip: Device | str, model: Model | str, *, context: Any, grid: Any = 
         groups: groups of the two-phase tree; default: as in the published launch files.
         system: waferllm, t10, ladder, a100x1, a100x8 or a100x16.
         constants: a `perfmodel.Fit`, or constants of decode by name, instead of the calibration.
+        plan: of waferllm: "paper", with ten all-reduces a layer, or "fused", with six.
 
     Returns:
         Time, throughput, terms, bounds and notes.
@@ -93,7 +95,7 @@ def decode(chip: Device | str, model: Model | str, *, context: Any, grid: Any = 
     >>> bool(abs(p.tokens_per_s / 2699.9 - 1) < 0.06), sorted(p.terms)
     (True, ['communication', 'compute', 'overhead'])
     """
-    chip, model = _check(chip, model, system)
+    chip, model = _check(chip, model, system, plan)
     if system != "waferllm":
         if groups is not None:
             raise ModelError(f"groups = {shown(groups)} belong to the tree of waferllm, not to {system}")
@@ -104,20 +106,20 @@ def decode(chip: Device | str, model: Model | str, *, context: Any, grid: Any = 
     kernel = parameters.on(chip, "decode", constants)
 
     def form(c: Mapping[str, float]) -> forms.Terms:
-        return _layers(model, lambda s, p, k: forms.decode(c, chip, model.dim, model.ffn, s, p, k),
+        return _layers(model, lambda s, p, k: forms.decode(c, chip, model.dim, model.ffn, s, p, k, plan),
                        context, grid, groups)
 
     def by_phase() -> dict[str, dict[str, Any]]:
-        found = forms.decode_by_phase(kernel.values, chip, model.dim, model.ffn, context, grid, groups)
+        found = forms.decode_by_phase(kernel.values, chip, model.dim, model.ffn, context, grid, groups, plan)
         return {name: {"compute": model.layers * terms["compute"],
                        "communication": model.layers * sum(terms[kind] for kind in COMMUNICATION)}
                 for name, terms in found.items()}
 
-    notes = _notes(kernel, model, context, grid, groups) + held
+    notes = _notes(kernel, model, context, grid, groups) + held + _unmeasured(plan)
     if kernel.values["unprofiled"]:
         notes += (f"cycles include {kernel.values['unprofiled']:.0f} a layer that the instrumented kernel of "
                   f"{chip.name} spends outside its profiled phases (overhead)",)
-    limits = _layers(model, lambda s, p: _decode_bounds(chip, model, s, p), context, grid)
+    limits = _layers(model, lambda s, p: _decode_bounds(chip, model, s, p, plan), context, grid)
     whole = _whole(chip, kernel, form, limits, 1, notes,
                    f"decode at {np.max(context)} tokens by {model.name} on {np.max(grid)}^2 cores of {chip.name}")
     part = {kind: whole.terms[kind] for kind in COMMUNICATION}
@@ -215,9 +217,10 @@ def _sum(value: Any, times: int = 1) -> float:
     return float(np.sum(np.broadcast_to(value, times)))
 
 
-def _check(chip: Any, model: Any, system: Any) -> tuple[Device, Model]:
-    """Chip and model, loaded if they are names; the system must be known."""
+def _check(chip: Any, model: Any, system: Any, plan: Any = "paper") -> tuple[Device, Model]:
+    """Chip and model, loaded if they are names; system and plan must be known."""
     systems.check(system)
+    choice("plan", plan, forms.PLANS if system == "waferllm" else forms.PLANS[:1])
     return mesh(chip), as_model(model)
 
 
@@ -277,11 +280,18 @@ def _prefill_bounds(chip: Device, model: Model, tokens: Any, grid: Any) -> bound
     return bounds.add(*(bounds.scale(p.times, bounds.gemm(chip, p.M, p.K, p.N, grid, grid)) for p in products))
 
 
-def _decode_bounds(chip: Device, model: Model, context: Any, grid: Any) -> bounds.Bounds:
-    """Bounds of the products of one token of a layer, and of its ten all-reduces."""
+def _unmeasured(plan: str) -> tuple[str, ...]:
+    """A note on a plan that no wafer has run."""
+    if plan == "paper":
+        return ()
+    return ("no wafer ran the fused plan: its counts have the constants of the published one",)
+
+
+def _decode_bounds(chip: Device, model: Model, context: Any, grid: Any, plan: str = "paper") -> bounds.Bounds:
+    """Bounds of the products of one token of a layer, and of its all-reduces."""
     macs = 4.0 * model.dim**2 + 2 * context * model.dim + 3 * model.dim * model.ffn
     return bounds.add({"compute": macs / (grid * grid * chip.macs_per_cycle)},
-                      bounds.scale(forms.ALLREDUCES, bounds.allreduce(chip, 1, grid)))
+                      bounds.scale(forms.allreduces(plan), bounds.allreduce(chip, 1, grid)))
 
 
 def _layers(model: Model, layer: Callable[..., Any], *sizes: Any) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def _choose(candidates: np.ndarray, predict: Callable[[Any], Prediction]) -> Cho
 
 
 def best_grid(chip: Device | str, model: Model | str, *, phase: str, tokens: int,
-              grids: Iterable[int] | None = None) -> Choice:
+              grids: Iterable[int] | None = None, plan: str = "paper") -> Choice:
     """The fastest square grid for a phase of inference.
 
     Args:
@@ -57,6 +57,7 @@ def best_grid(chip: Device | str, model: Model | str, *, phase: str, tokens: int
         phase: "prefill" (of ``tokens``) or "decode" (with ``tokens`` in the cache).
         tokens: length of the prompt, or tokens in the cache.
         grids: sides to choose from; default: every multiple of 12 (so that groups divide it) on the device.
+        plan: "paper" or "fused".
 
     Returns:
         The fastest side, and everything it was chosen from.
@@ -75,7 +76,7 @@ def best_grid(chip: Device | str, model: Model | str, *, phase: str, tokens: int
     fits = llm.working_bytes(model, phase, tokens, sides) <= chip.memory_per_core
     if not fits.any():
         raise DoesNotFit(f"no grid up to {sides[-1]}^2 holds a layer of {model.name} in {chip.memory_per_core} bytes")
-    return _choose(sides[fits], lambda grid: _phase(chip, model, phase, tokens, grid))
+    return _choose(sides[fits], lambda grid: _phase(chip, model, phase, tokens, grid, plan))
 
 
 def _sides(chip: Device, grids: Iterable[int] | None, step: int) -> np.ndarray:
@@ -89,10 +90,10 @@ def _sides(chip: Device, grids: Iterable[int] | None, step: int) -> np.ndarray:
     return sides
 
 
-def _phase(chip: Device, model: Model, phase: str, tokens: int, grid: Any) -> Prediction:
+def _phase(chip: Device, model: Model, phase: str, tokens: int, grid: Any, plan: str) -> Prediction:
     if phase == "prefill":
-        return llm.prefill(chip, model, tokens=tokens, grid=grid)
-    return llm.decode(chip, model, context=tokens, grid=grid)
+        return llm.prefill(chip, model, tokens=tokens, grid=grid, plan=plan)
+    return llm.decode(chip, model, context=tokens, grid=grid, plan=plan)
 
 
 def best_groups(chip: Device | str, cores: int, *, words: int = 1) -> Choice:

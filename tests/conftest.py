@@ -23,3 +23,11 @@ def smollm2_on_24(smollm2):
     from meshkernels.llm import Llama
 
     return Llama(smollm2, Mesh(24))
+
+
+@pytest.fixture(scope="session")
+def smollm2_fused(smollm2):
+    """The model on a rectangle of cores that divides little, under the fused plan."""
+    from meshkernels.llm import Llama
+
+    return Llama(smollm2, Mesh(10, 9), plan="fused")

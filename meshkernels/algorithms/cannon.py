@@ -20,8 +20,23 @@ from meshkernels.mesh import Mesh, Tiling
 from meshkernels.rings import Ring
 
 
-def compute_shift(name: str, mesh: Mesh, M: int, K: int, N: int, along_x: Ring, along_y: Ring) -> S.Schedule:
-    """Compute-shift GEMM with tiles of A moving along ``along_x`` in every row, of B along ``along_y``."""
+def compute_shift(name: str, mesh: Mesh, M: int, K: int, N: int, along_x: Ring, along_y: Ring,
+                  skewed: str = "") -> S.Schedule:  # fmt: skip
+    """Compute-shift GEMM with tiles of A moving along ``along_x`` in every row, of B along ``along_y``.
+
+    Args:
+        name: of the algorithm.
+        mesh: the cores.
+        M: rows of A.
+        K: columns of A, rows of B.
+        N: columns of B.
+        along_x: the ring of every row.
+        along_y: the ring of every column.
+        skewed: operands that lie aligned from the start ("A", "B", "AB"), as `meshgemm_t` leaves and aligns its own.
+
+    Returns:
+        The schedule.
+    """
     L = mesh.lcm
     q, p = L // mesh.cols, L // mesh.rows
     A, B, C = Tiling((M, K), (mesh.rows, L)), Tiling((K, N), (L, mesh.cols)), Tiling((M, N), mesh.shape)
@@ -30,15 +45,19 @@ def compute_shift(name: str, mesh: Mesh, M: int, K: int, N: int, along_x: Ring, 
     # A lies in its natural order: core x holds blocks x q .. x q + q - 1. That names the blocks of the ring.
     ring = (along_x.order[:, None] * q + np.arange(q)).ravel()
     start_y, start_x = p * along_y.position, q * along_x.position
+    across = S.Index(range(L), x=q * np.arange(mesh.cols), step=1)
+    if "A" in skewed:
+        across = S.Index(ring, y=start_y // q * q, x=start_x, step=1)
+    down = S.Index(ring, y=start_y, x=start_x // p * p if "B" in skewed else (), step=1)
     buffers = {
-        "A": S.Tiles("A", q, S.Place(y, S.Index(range(L), x=q * np.arange(mesh.cols), step=1)), copies=2),
-        "B": S.Tiles("B", p, S.Place(S.Index(ring, y=start_y, step=1), x), copies=2),
+        "A": S.Tiles("A", q, S.Place(y, across), copies=2), "B": S.Tiles("B", p, S.Place(down, x), copies=2),
         "C": S.Values(C.tile),
     }
 
     # Alignment: row y turns its ring of A until core (y, x) holds the tile with block start_y + start_x.
     turns_a, turns_b = (turns(skew, size) for skew, size in (
         (start_y // q % mesh.cols, mesh.cols), (start_x // p % mesh.rows, mesh.rows)))
+    turns_a, turns_b = turns_a * ("A" not in skewed), turns_b * ("B" not in skewed)
     most = int(max(abs(turns_a).max(), abs(turns_b).max()))
     align = S.Step("align", moves=(S.Move("A", S.Shift(1, along_x, rounds(0, turns_a, most))),
                                  S.Move("B", S.Shift(0, along_y, rounds(1, turns_b, most)))))  # fmt: skip

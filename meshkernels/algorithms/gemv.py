@@ -10,6 +10,7 @@ References:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,14 +45,16 @@ def gemv(mesh: Mesh, K: int, N: int, *, axis: int = 0, reduce: str = "ktree", **
                     (multiply, *reduction.program), _collect(mesh, axis, reduction, 0, across))  # fmt: skip
 
 
-def allreduce(mesh: Mesh, width: int, *, axis: int = 0, reduce: str = "ktree", op: str = "add",
+def allreduce(mesh: Mesh, width: int, *, axis: int = 0, reduce: str = "ktree", op: str = "add", height: int = 1,
               **options: Any) -> Schedule:  # fmt: skip
-    """Combine ``width`` elements per core along every line of ``axis``; the operand's block (y, x) is core (y, x)'s."""
+    """Combine ``height x width`` elements per core along every line of ``axis``, block (y, x) being core (y, x)'s."""
     reduction: Reduction = find("reduce", reduce)(mesh, axis, width, op=op, **options)
-    x = Tiling((mesh.rows, mesh.cols * width), mesh.shape)
-    result = Tiling((1, mesh.cols * width), (1, mesh.cols)) if axis == 0 else Tiling((mesh.rows, width), (mesh.rows, 1))
+    x = Tiling((mesh.rows * height, mesh.cols * width), mesh.shape)
+    result = Tiling((height, mesh.cols * width), (1, mesh.cols)) if axis == 0 else Tiling(
+        (mesh.rows * height, width), (mesh.rows, 1))  # fmt: skip
     y_place, x_place = line(0, range(mesh.rows)), line(1, range(mesh.cols))
-    buffers = {"x": Tiles("x", 1, Place(y_place, x_place)), "y": reduction.values}
+    values = replace(reduction.values, shape=(height, reduction.values.shape[1]))
+    buffers = {"x": Tiles("x", 1, Place(y_place, x_place)), "y": values}
     down, across = (0, x_place) if axis == 0 else (y_place, 0)
     return Schedule(reduce, Task("allreduce", ("x",), op, axis), mesh, {"x": x}, result, buffers,
                     (Step("load", Copy("x", "y", piece=None)), *reduction.program),

@@ -151,7 +151,7 @@ def ktree(mesh: Mesh, axis: int, width: int, *, op: str = "add", broadcast: bool
         mesh: the cores.
         axis: 0 to reduce along y, 1 along x.
         width: elements per core.
-        op: ``"add"`` or ``"max"``.
+        op: ``"add"``, ``"max"`` or ``"logsumexp"``.
         broadcast: leave the result on every core of a line; False: on its root only.
         levels: K; 1 is the single chain.
         groups: how many groups the first level cuts the line into (K = 2), or one count for each level but

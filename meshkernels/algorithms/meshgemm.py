@@ -17,6 +17,7 @@ from meshkernels.schedules import Schedule
 
 
 @register("gemm", "meshgemm")
-def meshgemm(mesh: Mesh, M: int, K: int, N: int) -> Schedule:
-    """C[M, N] = A[M, K] B[K, N] with every neighbour at most two hops away."""
-    return compute_shift("meshgemm", mesh, M, K, N, Ring.interleaved(mesh.cols), Ring.interleaved(mesh.rows))
+def meshgemm(mesh: Mesh, M: int, K: int, N: int, *, skewed: str = "") -> Schedule:
+    """C[M, N] = A[M, K] B[K, N] with every neighbour at most two hops away; A, B or both (AB) may lie ``skewed``."""
+    rings = Ring.interleaved(mesh.cols), Ring.interleaved(mesh.rows)
+    return compute_shift("meshgemm", mesh, M, K, N, *rings, skewed)

@@ -3,8 +3,10 @@
 Invariant: at time t core (y, x) holds B(k, x) and the partial sum of C(y, k) with k = rho(pi(y) + pi(x) - t); it adds
 A(y, x) B(k, x)^T, and both move on by one ring position. After P steps each C(y, k) has met every x once, in ring
 order: a rotation, as in MeshGEMM, and no message goes further than two hops. B is aligned before the first step, C
-after the last; on a rows x cols mesh B's rows and C's columns are cut into L = lcm(rows, cols) blocks, p = L/rows of
-them in a tile of B and q = L/cols in a tile of C, and a tile moves on when its last block has been used.
+after the last, unless it stays ``skewed``: then it lies as MeshGEMM aligns its left operand, ready for the next product
+on the same rings, whose right operand needs the skew of B. On a rows x cols mesh B's rows and C's columns are cut into
+L = lcm(rows, cols) blocks, p = L/rows of them in a tile of B and q = L/cols in a tile of C, and a tile moves on when
+its last block has been used.
 
 References:
     Left-stationary Cannon (van de Geijn and Watts, 1997) on the rings of He et al., WaferLLM, OSDI 2025, section 5.
@@ -22,7 +24,7 @@ from meshkernels.rings import Ring
 
 
 @register("gemm_t", "meshgemm_t")
-def meshgemm_t(mesh: Mesh, M: int, K: int, N: int) -> S.Schedule:
+def meshgemm_t(mesh: Mesh, M: int, K: int, N: int, *, skewed: str = "") -> S.Schedule:
     """C[M, N] = A[M, K] B[N, K]^T with A left in place, every neighbour at most two hops away."""
     L, along_y, along_x = mesh.lcm, Ring.interleaved(mesh.rows), Ring.interleaved(mesh.cols)
     q, p = L // mesh.cols, L // mesh.rows
@@ -47,6 +49,8 @@ def meshgemm_t(mesh: Mesh, M: int, K: int, N: int) -> S.Schedule:
     back = S.Step("align C", moves=S.Move("C", S.Shift(1, along_x, rounds(0, -turns_c, align_c))))
     last = S.Step("shift", S.settled(multiply, L - 1), S.settled(moves[1], L - 1))  # nobody needs B again
     program = (S.Repeat(align_b, align), S.Repeat(L - 1, S.Step("shift", multiply, moves)), last,
-               S.Repeat(align_c, back))  # fmt: skip
+               S.Repeat(align_c, back))[: 3 if skewed else 4]  # fmt: skip
+    lies = S.Index(ring, y=start_y // q * q, x=start_x, step=1) if skewed else S.Index(
+        range(L), x=q * np.arange(mesh.cols), step=1)  # fmt: skip
     return S.Schedule("meshgemm_t", S.Task("product_t", ("A", "B")), mesh, {"A": A, "B": B}, C, buffers, program,
-                    S.Collect("C", S.Place(y, S.Index(range(L), x=q * np.arange(mesh.cols), step=1))))  # fmt: skip
+                    S.Collect("C", S.Place(y, lies)))  # fmt: skip

@@ -28,8 +28,12 @@ def ring(mesh: Mesh, axis: int, width: int, *, op: str = "add", broadcast: bool 
         The reduction: P - 1 rounds of reduce-scatter, P - 1 of all-gather.
 
     Raises:
-        MeshError: ``broadcast=False``: no single core ever holds the whole result.
+        MeshError: ``broadcast=False``: no single core ever holds the whole result; ``op="logsumexp"``: a softmax
+            state cannot be cut into chunks.
     """
+    if op == "logsumexp":
+        raise MeshError("op = 'logsumexp': a ring all-reduce cuts vectors into chunks, and a softmax state is whole; "
+                        "use 'ktree'")
     if not broadcast:
         raise MeshError("broadcast = False: a ring all-reduce has no root to leave the result on; use 'ktree'")
     size = mesh.length(axis)

@@ -294,7 +294,7 @@ class _Device:
         if move.combine:
             there = before[move.target]
             there = there if move.slot is None else self._pick(there, slot)
-            numbers = self.jnp.maximum(there, numbers) if move.combine == "max" else there + numbers
+            numbers = self._combined(move.combine, self.jnp.stack([there, numbers]))
         numbers = numbers.astype(target.dtype)
         if not isinstance(receives, int):
             numbers = self.jnp.where(receives > 0, numbers, target if move.slot is None else self._pick(target, slot))
@@ -304,6 +304,18 @@ class _Device:
             self.state[move.target] = numbers
         else:
             self._put(move.target, slot, numbers)
+
+    def _combined(self, op: str | None, parts: Any, taking: Any = True) -> Any:
+        """``parts (n, ...)`` combined along the first axis, those that are not ``taking`` part left out."""
+        if op == "add":
+            return self.jnp.where(taking, parts, 0).sum(axis=0, dtype=parts.dtype)
+        if op == "max":
+            return self.jnp.where(taking, parts, -np.inf).max(axis=0)
+        each = self.jnp.where(taking, parts[..., :1], -np.inf)  # softmax states: see `meshkernels.kernels.reduce`
+        largest = each.max(axis=0)
+        share = self.jnp.where(each == largest, 1, self.jnp.exp(each - largest))
+        sums = self.jnp.where(taking, parts[..., 1:] * share, 0).sum(axis=0, dtype=parts.dtype)
+        return self.jnp.concatenate([largest, sums.astype(largest.dtype)], axis=-1)
 
     def _sent(self, move: Move, before: dict[str, Any], t: int, s: int) -> Any:
         array = before[move.buffer]
@@ -359,10 +371,7 @@ class _Device:
             members = np.moveaxis(lines[:, None] == np.arange(size)[:, None], (0, 1), (1 - axis, axis))
             taking = self.jnp.asarray(members.reshape(self.mesh.cores, size))[self.core]
             taking = taking.reshape(size, *[1] * numbers.ndim)
-            if move.combine == "max":
-                total = self.jnp.where(taking, every, -np.inf).max(axis=0)
-            else:
-                total = self.jnp.where(taking, every, 0).sum(axis=0, dtype=numbers.dtype)
+            total = self._combined(move.combine, every, taking)
         into = move.slot if move.into_slot is None else move.into_slot
         slot = 0 if into is None else self._slot(into, t, s)
         target = self.state[move.target]

@@ -11,7 +11,7 @@ import numpy as np
 
 from meshkernels.kernels.compiled import compiled
 from meshkernels.kernels.intrinsics import fma
-from meshkernels.kernels.reduce import combine, rounded
+from meshkernels.kernels.reduce import combine, merge, rounded
 
 #: Tokens that the partial scores of one head are computed for at a time: they stay in the first-level cache.
 _RUN = 512
@@ -28,6 +28,37 @@ def square_sums(X, tile, parts, half):
             for e in range(part * tile, min(part * tile + tile, E)):
                 total = rounded(fma(X[i, e], X[i, e], total), half)
             out[part, i] = total
+    return out
+
+
+@compiled
+def ring_sums(partials, blocks, row_start, col_start, row_tile, half):
+    """Sums ``(rows, cols)`` of ``partials (blocks, rows)``, each begun where a product on that ring begins.
+
+    A core adds up what it sees of a tile as the tile passes by: the sum of row i on column j of cores begins with block
+    ``blocks[row_start[i // row_tile] + col_start[j]]`` and goes on around the ring.
+
+    Args:
+        partials: one for each block of the contraction and each row.
+        blocks: ``(L,)`` ids of the blocks as they follow each other on the ring.
+        row_start: ``(I,)`` positions on the ring of each block row.
+        col_start: ``(cols,)`` positions on the ring of each column of cores.
+        row_tile: rows of a block row.
+        half: round every sum to float16.
+
+    Returns:
+        The sums.
+    """
+    L, cols = len(blocks), len(col_start)
+    out, twice = np.empty((partials.shape[1], cols), partials.dtype), np.empty(2 * L, partials.dtype)
+    for i in range(len(out)):
+        for t in range(2 * L):  # twice around the ring: no place needs a division
+            twice[t] = partials[blocks[t % L], i]
+        for j in range(cols):
+            total, place = partials.dtype.type(0), (row_start[i // row_tile] + col_start[j]) % L
+            for t in range(place, place + L):
+                total = rounded(total + twice[t], half)
+            out[i, j] = total
     return out
 
 
@@ -91,6 +122,61 @@ def subtract_max(S, ends, dst, src, root):
 
 
 @compiled
+def subtract_own_max(S, ends):
+    """Every row of cores subtracts its own maximum of each row of ``S (heads, >= tokens)``, t cut at ``ends`` (rows,).
+
+    Returns:
+        The maxima ``(heads, rows)``: -inf where a row of cores has no entry, or only such.
+    """
+    largest = np.full((len(S), len(ends)), -np.inf, S.dtype)
+    for h in range(len(S)):
+        begin = 0
+        for y in range(len(ends)):
+            for t in range(begin, ends[y]):
+                largest[h, y] = max(largest[h, y], S[h, t])
+            if largest[h, y] > -np.inf:
+                for t in range(begin, ends[y]):
+                    S[h, t] -= largest[h, y]
+            begin = ends[y]
+    return largest
+
+
+@compiled
+def attend(P, largest, values, ends, dst, src, root, half, out):
+    """``out[h] = softmax(S[h]) values[h // group]``, t cut at ``ends`` (rows,) along y: every row of cores has a state.
+
+    Args:
+        P: ``(heads, >= tokens)`` exponentials of S less the maximum of its row of cores.
+        largest: ``(heads, rows)`` those maxima.
+        values: ``(kv_heads, >= tokens, head)``.
+        ends: ``(rows,)`` one past the last t of each row of cores.
+        dst: places added to, in order.
+        src: places added from.
+        root: the place of the sum.
+        half: round every sum to float16.
+        out: ``(heads, head)``.
+    """
+    heads, head = out.shape
+    group, rows = heads // values.shape[0], len(ends)
+    states, acc = np.empty((rows, 1, 2 + head), P.dtype), np.empty(head, P.dtype)
+    for h in range(heads):
+        begin = 0
+        for y in range(rows):
+            total = P.dtype.type(0)
+            acc[:] = 0
+            for t in range(begin, ends[y]):
+                total = rounded(total + P[h, t], half)
+                _add_multiple(acc, P[h, t], values[h // group, t], half)
+            begin = ends[y]
+            states[y, 0, 0], states[y, 0, 1] = largest[h, y], total
+            states[y, 0, 2:] = acc
+        merge(states, dst, src, half)
+        inverse = rounded(P.dtype.type(1) / states[root, 0, 1], half)
+        for j in range(head):
+            out[h, j] = states[root, 0, 2 + j] * inverse
+
+
+@compiled
 def normalise(P, ends, dst, src, root, half):
     """Divide each row of ``P (heads, >= tokens)`` by its sum, t cut at ``ends`` (rows,) along y, in place."""
     sums = np.empty((len(ends), 1), P.dtype)
@@ -138,8 +224,12 @@ def mix(P, values, ends, dst, src, root, half, out):
 
 
 @compiled
-def mask_scores(S, scale, half):
-    """Scale ``S (heads, L, L)``, hide the future (``-inf``) and subtract each row's maximum, in place."""
+def mask_scores(S, scale, half, whole=False):
+    """Scale ``S (heads, L, L)``, hide the future (``-inf``) and subtract each row's maximum, in place.
+
+    With ``whole``, the next whole number: tiles of a row that subtract numbers of their own differ by powers of two,
+    and what is added up with such factors has the same bits whenever they are applied.
+    """
     heads, L, _ = S.shape
     for h in range(heads):
         for i in range(L):
@@ -148,6 +238,7 @@ def mask_scores(S, scale, half):
             for j in range(i + 1):
                 row[j] = rounded(row[j] * scale, half)
                 largest = max(largest, row[j])
+            largest = np.ceil(largest) if whole else largest
             for j in range(i + 1):
                 row[j] = rounded(row[j] - largest, half)
             row[i + 1 :] = -np.inf

@@ -91,7 +91,7 @@ def layout(start: np.ndarray, blocks: np.ndarray, block: int, K: int, width: int
 
     Args:
         start: (lanes,) ring place at which each lane's chains start.
-        blocks: (L,) K-block ids in ring order, each ``block`` long, the last ones short or empty.
+        blocks: (L,) K-block ids in ring order, each ``block`` long, the last ones short or empty; -1: none.
         block: length of a block.
         K: length of the contraction.
         width: lanes of a panel.
@@ -105,11 +105,11 @@ def layout(start: np.ndarray, blocks: np.ndarray, block: int, K: int, width: int
     lanes = len(start)
     padded = np.minimum(np.arange(-(-lanes // width) * width), lanes - 1)
     index = np.argsort(start, kind="stable")[padded]
-    first = np.minimum(np.asarray(blocks, np.int64) * block, K)
-    lengths = np.minimum(first + block, K) - first
+    first, real = np.minimum(np.asarray(blocks, np.int64) * block, K), np.asarray(blocks) >= 0
+    lengths = np.where(real, np.minimum(first + block, K) - first, 0)
     if lengths.sum() != K:
         raise MeshError(f"an operand of depth {K} does not match blocks that hold {lengths.sum()}")
-    short = (lengths < block) & (K > 0)
+    short = (lengths < block) & real & (K > 0)
     if short.any():
         lengths += short & ((lengths > 0) | ~np.roll(short, 1))
     places = np.concatenate(([0], np.cumsum(lengths)))

@@ -1,7 +1,14 @@
 """The loop that combines partial values: the only one, for products, reductions on the mesh, attention and norms.
 
-What a schedule's reduction does to the values of a line of cores is a list of additions (or maxima) in order:
-``values[dst[s]] += values[src[s]]`` for s = 0, 1, ...
+What a schedule's reduction does to the values of a line of cores is a list of combinations in order:
+``values[dst[s]] = op(values[dst[s]], values[src[s]])`` for s = 0, 1, ...
+
+``"logsumexp"`` combines softmax states, rows ``(m, s_1, s_2, ...)`` that stand for the sums ``exp(m) s_j``: of two rows
+``M = max(m, m')`` is kept, and ``s_j exp(m - M) + s'_j exp(m' - M)``. With m the largest score of some entries and the
+sums of ``exp(score - m)`` times 1 and times each element of a value, the result is softmax(scores) values, undivided.
+
+References:
+    Milakov and Gimelshein, Online normalizer calculation for softmax, 2018; Flash-Decoding (Dao et al., 2023).
 """
 
 from __future__ import annotations
@@ -10,7 +17,7 @@ import numpy as np
 
 from meshkernels.errors import MeshError
 from meshkernels.kernels.compiled import compiled
-from meshkernels.kernels.intrinsics import round_half
+from meshkernels.kernels.intrinsics import fma, round_half
 
 
 @compiled
@@ -45,6 +52,30 @@ def combine(values, begin, end, dst, src, largest, half):
 
 
 @compiled
+def _share(m, largest, one):
+    """``exp(m - largest)``; 1 for the largest itself, which may be infinite."""
+    return one if m == largest else np.exp(m - largest)
+
+
+@compiled
+def merge(states, dst, src, half):
+    """Combine softmax states ``(P, n, 1 + sums)`` in place, float32 or float64; two of -inf are one of -inf."""
+    for step in range(len(dst)):
+        for i in range(states.shape[1]):
+            into, other = states[dst[step], i], states[src[step], i]
+            mine, yours = into[0], other[0]
+            largest = mine if mine >= yours or mine != mine else yours
+            one = states.dtype.type(1)
+            a, b = _share(mine, largest, one), _share(yours, largest, one)
+            for j in range(1, len(into)):
+                into[j] = fma(other[j], b, into[j] * a)
+            into[0] = largest
+            if half:
+                for j in range(len(into)):
+                    into[j] = round_half(np.float32(into[j]))
+
+
+@compiled
 def _by_strips(values, dst, src, largest, half):
     width = 1024  # columns at a time: their values stay in L2
     for begin in range(0, values.shape[1], width):
@@ -58,7 +89,7 @@ def combine_in_order(values: np.ndarray, dst, src, *, op: str = "add", half: boo
         values: ``(P, ...)`` float32 or float64, C-contiguous.
         dst: ``(steps,)`` places on the first axis that are combined into.
         src: ``(steps,)`` places that are combined.
-        op: "add", or "max", which keeps NaN.
+        op: "add"; "max", which keeps NaN; "logsumexp": the last axis is a softmax state.
         half: round each result to float16.
 
     Returns:
@@ -72,8 +103,10 @@ def combine_in_order(values: np.ndarray, dst, src, *, op: str = "add", half: boo
         raise MeshError(f"sums {dst.shape} from {src.shape} leave the {len(values)} partial results")
     if not values.flags.c_contiguous:
         raise MeshError(f"values {values.shape} to be combined in place must be C-contiguous")
-    flat = values.reshape(len(values), values.size // max(1, len(values)))
-    _by_strips(flat, dst, src, op == "max", half)
+    if op == "logsumexp" and values.size:
+        merge(values.reshape(len(values), -1, values.shape[-1]), dst, src, half)
+    else:
+        _by_strips(values.reshape(len(values), values.size // max(1, len(values))), dst, src, op == "max", half)
     return values
 
 

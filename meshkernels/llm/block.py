@@ -15,22 +15,29 @@ a dimension that is cut over cores is one partial sum per core, combined in the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from meshkernels.errors import MeshError
 from meshkernels.kernels import attention
 from meshkernels.kernels.pack import Columns
 from meshkernels.kernels.team import Team
 from meshkernels.llm.cache import Text, balanced, passing
 from meshkernels.llm.layout import Cuts, Layout, Placement
-from meshkernels.llm.operations import Operation, Passing, Plan, Scheduled, shaped
+from meshkernels.llm.operations import Operation, Passing, Plan, Riding, Scheduled, shaped
 from meshkernels.llm.weights import Weights
 from meshkernels.mesh import Mesh, ceil_div
 
 #: Called after each operation with the block (-1: before or after the blocks), the operation, and all values.
 Hook = Callable[[int, Operation, dict[str, Any]], object]
+#: The plans that there are: the published one, and the one with fewer all-reduces.
+PLANS = ("paper", "fused")
+#: Sums that are not normalised yet reach 56,930 in SmolLM2-135M (up and gate of block 28), and float16 ends at 65,504:
+#: where sums are float16, they are kept this much smaller. A power of 2, so that no digit changes.
+HEADROOM = np.float32(16)
 #: A product with one weight: ``(L, K) -> (L, N)``.
 Product = Callable[[np.ndarray], np.ndarray]
 
@@ -54,6 +61,35 @@ def norm(run: Run, X: np.ndarray, gain: np.ndarray, total: Scheduled, tile: int)
     squares = total.combine(attention.square_sums(X, tile, total.cores, half), half)  # (cores, L) -> (L,)
     inverse = 1 / np.sqrt(squares / c.dim + np.float32(c.norm_eps))
     return X * inverse[:, None] * gain
+
+
+def norm_along(run: Run, X: np.ndarray, gain: np.ndarray, product: Product, used: Scheduled, *,
+               then: Callable[..., Any]) -> Any:  # fmt: skip
+    """RMSNorm scales whole tokens, so a product may come first: ``(X gain / rms) W = (X gain W) / rms``.
+
+    The sum of squares rides along with the product ``used``, whose result is divided before ``then`` goes on with it.
+    What is summed is as large as the residual stream: float32 sums take it as it is, for float16 it is scaled down.
+
+    Returns:
+        What ``then`` makes of it.
+    """
+    c, half = run.config, run.precision.half_norms
+    shaped("X", X, len(X), c.dim)
+    squares = used.passing_by(attention.square_sums(X, *used.tiles, half), half)  # (L, 1 or cols)
+    inverse = 1 / np.sqrt(squares / c.dim + np.float32(c.norm_eps))
+    if run.precision.half:
+        gain, inverse = gain / HEADROOM, inverse * HEADROOM
+
+    def divided(N: np.ndarray) -> np.ndarray:
+        Y = product(N)
+        if used.axis is not None:
+            return np.multiply(Y, inverse, out=Y)
+        width = ceil_div(Y.shape[1], len(inverse.T))  # of a column of cores, which has sums of its own
+        for x, scale in enumerate(inverse.T):
+            Y[:, x * width : x * width + width] *= scale[:, None]
+        return Y
+
+    return then(run, run.precision.store(X * gain), divided)
 
 
 def qkv(run: Run, N: np.ndarray, product: Product) -> tuple[np.ndarray, ...]:
@@ -86,7 +122,7 @@ def append(run: Run, K: np.ndarray, V: np.ndarray, shift: Passing) -> tuple[np.n
     return run.text.keys[run.block], run.text.values[run.block]
 
 
-def prompt_scores(run: Run, Q: np.ndarray, K: np.ndarray, product: Scheduled) -> np.ndarray:
+def prompt_scores(run: Run, Q: np.ndarray, K: np.ndarray, product: Scheduled, *along: Riding) -> np.ndarray:
     """``Q K^T`` of every query head with its group's keys, a group at a time: ``(heads, L, L)``."""
     groups = Q.reshape(len(K), -1, run.layout.head)  # (kv_heads, group * L, head)
     S = [product.multiply(q, k, run.precision.accumulate) for q, k in zip(groups, K)]
@@ -117,6 +153,27 @@ def prompt_mix(run: Run, P: np.ndarray, V: np.ndarray, product: Scheduled) -> np
     return O
 
 
+def prompt_attend(run: Run, S: np.ndarray, V: np.ndarray, product: Scheduled, exponents: Riding) -> np.ndarray:
+    """Causal softmax of the rows of S ``(heads, L, L)``, times the values of their group: ``(heads, L, head)``.
+
+    A tile of S holds powers of 2 relative to the next whole number above its rows' maxima, which travel with it; S V
+    adds up with rescaling, and the sums of rows are one more column of V. All rescaling is by powers of 2, so that
+    the bits are those of one exponent a row (but for what underflows), which is what is computed here.
+
+    Returns:
+        O.
+    """
+    c, (kv_heads, L, _) = run.config, V.shape
+    shaped("S", S, c.heads, L, L)
+    attention.mask_scores(S, np.float32(c.head_dim**-0.5 * np.log2(np.e)), run.precision.half, True)
+    P = run.precision.store(np.exp2(S, out=S)).reshape(kv_heads, -1, L)
+    columns = V.reshape(kv_heads, L, -1, run.layout.width)
+    V = np.concatenate([columns, np.ones_like(columns[..., :1])], axis=-1).reshape(kv_heads, L, -1)
+    O = np.array([product.multiply(p, v, run.precision.accumulate) for p, v in zip(P, V)])
+    O = O.reshape(c.heads, L, *columns.shape[2:3], -1)
+    return (O[..., :-1] / O[..., -1:]).reshape(c.heads, L, -1)
+
+
 def scores(run: Run, Q: np.ndarray, keys: np.ndarray, total: Scheduled) -> np.ndarray:
     """``Q K^T / sqrt(head_dim)`` with all entries: ``(heads, tokens)``, summed along x inside each strip."""
     c, layout, tokens = run.config, run.layout, run.position + 1
@@ -143,6 +200,23 @@ def mix(run: Run, P: np.ndarray, values: np.ndarray, total: Scheduled) -> np.nda
     shaped("V cache", values, c.kv_heads, run.text.room, head)
     O = np.empty((c.heads, 1, head), np.float32)
     attention.mix(P, values, run.ends, *total.order, run.precision.half, O[:, 0])
+    return O
+
+
+def attend(run: Run, S: np.ndarray, values: np.ndarray, total: Scheduled) -> np.ndarray:
+    """Softmax of the rows of S ``(heads, tokens)`` times the values of their group: ``(heads, 1, head)``.
+
+    Every row of cores has maximum, sum and weighted values of its own entries; ``total`` combines these along y.
+
+    Returns:
+        O.
+    """
+    c, head = run.config, run.layout.head
+    shaped("S", S, c.heads, run.position + 1)
+    shaped("V cache", values, c.kv_heads, run.text.room, head)
+    largest = attention.subtract_own_max(S, run.ends)
+    P, O = run.precision.store(np.exp(S, out=S)), np.empty((c.heads, 1, head), np.float32)
+    attention.attend(P, largest, values, run.ends, *total.order, run.precision.half, O[:, 0])
     return O
 
 
@@ -188,16 +262,40 @@ def _declared(mesh: Mesh, *rows: tuple[str, str, dict[str, int], Cuts, Cuts]) ->
             for names, kind, dims, y, x in rows for name in names.split(", ")}
 
 
-def decode_plan(layout: Layout, tokens: int) -> Plan:
+def known_plan(plan: str) -> str:
+    """The name of a plan, if there is such a one."""
+    if plan not in PLANS:
+        raise MeshError(f"plan = {plan!r}; known: {', '.join(map(repr, PLANS))}")
+    return plan
+
+
+def _product_of_norm(plan: str, norm: Operation, product: Operation) -> tuple[Operation, ...]:
+    """RMSNorm, then a product; fused, one operation, with the sum of squares as one more column of a GEMV."""
+    if plan == "paper":
+        return norm, product
+    (used,) = product.schedules
+    assert isinstance(used, Scheduled)
+    if used.axis is not None:
+        used = replace(used, shape=(used.shape[0], used.shape[1] + used.mesh.lines(used.axis)))
+    reads = (*norm.reads, *product.reads[1:])
+    return (Operation(product.name, partial(norm_along, then=product.do), reads, product.writes, (used,)),)
+
+
+def decode_plan(layout: Layout, tokens: int, plan: str = "paper") -> Plan:
     """One token with a cache of ``tokens`` entries, the token's own included.
 
     Args:
         layout: the model on the mesh.
         tokens: entries of the cache.
+        plan: "paper": the published one, with ten all-reduces a block; "fused": norms and softmax ride along, six.
 
     Returns:
         The operations, which read top-down as the published table does.
+
+    Raises:
+        MeshError: no such plan.
     """
+    normed_product = partial(_product_of_norm, known_plan(plan))
     c, mesh, strip = layout.config, layout.mesh, layout.strip
     Y, X, across = 0, 1, ("H", layout.strips)
     by_e, by_f, by_v = (("E", mesh.rows),), (("F", mesh.cols),), (("V", mesh.cols),)
@@ -236,42 +334,55 @@ def decode_plan(layout: Layout, tokens: int) -> Plan:
 
     normed, op = partial(norm, tile=tile), Operation
     in_heads = Scheduled(strip, (layout.strip_heads * held,), X, copies=layout.strips)
+    states = Scheduled(mesh, (2 + layout.width,), Y, op="logsumexp", stacked=layout.strip_heads)
+    weighted = {
+        "paper": (
+            op("softmax", softmax, ("S",), ("P",), (total(Y, layout.strip_heads, "max"), total(Y, layout.strip_heads))),
+            op("mix", mix, ("P", "V cache"), ("O",), (total(Y, layout.qkv[0]),))),
+        "fused": (op("softmax, mix", attend, ("S", "V cache"), ("O",), (states,)),)}
     before = (op("embedding", select, ("token", "table"), ("X",), (total(X, tile),)),)
     layer = (
-        op("attention norm", normed, ("X", "w_attn"), ("N",), (total(Y, 1),)),
-        op("QKV", qkv, ("N", "Wq", "Wk", "Wv"), ("Q", "K", "V"), (gemv(Y, c.dim, mesh.cols * sum(layout.qkv)),)),
+        *normed_product(
+            op("attention norm", normed, ("X", "w_attn"), ("N",), (total(Y, 1),)),
+            op("QKV", qkv, ("N", "Wq", "Wk", "Wv"), ("Q", "K", "V"), (gemv(Y, c.dim, mesh.cols * sum(layout.qkv)),))),
         op("RoPE", rope, ("Q", "K"), ("Q", "K")),
         op("append", append, ("K", "V"), ("K cache", "V cache"), (Passing(passed),)),
         op("score", scores, ("Q", "K cache"), ("S",), (in_heads,)),
-        op("softmax", softmax, ("S",), ("P",), (total(Y, layout.strip_heads, "max"), total(Y, layout.strip_heads))),
-        op("mix", mix, ("P", "V cache"), ("O",), (total(Y, layout.qkv[0]),)),
+        *weighted[plan],
         op("attention out", attention_out, ("O", "Wo"), ("Y",), (gemv(X, layout.out, c.dim),)),
         op("residual 1", add, ("X", "Y"), ("Z",)),
-        op("ffn norm", normed, ("Z", "w_ffn"), ("M",), (total(Y, 1),)),
-        op("up, gate", up_gate, ("M", "Wup", "Wgate"), ("U", "G"), (gemv(Y, c.dim, 2 * layout.ffn),)),
+        *normed_product(
+            op("ffn norm", normed, ("Z", "w_ffn"), ("M",), (total(Y, 1),)),
+            op("up, gate", up_gate, ("M", "Wup", "Wgate"), ("U", "G"), (gemv(Y, c.dim, 2 * layout.ffn),))),
         op("SiLU", silu, ("U", "G"), ("F",)),
         op("down", project, ("F", "Wdown"), ("R",), (gemv(X, layout.ffn, c.dim),)),
         op("residual 2", add, ("Z", "R"), ("X",)),
     )
     after = (
-        op("final norm", normed, ("X", "w_out"), ("N",), (total(Y, 1),)),
-        op("LM head", project, ("N", "table"), ("logits",), (gemv(Y, c.dim, c.vocab),)),
+        *normed_product(
+            op("final norm", normed, ("X", "w_out"), ("N",), (total(Y, 1),)),
+            op("LM head", project, ("N", "table"), ("logits",), (gemv(Y, c.dim, c.vocab),))),
         op("argmax", argmax, ("logits",), ("token",), (total(X, 2, "max"),)),
     )
-    return Plan("decode", layout, tokens, before, layer, after, placements)
+    return Plan("decode", layout, tokens, before, layer, after, placements, plan)
 
 
-def prefill_plan(layout: Layout, tokens: int, every: bool = False) -> Plan:
+def prefill_plan(layout: Layout, tokens: int, every: bool = False, plan: str = "paper") -> Plan:
     """A prompt of ``tokens`` tokens, all at once.
 
     Args:
         layout: the model on the mesh.
         tokens: L, of the prompt.
         every: the logits of every position by one MeshGEMM, instead of the last one's by a GEMV.
+        plan: "paper": the published one; "fused": attention without chains, no all-reduce in a block.
 
     Returns:
         The operations, in order.
+
+    Raises:
+        MeshError: no such plan.
     """
+    normed_product = partial(_product_of_norm, known_plan(plan))
     c, mesh, strip, L = layout.config, layout.mesh, layout.strip, tokens
     Y, X, own, tile = 0, 1, ceil_div(tokens, mesh.rows), ceil_div(layout.dim, mesh.cols)
     by_l, by_e, by_f, from_e = (("L", mesh.rows),), (("E", mesh.cols),), (("F", mesh.cols),), (("E", mesh.rows),)
@@ -308,36 +419,56 @@ def prefill_plan(layout: Layout, tokens: int, every: bool = False) -> Plan:
     def per_head(algorithm: str, K: int, N: int) -> Scheduled:
         return Scheduled(strip, (L, K, N), None, algorithm, copies=layout.strips, repeats=layout.strip_heads)
 
+    def per_group(algorithm: str, K: int, N: int, skewed: str) -> Scheduled:
+        """The query heads of a group lie one below the other: keys and values pass by once for all of them."""
+        return replace(per_head(algorithm, K, N), repeats=layout.strip_kv, stacked=c.group, skewed=skewed)
+
     def in_rows(op: str) -> Scheduled:
         return Scheduled(strip, (layout.strip_heads * own,), X, op=op, copies=layout.strips)
 
     normed, op = partial(norm, tile=tile), Operation
     # Every core selects the rows of the table that it owns; for each row of cores the columns add up its tokens.
     before = (op("embedding", select, ("token", "table"), ("X",), (total(Y, own * tile, repeats=mesh.rows),)),)
+    # Fused, S stays skewed, V is skewed with K, and columns of V that are 1 add up the rows of exponentials.
+    mixed = strip.cols * (layout.width + 1)
+    v_skew = Riding(per_group("meshgemm", L, mixed, "A"), per_group("meshgemm", L, mixed, "AB"))
+    exponents = Riding(per_group("meshgemm", strip.lcm, 0, "AB"))
+    attended = {
+        "paper": (
+            op("score", prompt_scores, ("Q", "K"), ("S",), (per_head("gemm_t", layout.head, L),)),
+            op("softmax", prompt_softmax, ("S",), ("P",), (in_rows("max"), in_rows("add"))),
+            op("mix", prompt_mix, ("P", "V"), ("O",), (per_head("meshgemm", L, layout.head),))),
+        "fused": (
+            op("score", prompt_scores, ("Q", "K"), ("S",), (per_group("meshgemm_t", layout.head, L, "C"), v_skew)),
+            op("softmax, mix", prompt_attend, ("S", "V"), ("O",), (per_group("meshgemm", L, mixed, "AB"), exponents)))}
     layer = (
-        op("attention norm", normed, ("X", "w_attn"), ("N",), (total(X, own),)),
-        op("QKV", qkv, ("N", "Wq", "Wk", "Wv"), ("Q", "K", "V"), (gemm(c.dim, mesh.cols * sum(layout.qkv)),)),
+        *normed_product(
+            op("attention norm", normed, ("X", "w_attn"), ("N",), (total(X, own),)),
+            op("QKV", qkv, ("N", "Wq", "Wk", "Wv"), ("Q", "K", "V"), (gemm(c.dim, mesh.cols * sum(layout.qkv)),))),
         op("RoPE", rope, ("Q", "K"), ("Q", "K")),
         op("keep", keep, ("K", "V"), ("K cache", "V cache")),
-        op("score", prompt_scores, ("Q", "K"), ("S",), (per_head("gemm_t", layout.head, L),)),
-        op("softmax", prompt_softmax, ("S",), ("P",), (in_rows("max"), in_rows("add"))),
-        op("mix", prompt_mix, ("P", "V"), ("O",), (per_head("meshgemm", L, layout.head),)),
+        *attended[plan],
         op("attention out", attention_out, ("O", "Wo"), ("Y",), (gemm(layout.out, c.dim),)),
         op("residual 1", add, ("X", "Y"), ("Z",)),
-        op("ffn norm", normed, ("Z", "w_ffn"), ("M",), (total(X, own),)),
-        op("up, gate", up_gate, ("M", "Wup", "Wgate"), ("U", "G"), (gemm(c.dim, 2 * layout.ffn),)),
+        *normed_product(
+            op("ffn norm", normed, ("Z", "w_ffn"), ("M",), (total(X, own),)),
+            op("up, gate", up_gate, ("M", "Wup", "Wgate"), ("U", "G"), (gemm(c.dim, 2 * layout.ffn),))),
         op("SiLU", silu, ("U", "G"), ("F",)),
         op("down", project, ("F", "Wdown"), ("R",), (gemm(layout.ffn, c.dim),)),
         op("residual 2", add, ("Z", "R"), ("X",)),
     )
     # Of a prompt only the last token's logits are wanted: its row is selected along y, then one GEMV along x.
-    one = (op("last token", last, ("N",), ("last",), (total(Y, tile),)),
-           op("LM head", project, ("last", "table"), ("logits",), (Scheduled(mesh, (c.dim, c.vocab), X),)))
-    all_ = (op("LM head", project, ("N", "table"), ("logits",), (gemm(c.dim, c.vocab),)),)
-    after = (op("final norm", normed, ("X", "w_out"), ("N",), (total(X, own),)),
-             *(all_ if every else one),
+    final = op("final norm", normed, ("X", "w_out"), ("N",), (total(X, own),))
+    head = Scheduled(mesh, (c.dim, c.vocab), X)
+    of_all = normed_product(final, op("LM head", project, ("N", "table"), ("logits",), (gemm(c.dim, c.vocab),)))
+    of_one = {
+        "paper": (final, op("last token", last, ("N",), ("last",), (total(Y, tile),)),
+                  op("LM head", project, ("last", "table"), ("logits",), (head,))),
+        "fused": (op("last token", last, ("X",), ("last",), (total(Y, tile),)), *normed_product(
+            replace(final, reads=("last", "w_out")), op("LM head", project, ("N", "table"), ("logits",), (head,))))}
+    after = (*(of_all if every else of_one[plan]),
              op("argmax", argmax, ("logits",), ("token",), (total(Y, 2, "max"),)))
-    return Plan("prefill", layout, tokens, before, layer, after, placements)
+    return Plan("prefill", layout, tokens, before, layer, after, placements, plan)
 
 
 # ---------------------------------------------------------------------------------------------------- the executor
@@ -428,9 +559,12 @@ class Forward:
         names, weights = self._names[op]
         if not weights:
             return op, names, op.schedules
+        held = self.weights.vectors
         if not op.schedules[0].multiplies:
-            return op, names, (*(self.weights.vectors[block, name] for name in weights), *op.schedules)
+            return op, names, (*(held[block, name] for name in weights), *op.schedules)
         (scheduled,) = op.schedules
         assert isinstance(scheduled, Scheduled)
-        W, accumulate = self.weights.operands[block, weights], self.weights.precision.accumulate
-        return op, names, (scheduled.prepared(W, self.team, accumulate),)
+        norms = [name for name in weights if self.plan.placements[name].kind == "norms"]
+        W, accumulate = self.weights.operands[block, weights[len(norms):]], self.weights.precision.accumulate
+        product = scheduled.prepared(W, self.team, accumulate)
+        return op, names, (*(held[block, name] for name in norms), product, *((scheduled,) if norms else ()))

@@ -15,6 +15,7 @@ from meshkernels import files
 from meshkernels.arguments import grid
 from meshkernels.errors import MeshError
 from meshkernels.files.tokenizer import Tokenizer
+from meshkernels.llm.block import known_plan
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.model import Llama
 from meshkernels.llm.sampling import Sampler
@@ -59,6 +60,8 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--repeat-last-n", type=int, default=64, metavar="N", help="how far back (64)")
     parser.add_argument("--seed", type=int, help="of the draws")
     parser.add_argument("--special", action="store_true", help="control tokens spelled in the prompt are such tokens")
+    parser.add_argument("--plan", default="paper", help="paper (default): the published operations; fused: attention "
+                        "without chains, six all-reduces a block and token instead of ten")
     parser.add_argument("--cache", default="shift", help="KV cache: shift (default) or concat")
     parser.add_argument("--dtype", default="float32", help="float32 (default), or float16 as the wafer stores")
     parser.add_argument("--accumulate", default="float32", help="float32 (default), or float16 as the wafer sums")
@@ -116,6 +119,7 @@ def _run(options: argparse.Namespace) -> int:
     prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
     decode_mesh = options.decode_grid or options.grid
     prefill_mesh = options.prefill_grid or options.grid
+    known_plan(options.plan)
     if options.device != "none":
         fit_fabric(options.device or WAFERS[-1], decode_mesh, prefill_mesh)
     checkpoint = files.load(options.model)
@@ -134,12 +138,13 @@ def _run(options: argparse.Namespace) -> int:
     fit_host(stored, *layouts)
     limit = None
     if options.device not in (None, "none"):
-        limit = fit_to(options.device, *layouts, len(record.prompt_ids))
+        limit = fit_to(options.device, *layouts, len(record.prompt_ids), options.plan)
     if stored >= _WORTH_SAYING and not options.json and not options.json_stream:
         print(f"{stored / 1e9:.1f} GB of weights are placed on {decode_mesh.rows} x {decode_mesh.cols} cores",
               file=sys.stderr, flush=True)
     model = Llama(checkpoint, decode_mesh, prefill_mesh=prefill_mesh, dtype=options.dtype,
-                  accumulate=options.accumulate, norms=options.norms, cache=options.cache, cache_limit=limit)
+                  accumulate=options.accumulate, norms=options.norms, cache=options.cache, cache_limit=limit,
+                  plan=options.plan)
     del checkpoint  # everything is placed: let the file go
     record.compile_seconds = model.warm_up()
     if prompt is None:
@@ -295,6 +300,7 @@ def report(record: Record, summary: dict[str, Any]) -> str:
     host = (f"host: prompt of {prompt} tokens in {record.prefill_seconds:.2f} s "
             f"({prompt / record.prefill_seconds:.1f} tokens/s){speed}; ended by {record.ended_by}; "
             f"kernels ready in {record.compile_seconds:.2f} s before that")
-    mesh = (f"mesh, as float16 on the wafer ({summary['all_reduces_per_block']} all-reduces per block and token):\n"
+    mesh = (f"mesh, as float16 on the wafer (plan {summary['plan']!r}, {summary['all_reduces_per_block']} all-reduces "
+            f"per block and token):\n"
             + text_table(summary))
     return "\n".join((host, mesh, prediction_lines(summary)))

@@ -15,7 +15,7 @@ from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.files.tokenizer import Tokenizer
 from meshkernels.kernels import memory
 from meshkernels.kernels.team import Team
-from meshkernels.llm.block import Forward, Hook, decode_plan, prefill_plan
+from meshkernels.llm.block import Forward, Hook, decode_plan, known_plan, prefill_plan
 from meshkernels.llm.cache import KVCache, Text
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.sampling import Sampler
@@ -44,6 +44,7 @@ class Llama:
         cache: "shift" or "concat".
         cache_limit: bytes per core that the KV cache may take; None: no limit.
         threads: of decode; None: as many as Numba uses. While there are hooks, decode keeps to one.
+        plan: "paper": the published operations; "fused": attention without chains, six all-reduces a block and token.
 
     Attributes:
         config: the model's dimensions.
@@ -55,8 +56,9 @@ class Llama:
 
     def __init__(self, source: Source, mesh: MeshLike = 8, *, prefill_mesh: MeshLike | None = None,
                  dtype: str = "float32", accumulate: str = "float32", norms: str = "",
-                 cache: str = "shift", cache_limit: int | None = None, threads: int | None = None):
-        self.config = source.config
+                 cache: str = "shift", cache_limit: int | None = None, threads: int | None = None,
+                 plan: str = "paper"):
+        self.config, self.plan = source.config, known_plan(plan)
         self.tokenizer: Tokenizer | None = None
         self.precision = Precision(dtype, accumulate, norms)
         self.layout = Layout(self.config, _mesh(mesh))
@@ -68,7 +70,7 @@ class Llama:
         weights = Weights(source, self.layout, self.precision)
         same = self.prefill_layout == self.layout
         self._prefill_weights = weights if same else Weights(source, self.prefill_layout, self.precision, weights)
-        self._decode = Forward(decode_plan(self.layout, 1), weights, self.team)
+        self._decode = Forward(decode_plan(self.layout, 1, plan), weights, self.team)
 
     def warm_up(self) -> float:
         """Compile, or load from the disk, every kernel that a text needs.
@@ -79,7 +81,8 @@ class Llama:
             The seconds that it took.
         """
         def two_phases() -> tuple[None, Text]:
-            Forward(prefill_plan(self.prefill_layout, 2), self._prefill_weights)(np.zeros(2, np.int64), blocks=1)
+            plan = prefill_plan(self.prefill_layout, 2, plan=self.plan)
+            Forward(plan, self._prefill_weights)(np.zeros(2, np.int64), blocks=1)
             scratch = KVCache(self.layout, self.cache.policy, itemsize=self.precision.itemsize)
             with self.team.awake():
                 self._decode(np.zeros(1, np.int64), scratch.extended(), blocks=1)
@@ -112,7 +115,7 @@ class Llama:
             raise MeshError(f"the prompt has {len(ids)} tokens, the model's context {self.config.context}")
 
         def prompt() -> tuple[np.ndarray, Text]:
-            plan = prefill_plan(self.prefill_layout, len(ids), every)
+            plan = prefill_plan(self.prefill_layout, len(ids), every, self.plan)
             run = Forward(plan, self._prefill_weights)(ids, hook=self._hook)
             logits = run.values["logits"]
             memory.forget(_PACKED)  # decoding packs nothing

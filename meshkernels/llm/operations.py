@@ -18,14 +18,15 @@ from meshkernels.algorithms import gemv as vector
 from meshkernels.api import schedule
 from meshkernels.errors import MeshError
 from meshkernels.kept import remember
+from meshkernels.kernels import attention, ring
 from meshkernels.kernels.pack import Columns
 from meshkernels.kernels.reduce import combine_in_order
 from meshkernels.kernels.team import Team
 from meshkernels.llm.layout import Layout, Placement
-from meshkernels.mesh import Mesh
+from meshkernels.mesh import Mesh, ceil_div
 from meshkernels.readers import fused
 from meshkernels.readers.ledger import count
-from meshkernels.schedules import ChainSum, Schedule, verify
+from meshkernels.schedules import ChainSum, RingOrder, Schedule, verify
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,12 @@ class Scheduled:
         shape: ``(M, K, N)`` of a matrix product, ``(K, N)`` of a GEMV, ``(words,)`` per core of an all-reduce.
         axis: the axis that a GEMV or an all-reduce sums along: 0 = y, 1 = x; None for a matrix product.
         algorithm: the name of what builds it.
-        op: "add", or "max" of an all-reduce.
+        op: "add", or "max" or "logsumexp" of an all-reduce.
         copies: side by side on different strips, all at work at once.
         repeats: one after the other on the same cores.
+        stacked: blocks one below the other on every core: left operands of a matrix product, each of M rows, or the
+            softmax states of an all-reduce.
+        skewed: operands of MeshGEMM, or the result of its transposed form, that lie as a product leaves them.
     """
 
     mesh: Mesh
@@ -79,11 +83,16 @@ class Scheduled:
     op: str = "add"
     copies: int = 1
     repeats: int = 1
+    stacked: int = 1
+    skewed: str = ""
 
     @cached_property
     def schedule(self) -> Schedule:
         """The schedule itself, built when it is first asked for, and verified."""
-        return _built(self.mesh, self.shape, self.axis, self.algorithm, self.op)
+        shape = self.shape
+        if self.stacked > 1 and self.multiplies:
+            shape = (self.stacked * self.mesh.rows * ceil_div(shape[0], self.mesh.rows), *shape[1:])
+        return _built(self.mesh, shape, self.axis, self.algorithm, self.op, self.stacked, self.skewed)
 
     @property
     def multiplies(self) -> bool:
@@ -135,11 +144,11 @@ class Scheduled:
         """Run a matrix product: float32 operands of the schedule's shapes -> ``(M, N)``.
 
         Where rows do not differ in their order of summation (dist-GEMM-T), A may be several left operands, one below
-        the other: ``(copies * M, K)`` -> ``(copies * M, N)``.
+        the other: ``(n M, K)`` -> ``(n M, N)``. Stacked ones are all given: n = ``stacked``.
 
         Args:
-            A: ``(M, K)``.
-            B: ``(K, N)``, or ``(N, K)`` of dist-GEMM-T.
+            A: ``(M, K)``, or n of them.
+            B: ``(K, N)``, or ``(N, K)`` of a product with a transpose.
             accumulate: dtype of sums.
 
         Returns:
@@ -150,7 +159,12 @@ class Scheduled:
         """
         left, (rows, K), right, shape, alike = self._operands
         shaped(left, A, len(A) // rows * rows if alike else rows, K)
-        return fused.run(self.schedule, {left: A, right: shaped(right, B, *shape)}, np.dtype(accumulate))
+        shaped(right, B, *shape)
+        if self.stacked > 1:
+            if isinstance(B, np.ndarray) and self.schedule.task.kind == "product_t":
+                B = B.T
+            return ring.ring_product(A, B, self._rows_in_turn, accumulate=accumulate)
+        return fused.run(self.schedule, {left: A, right: B}, np.dtype(accumulate))
 
     def prepared(self, W: Columns, team: Team, accumulate: str = "float32") -> Callable[[np.ndarray], np.ndarray]:
         """A product prepared for one weight.
@@ -174,11 +188,45 @@ class Scheduled:
 
         return gemv
 
+    def passing_by(self, partials: np.ndarray, half: bool = False) -> np.ndarray:
+        """Add up what rides along with the left operand: partial values of its tiles -> sums ``(M, 1 or cols)``.
+
+        Args:
+            partials: ``(blocks, M)``. The all-reduce of a GEMV adds them up; in a matrix product every core does, as
+                the tiles pass by, in the order in which they do.
+            half: round every sum to float16.
+
+        Returns:
+            The sums: one for all cores of a line, or one for each column of cores.
+        """
+        if self.axis is not None:
+            return self.combine(partials, half)[:, None]
+        if len(partials) == 1:  # nothing passes by
+            return partials.T
+        order = self.schedule.proof.order
+        assert isinstance(order, RingOrder)
+        return attention.ring_sums(partials, order.blocks, order.row_start, order.col_start, order.row_tile, half)
+
+    @cached_property
+    def tiles(self) -> tuple[int, int]:
+        """``(length, blocks)`` of the contraction of the left operand, as the cores hold it."""
+        left = next(iter(self.schedule.operands.values()))
+        return left.tile[1], left.grid[1]
+
     @cached_property
     def _operands(self) -> tuple[str, tuple[int, int], str, tuple[int, int], bool]:
         """Names and shapes of both, and whether rows are alike."""
         (left, a), (right, b) = self.schedule.operands.items()
-        return left, a.shape, right, b.shape, isinstance(self.schedule.proof.order, ChainSum)
+        rows = self.stacked * self.shape[0]  # without what pads each operand of a stack
+        return left, (rows, a.shape[1]), right, b.shape, isinstance(self.schedule.proof.order, ChainSum)
+
+    @cached_property
+    def _rows_in_turn(self) -> RingOrder:
+        """The order of stacked operands, as they lie on the host: one whole operand below the other."""
+        order = self.schedule.proof.order
+        assert isinstance(order, RingOrder)
+        start = order.row_start[np.arange(self.shape[0]) // ceil_div(self.shape[0], self.mesh.rows)]
+        return replace(order, row_start=np.tile(start, self.stacked), row_tile=1)
 
     def work(self, itemsize: int, accumulator: int) -> Work:
         """What it makes the mesh do; arguments as of `Plan.ledger`."""
@@ -194,11 +242,13 @@ def shaped(name: str, array: Any, *shape: int) -> Any:
 
 
 @remember
-def _built(mesh: Mesh, shape: tuple[int, ...], axis: int | None, algorithm: str, op: str) -> Schedule:
+def _built(mesh: Mesh, shape: tuple[int, ...], axis: int | None, algorithm: str, op: str, stacked: int,
+           skewed: str) -> Schedule:  # fmt: skip
     if len(shape) == 1:
-        found = vector.allreduce(mesh, *shape, axis=axis or 0, reduce=algorithm, op=op)
+        found = vector.allreduce(mesh, *shape, axis=axis or 0, reduce=algorithm, op=op, height=stacked)
     else:
-        found = schedule(algorithm, mesh, *shape, **({} if axis is None else {"axis": axis}))
+        options = {"axis": axis} if axis is not None else {"skewed": skewed} if skewed else {}
+        found = schedule(algorithm, mesh, *shape, **options)
     verify(found)
     return found
 
@@ -226,6 +276,28 @@ class Passing:
         return Work(steps=int(self.words > 0), hops=int(self.words > 0), words=self.words)
 
 
+@dataclass(frozen=True)
+class Riding:
+    """Words that travel with the messages of the operation's schedule: no step, no hop and no message more.
+
+    Attributes:
+        along: a schedule that moves as many words.
+        less: one that moves the part of them that is counted elsewhere.
+    """
+
+    along: Scheduled
+    less: Scheduled | None = None
+    algorithm = "riding"
+    multiplies = False
+    repeats = 1
+    collectives = ()
+
+    def work(self, itemsize: int, accumulator: int) -> Work:
+        """Its words."""
+        both = [used.work(itemsize, accumulator).words if used else 0 for used in (self.along, self.less)]
+        return Work(words=both[0] - both[1])
+
+
 @dataclass(frozen=True, eq=False)
 class Operation:
     """One line of a block: a local function, and the schedules that it runs.
@@ -241,7 +313,7 @@ class Operation:
     do: Callable[..., Any]
     reads: tuple[str, ...]
     writes: tuple[str, ...]
-    schedules: tuple[Scheduled | Passing, ...] = ()
+    schedules: tuple[Scheduled | Passing | Riding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -269,6 +341,7 @@ class Plan:
         tokens: sequence length that lengths are given for: the prompt's, or the cache's including this token.
         before, layer, after: operations before the blocks (embedding), of each block, and after them.
         placements: what every tensor is and where it lives, by name.
+        name: "paper" or "fused".
     """
 
     phase: str
@@ -278,6 +351,7 @@ class Plan:
     layer: tuple[Operation, ...]
     after: tuple[Operation, ...]
     placements: dict[str, Placement]
+    name: str = "paper"
 
     @property
     def all_reduces(self) -> int:

@@ -37,11 +37,12 @@ def mesh_summary(model: Llama, prompt: int, context: int) -> dict[str, Any]:
     """
     itemsize = 2
     accumulator = 2 if model.precision.half or model.precision.dtype == "float32" else 4
-    first, token = prefill_plan(model.prefill_layout, prompt), decode_plan(model.layout, context)
+    first = prefill_plan(model.prefill_layout, prompt, plan=model.plan)
+    token = decode_plan(model.layout, context, model.plan)
     moved = sum(redistribution(first, token).values(), Transfer())
     return {
         "rows": model.layout.mesh.rows, "cols": model.layout.mesh.cols, "bytes_per_element": itemsize,
-        "all_reduces_per_block": token.all_reduces,
+        "plan": model.plan, "all_reduces_per_block": token.all_reduces,
         "prefill": _phase(first, itemsize, accumulator),
         "hand_over": asdict(moved),
         "token": _phase(token, itemsize, accumulator),
@@ -67,8 +68,8 @@ def predict(model: Llama, prompt: int, context: int, device: str) -> dict[str, A
     dims = perfmodel.Model("model", c.dim, c.ffn, c.blocks, c.heads, c.kv_heads, c.head_dim, c.vocab)
     found: dict[str, Any] = {"prefill_tokens_per_s": None, "tokens_per_s": None, "notes": []}
     for key, mesh, run in (
-        ("prefill_tokens_per_s", model.prefill_layout.mesh, partial(perfmodel.prefill, tokens=prompt)),
-        ("tokens_per_s", model.layout.mesh, partial(perfmodel.decode, context=context)),
+        ("prefill_tokens_per_s", model.prefill_layout.mesh, partial(perfmodel.prefill, tokens=prompt, plan=model.plan)),
+        ("tokens_per_s", model.layout.mesh, partial(perfmodel.decode, context=context, plan=model.plan)),
     ):
         if mesh.rows != mesh.cols:
             found["notes"].append(f"no prediction for {mesh.rows} x {mesh.cols}: square grids only")
@@ -137,7 +138,8 @@ def fit_host(stored: int, *layouts: Layout) -> None:
                     require_walkable(used.mesh)
 
 
-def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, itemsize: int = 2) -> int:
+def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, plan: str = "paper",
+           itemsize: int = 2) -> int:
     """Bytes per core left for decode's keys and values on a device.
 
     Args:
@@ -145,6 +147,7 @@ def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, ite
         layout: of decode.
         prefill_layout: of prefill.
         prompt: tokens of the prompt.
+        plan: "paper" or "fused".
         itemsize: bytes of a stored element.
 
     Returns:
@@ -154,12 +157,12 @@ def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, ite
         DeviceLimitError: the weights and buffers of a phase, or the prompt's own keys and values, do not fit.
     """
     limit = as_device(device).memory_per_core
-    plan = prefill_plan(prefill_layout, prompt)
-    keys = plan.resident(itemsize)["cache"]
-    if keys > (left := cache_budget(plan, limit, itemsize)):
+    first = prefill_plan(prefill_layout, prompt, plan=plan)
+    keys = first.resident(itemsize)["cache"]
+    if keys > (left := cache_budget(first, limit, itemsize)):
         raise DeviceLimitError(f"prefill of {prompt} tokens: their keys and values take {keys} bytes on core (0, 0), "
                                f"{left} of {limit} bytes are left")
-    return cache_budget(decode_plan(layout, 1), limit, itemsize)
+    return cache_budget(decode_plan(layout, 1, plan), limit, itemsize)
 
 
 def cache_budget(plan: Plan, limit: int, itemsize: int = 2) -> int:
@@ -192,7 +195,7 @@ def _kept(plan: Plan, itemsize: int) -> int:
 
 def _advice(plan: Plan, excess: float, limit: int, itemsize: int) -> str:
     """The smallest square grid that would do, if one near the obvious size does."""
-    build = prefill_plan if plan.phase == "prefill" else decode_plan
+    build = partial(prefill_plan if plan.phase == "prefill" else decode_plan, plan=plan.name)
     start = ceil(sqrt(plan.layout.mesh.cores * excess))
     for side in range(start, min(start + start // 4 + 1, isqrt(MOST_CORES)) + 1):
         larger = build(Layout(plan.layout.config, Mesh(side)), plan.tokens)

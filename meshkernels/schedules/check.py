@@ -4,12 +4,13 @@
 what moves      by                            with
 =============== ============================= ==================================================================
 Tiles           Shift Multicast Relay Permute into Tiles of the same operand; no combine
-Values          Shift Permute                 into Values of the same shape and dtype; combine: None, add or max
+Values          Shift Permute                 into Values of the same shape and dtype; combine: None or an op
 Values          Multicast Relay               into Values of the same shape and dtype; no combine
-Values          Reduce                        into Values of the same shape and dtype; combine: add or max
+Values          Reduce                        into Values of the same shape and dtype; combine: an op
 =============== ============================= ==================================================================
 
-A combination is that of the task: products and sums are added, a max all-reduce takes maxima.
+A combination is that of the task: products are added, an all-reduce has an op of `OPS`. The rows that "logsumexp"
+combines are whole: their first element scales the others.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ MOST_BLOCKS = 1 << 26
 
 #: The kinds of task: operands, and what combines.
 TASKS = {"product": 2, "product_t": 2, "allreduce": 1, "transpose": 1, "alltoall": 1}
+#: What combines numbers that meet: see `meshkernels.kernels.reduce`.
+OPS = ("add", "max", "logsumexp")
 
 
 def indices(program: Sequence[Step | Repeat]) -> Iterator[Index]:
@@ -106,8 +109,8 @@ def _task(schedule: Schedule) -> None:
     """Operands and result fit each other and the task."""
     task, result = schedule.task, schedule.result
     require(task.kind in TASKS, f"task.kind is {task.kind!r}; known: {', '.join(TASKS)}")
-    require(task.op == "add" or (task.op == "max" and task.kind == "allreduce"),
-            f"task.op is {task.op!r}; it must be 'add', or 'max' in an all-reduce")
+    require(task.op in (OPS if task.kind == "allreduce" else OPS[:1]),
+            f"task.op is {task.op!r}; it must be 'add', or in an all-reduce one of {', '.join(OPS)}")
     require(task.axis in (0, 1), f"task.axis is {task.axis}; it must be 0 or 1")
     require(len(task.operands) == TASKS[task.kind] == len(set(task.operands)) == len(schedule.operands)
             and set(task.operands) == set(schedule.operands),
@@ -250,6 +253,8 @@ def _move(schedule: Schedule, move: Move, where: str) -> None:
         broadcast = isinstance(route, Multicast | Relay)
         require(not (broadcast and move.combine), f"{where}: what is broadcast replaces; combine must be None")
         require(not isinstance(route, Reduce) or move.combine, f"{where}: a Reduce needs combine = {op!r}")
+        require(move.combine != "logsumexp" or held.shape == schedule.result.tile,
+                f"{where}: logsumexp combines whole rows of {schedule.result.tile[1]}, not parts of {held.shape[1]}")
         require(move.combine is None or schedule.task.kind in ("product", "product_t", "allreduce"),
                 f"{where}: nothing is combined in a task of kind {schedule.task.kind!r}")
     _slot(move.slot, schedule.slots(move.buffer), where)

@@ -23,10 +23,10 @@ class RingOrder(ByValue):
     """Each element is one chain of multiply-adds through all K-blocks in ring order.
 
     Elements of block row i and block column j begin at position ``row_start[i] + col_start[j]`` (mod L):
-    the t-th block is ``blocks[(row_start[i] + col_start[j] + t) % L]``.
+    the t-th block is ``blocks[(row_start[i] + col_start[j] + t) % L]``. Positions may lie between blocks (-1).
 
     Attributes:
-        blocks: ``(L,)`` block ids (in the operand's own order) as they follow each other on the ring.
+        blocks: ``(L,)`` block ids (in the operand's own order) as they follow each other on the ring; -1: none.
         block: length of a K-block, in elements; the last ones may be short or empty.
         row_start: ``(I,)`` positions on the ring, in ``[0, L)``.
         col_start: ``(J,)`` positions on the ring, in ``[0, L)``.
@@ -111,14 +111,46 @@ def _ring(walk: Walk) -> RingOrder | None:
     blocks, place = cycle(successor, int(first[0, 0]))
     if len(blocks) < walk.sums.terms:
         return None
-    start, L = place[first], len(blocks)
+    start = place[first]
     if successor[blocks[-1]] < 0 and start.any():
         return None  # nobody went on from the last block: there is no ring, so all must begin where it begins
-    col_start = (start[0] - start[0, 0]) % L
-    if not np.array_equal((start[:, :1] + col_start) % L, start):
+    q = max(1, start.shape[1] // len(blocks))
+    places = _places(start, len(blocks), q, False) or _places(start, len(blocks), q, True)
+    if places is None:
         return None
     block = schedule.operands[walk.task.operands[0]].tile[1]
-    return RingOrder(blocks, block, start[:, 0] % L, col_start, *schedule.result.tile)
+    between = np.full((len(blocks), q), -1)
+    between[:, 0] = blocks
+    return RingOrder(between.ravel(), block, *places, *schedule.result.tile)
+
+
+def _places(start: np.ndarray, n: int, q: int, flip: bool) -> tuple[np.ndarray, np.ndarray] | None:
+    """Positions ``(rows), (cols)`` with ``ceil((row + col) / q) = start`` modulo n, if there are any.
+
+    Row i is behind row 0 by d or d + 1 blocks, by the latter where the remainders of row and column reach q together:
+    those columns are nested, and more of them the larger the remainder of the row. Remainders are all equally frequent.
+
+    Args:
+        start: ``(rows, cols)`` blocks of the ring, less than n.
+        n: blocks of the ring.
+        q: positions from one block to the next.
+        flip: of two blocks each is behind the other: take the other one.
+
+    Returns:
+        Both, in ``[0, n q)``.
+    """
+    behind = (start - start[0]) % n
+    both = (behind == 0).any(axis=1) & (behind == n - 1).any(axis=1)
+    low = np.where(both, n - 1, behind.min(axis=1))
+    more = (behind != low[:, None]) & (n > 1)
+    if n == 2 and both.any():
+        one = more[both][0]
+        other = both & ((more & ~one).any(axis=1) & (one & ~more).any(axis=1) ^ flip)
+        low, more = np.where(other, 0, low), more ^ other[:, None]
+    rows = low * q + more.sum(axis=1) * q // start.shape[1]
+    cols = (start[0] - 1) * q + more.sum(axis=0) * q // start.shape[0] + 1
+    right = (-(-(rows[:, None] + cols) // q) - start) % n == 0
+    return (rows % (n * q), cols % (n * q)) if right.all() else None
 
 
 def _split(walk: Walk) -> SplitSum | None:

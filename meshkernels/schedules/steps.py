@@ -69,8 +69,8 @@ class Move:
         into: the buffer in which it arrives; None: the same.
         into_slot: the slot in which it arrives, named by the receiving core (in a `Permute` by the sending one);
             None: the one that it was sent from.
-        combine: ``"add"`` or ``"max"``: what becomes of numbers that meet, in a `Reduce`, or where numbers arrive
-            by `Shift` or `Permute` at others; None: what arrives replaces what was there.
+        combine: ``"add"``, ``"max"`` or ``"logsumexp"``: what becomes of numbers that meet, in a `Reduce`, or where
+            numbers arrive by `Shift` or `Permute` at others; None: what arrives replaces what was there.
     """
 
     buffer: str
@@ -154,7 +154,7 @@ class Task:
     =============== ====================================================================================
     ``product``     ``C(i, j) = sum_k A(i, k) B(k, j)``
     ``product_t``   ``C(i, j) = sum_k A(i, k) B(j, k)^T``
-    ``allreduce``   along ``axis`` 0 ``y(0, j) = sum_i x(i, j)``, along 1 ``y(i, 0) = sum_j x(i, j)``; or their max
+    ``allreduce``   along ``axis`` 0 ``y(0, j) = sum_i x(i, j)``, along 1 ``y(i, 0) = sum_j x(i, j)``; or another op
     ``transpose``   ``T(j, i) = A(i, j)^T``
     ``alltoall``    ``R(l P + j, i) = A(l P + i, j)``, with P block columns
     =============== ====================================================================================
@@ -162,7 +162,7 @@ class Task:
     Attributes:
         kind: one of the table's.
         operands: names of the operands, in the order of the formula.
-        op: ``"add"`` or ``"max"``, of ``allreduce``.
+        op: of ``allreduce`` ``"add"``, ``"max"``, or ``"logsumexp"``, which combines softmax states, one a row.
         axis: of ``allreduce``: 0 down the columns of cores, 1 along the rows.
     """
 

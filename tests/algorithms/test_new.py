@@ -74,6 +74,38 @@ def test_alltoall(rows, cols, n, axis):
         assert np.array_equal(got[y, x, j], sent)
 
 
+@pytest.mark.parametrize("grid", [(1, 1), (4, 4), (7, 3), (3, 7), (8, 2), (2, 8), (6, 4), (24, 8)], ids=str)
+def test_what_meshgemm_t_leaves_skewed_meshgemm_takes(grid):
+    """S = Q K^T lies where the alignment of S V wants it: two rounds of alignment fewer, the same bits."""
+    mesh, rng = mk.Mesh(*grid), np.random.default_rng(0)
+    Q, K, V = (rng.standard_normal(shape).astype("f4") for shape in ((13, 9), (17, 9), (17, 11)))
+    first = mk.schedule("meshgemm_t", mesh, 13, 9, 17, skewed="C")
+    then = mk.schedule("meshgemm", mesh, 13, 17, 11, skewed="A")
+    mk.verify(first), mk.verify(then)
+    shape = (*mesh.shape, first.slots("C"))
+    for left, taken in zip(first.collect.place.at(mesh, shape[2]), then.buffers["A"].home.at(mesh, shape[2])):
+        assert np.array_equal(np.broadcast_to(left, shape), np.broadcast_to(taken, shape))
+    S = _both(lambda **more: mk.run(first, {"A": Q, "B": K}, **more))
+    assert S.tobytes() == mk.gemm_t(Q, K, mesh).tobytes()
+    O = _both(lambda **more: mk.run(then, {"A": S, "B": V}, **more))
+    assert O.tobytes() == mk.gemm(S, V, mesh).tobytes()
+    both = mk.schedule("meshgemm", mesh, 13, 17, 11, skewed="AB")
+    mk.verify(both)
+    assert len(both.steps) == mesh.lcm and _both(lambda **more: mk.run(both, {"A": S, "B": V}, **more)).tobytes() == (
+        O.tobytes())
+    aligned = [mk.schedule("meshgemm_t", mesh, 13, 9, 17), mk.schedule("meshgemm", mesh, 13, 17, 11)]
+    fewer = [len(whole.steps) - len(short.steps) for whole, short in zip(aligned, (first, then))]
+    assert fewer[0] == max(min(t, mesh.cols - t) for t in range(mesh.cols) if mesh.cols > 1 or t == 0)
+
+
+@pytest.mark.parametrize("cols", range(1, 9))
+@pytest.mark.parametrize("rows", range(1, 9))
+def test_meshgemm_t_has_an_order_on_every_grid(rows, cols):
+    """Where a tile of C has several blocks, they begin one after the other, between the blocks of K."""
+    order = mk.verify(mk.schedule("meshgemm_t", mk.Mesh(rows, cols), 9, 9, 9)).order
+    assert isinstance(order, mk.schedules.RingOrder) and sorted(order.blocks[order.blocks >= 0]) == list(range(cols))
+
+
 # ------------------------------------------------------------------------------------------------- counts by hand
 @pytest.mark.parametrize("P", [3, 4, 5, 8])
 def test_meshgemm_t_by_hand(P):

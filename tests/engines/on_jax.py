@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import meshkernels as mk
+from meshkernels.algorithms import gemv
 
 DEVICES = 8
 #: Unit roundoff of an element as it is stored, and of the sums.
@@ -134,6 +135,10 @@ def test_other_tasks():
     A = rng.standard_normal((7, 9))
     for grid in [(2, 4), (3, 2), (1, 1)]:
         assert (mk.to_jax(mk.schedule("transpose", mk.Mesh(*grid), 7, 9))(A) == A.T).all()
+    states = gemv.allreduce(mk.Mesh(3, 2), 5, op="logsumexp", height=2, levels=2, groups=2)
+    x = rng.standard_normal(states.operands["x"].shape) * 20
+    x[4:, ::5] = -np.inf  # core (2, 0) and (2, 1) have masked scores only
+    assert np.allclose(mk.to_jax(states)(x), mk.run(states, {"x": x}), rtol=1e-12, atol=0)
     values = rng.standard_normal((2, 3, 3, 4))
     schedule = mk.schedule("alltoall", mk.Mesh(2, 3), 4)
     got = np.asarray(mk.to_jax(schedule)(values.reshape(schedule.operands["A"].shape))).reshape(2, 3, 3, 4)

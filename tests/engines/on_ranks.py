@@ -117,6 +117,9 @@ def judge(case: Case) -> None:
         found = mk.gather(found, mesh, root=None)
     else:
         same(mk.allreduce(values, mesh, **options), mk.allreduce(values, one, **options), "allreduce")
+        if case.algorithm != "ring" and N > 0:
+            options |= {"op": "logsumexp"}
+            same(mk.allreduce(values, mesh, **options), mk.allreduce(values, one, **options), "softmax states")
         parts = rng.standard_normal((*case.cores, one.length(case.axis), 3)).astype(case.dtype)
         same(mk.alltoall(parts, mesh, axis=case.axis), mk.alltoall(parts, one, axis=case.axis), "alltoall")
     same(found, wanted, "product")

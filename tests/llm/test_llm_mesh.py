@@ -77,7 +77,8 @@ def test_gemm_and_gemm_t(grid):
     weighted = Scheduled(mesh, (13, 22, 31), algorithm="meshgemm").prepared(columns(W), Team(1))
     assert np.array_equal(weighted(X), mk.gemm(X, W, mesh, method="lockstep"))
     assert np.array_equal(product(X, W, mesh), mk.gemm(X, W, mesh, method="lockstep"))
-    assert np.array_equal(product(X, K, mesh, "gemm_t"), mk.gemm_t(X, K, mesh, method="lockstep"))
+    for name in ("gemm_t", "meshgemm_t"):
+        assert np.array_equal(product(X, K, mesh, name), mk.gemm_t(X, K, mesh, algorithm=name, method="lockstep"))
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)

@@ -133,7 +133,8 @@ assert cold < sum(warm.values()) and compiled() == warm, {k: n for k, n in compi
 """
 
 
-@pytest.mark.parametrize("options", [{}, {"dtype": "float16", "accumulate": "float16"}], ids=["float32", "float16"])
+@pytest.mark.parametrize("options", [{}, {"dtype": "float16", "accumulate": "float16"}, {"plan": "fused"}],
+                         ids=["float32", "float16", "fused"])
 def test_nothing_is_compiled_after_warm_up(options):
     """In a fresh process: no kernel gains a specialisation between the warm-up and the end of a text."""
     here = str(Path(__file__).parents[1])

@@ -21,9 +21,11 @@ def error(logits: np.ndarray, stored, row: int) -> float:
     return max(found, largest, norm / np.sqrt(len(logits)))
 
 
+@pytest.mark.parametrize("plan", ["paper", "fused"])
 @pytest.mark.parametrize("name", PROMPTS)
-def test_logits_and_greedy_tokens(smollm2, smollm2_on_24, name):
-    stored, model = np.load(DATA / f"vectors_{name}.npz"), smollm2_on_24
+def test_logits_and_greedy_tokens(smollm2, smollm2_on_24, smollm2_fused, name, plan):
+    stored = np.load(DATA / f"vectors_{name}.npz")
+    model = {"paper": smollm2_on_24, "fused": smollm2_fused}[plan]
     assert smollm2.tokenizer.encode(PROMPTS[name]) == stored["ids"].tolist()
     length, greedy = len(stored["ids"]), stored["greedy"]
     every = model.prefill(stored["ids"], every=True)
