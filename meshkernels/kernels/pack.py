@@ -66,6 +66,35 @@ class Layout(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class Blocks:
+    """A matrix that lies in memory block by block.
+
+    Attributes:
+        array: ``(rows of blocks, h, columns of blocks, w)``, any strides: element (y h + i, x w + j) is
+            ``array[y, i, x, j]``.
+        shape: ``(height, width)`` of the matrix; blocks may be padded beyond it.
+    """
+
+    array: np.ndarray
+    shape: tuple[int, int]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the elements."""
+        return self.array.dtype
+
+    @property
+    def T(self) -> Blocks:
+        """The transpose, a view."""
+        return Blocks(self.array.transpose(2, 3, 0, 1), self.shape[::-1])
+
+    def offsets(self, axis: int, index: np.ndarray) -> np.ndarray:
+        """Bytes from the first element to each of these rows (axis 0) or columns (1)."""
+        block, within = np.divmod(index, max(self.array.shape[2 * axis + 1], 1))
+        return block * self.array.strides[2 * axis] + within * self.array.strides[2 * axis + 1]
+
+
+@dataclass(frozen=True, eq=False)
 class Panels:
     """One packed operand.
 
@@ -150,12 +179,14 @@ class _Source(NamedTuple):
     Attributes:
         lanes: address of k = 0 of each packed lane.
         runs: for each lane that begins a run of neighbours within a panel, how many these are.
-        step: bytes from k to k + 1.
+        k_at: bytes from there to the k that stands at each place.
+        step: bytes from k to k + 1 within a block.
         like: an empty array of the operand's dtype.
     """
 
     lanes: np.ndarray
     runs: np.ndarray
+    k_at: np.ndarray
     step: int
     like: np.ndarray
 
@@ -165,17 +196,16 @@ class _Target(NamedTuple):
 
     numbers: np.ndarray
     width: tuple[int, ...]
-    k_of: np.ndarray
     kc: int
     non_temporal: bool
 
 
-def pack(X: np.ndarray | Columns, layout: Layout, kc: int, *, widened: bool = True, threads: int | None = None,
+def pack(X: np.ndarray | Blocks | Columns, layout: Layout, kc: int, *, widened: bool = True, threads: int | None = None,
          allocate: Callable[[int, np.dtype], np.ndarray] = memory.aligned) -> Panels:  # fmt: skip
     """Pack the rows of ``X`` (lanes, K), any strides; of `Columns`, the columns are its lanes.
 
     Args:
-        X: A itself, B.T, or stored columns of B.
+        X: A itself, B.T, either of them in blocks, or stored columns of B.
         layout: made for as many lanes and as long a K.
         kc: depth of a chunk.
         widened: convert 16-bit storage to float32.
@@ -189,9 +219,13 @@ def pack(X: np.ndarray | Columns, layout: Layout, kc: int, *, widened: bool = Tr
         lanes, (K, _), width, size = X.lanes, X.shape, X.layout.width, X.data.itemsize
         panel, lane = np.divmod(layout.source, width)
         addresses, step = X.data.ctypes.data + (panel * K * width + lane) * size, width * size
-        copy = _copy_runs
+        copy, k_at = _copy_runs, layout.k_of * step
+    elif isinstance(X, Blocks):
+        lanes, size, step, k_at = X.shape[0], X.dtype.itemsize, X.array.strides[3], X.offsets(1, layout.k_of)
+        addresses = X.array.__array_interface__["data"][0] + X.offsets(0, layout.source)
+        copy = _copy_runs if X.array.strides[1] == size else _transpose
     else:
-        lanes, size, step = len(X), X.itemsize, X.strides[1]
+        lanes, size, step, k_at = len(X), X.itemsize, X.strides[1], layout.k_of * X.strides[1]
         addresses = X.__array_interface__["data"][0] + layout.source * X.strides[0]
         copy = _copy_runs if X.strides[0] == size else _transpose
     width, stored = layout.width, seen(X.dtype)
@@ -200,8 +234,8 @@ def pack(X: np.ndarray | Columns, layout: Layout, kc: int, *, widened: bool = Tr
     # Then 16 KiB of a row at a time are best, long stretches of main memory; else 1 KiB: few panels at a time.
     non_temporal = data.nbytes > host.caches()[2] // 2 and data.ctypes.data % 64 == 0
     stretch = 16 << 10 if non_temporal else 1 << 10
-    source = _Source(addresses, _runs(addresses, size, width), step, np.empty(0, stored))
-    target = _Target(data, (0,) * width, layout.k_of, kc, non_temporal)
+    source = _Source(addresses, _runs(addresses, size, width), k_at, step, np.empty(0, stored))
+    target = _Target(data, (0,) * width, kc, non_temporal)
     threads = pool.threads_for(data.size, threads)
     groups = pool.spans(len(addresses) // width, 1, max(1, stretch // (size * width)), threads)
 
@@ -256,13 +290,13 @@ def copy_line(address, count, like, out, to):
 @compiled
 def _copy_runs(source, target, p0, p1):
     """Pack panels p0 .. p1 - 1 of an operand whose lanes lie side by side: copy runs of lanes, k after k."""
-    lanes, runs, step, like = source
-    out, panel, k_of, kc, non_temporal = target
-    K, width = len(k_of), len(panel)
+    lanes, runs, k_at, _, like = source
+    out, panel, kc, non_temporal = target
+    K, width = len(k_at), len(panel)
     for chunk in range(0, K, kc):
         depth = min(kc, K - chunk)
         for k in range(depth):
-            row, ahead = k_of[chunk + k] * step, k_of[min(chunk + k + 8, K - 1)] * step
+            row, ahead = k_at[chunk + k], k_at[min(chunk + k + 8, K - 1)]
             l = p0 * width
             while l < p1 * width:
                 run, at = runs[l], lanes[l] + row
@@ -284,16 +318,16 @@ def _copy_runs(source, target, p0, p1):
 def _transpose(source, target, p0, p1):
     """The same for lanes that lie apart: a transposition, 4 x 4 at a time where k is contiguous."""
     like, out, lanes, step, size = source.like, target.numbers, source.lanes, source.step, source.like.itemsize
-    k_of, K, kc, width, strip = target.k_of, len(target.k_of), target.kc, len(target.width), 64 // size  # a cache line
+    k_at, K, kc, width, strip = source.k_at, len(source.k_at), target.kc, len(target.width), 64 // size  # a cache line
     for p in range(p0, p1):
         place = 0
         while place < K:
             chunk = place - place % kc
             depth = min(kc, K - chunk)
             count, limit = 1, min(strip, chunk + depth - place)
-            while count < limit and k_of[place + count] == k_of[place] + count:
+            while count < limit and k_at[place + count] == k_at[place] + count * step:
                 count += 1
-            row, to = k_of[place] * step, chunk * len(lanes) + (p * depth + place - chunk) * width
+            row, to = k_at[place], chunk * len(lanes) + (p * depth + place - chunk) * width
             fours = count - count % 4 if step == size else 0
             for l in range(0, width - 3, 4):
                 q = p * width + l
@@ -309,7 +343,7 @@ def _transpose(source, target, p0, p1):
 
 
 @compiled
-def _write_back(tiles, mr, panel, rows, cols, runs, N, out):
+def _write_back(tiles, mr, panel, rows, cols, runs, out):
     nr, padded, strip = len(panel), (len(rows) + mr - 1) // mr * mr, 8
     for i0 in range(0, len(rows), strip):  # a few rows at a time: runs in both, and lines that stay in L1
         j = 0
@@ -317,16 +351,30 @@ def _write_back(tiles, mr, panel, rows, cols, runs, N, out):
             for i in range(i0, min(i0 + strip, len(rows))):
                 at = tiles.ctypes.data + ((j // nr * padded + i) * nr + j % nr) * tiles.itemsize
                 if runs[j] == nr:
-                    move(panel, at, tiles, out, rows[i] * N + cols[j])
+                    move(panel, at, tiles, out, rows[i] + cols[j])
                 else:
-                    copy_line(at, runs[j], tiles, out, rows[i] * N + cols[j])
+                    copy_line(at, runs[j], tiles, out, rows[i] + cols[j])
             j += runs[j]
 
 
-def write_back(tiles: np.ndarray, mr: int, nr: int, rows: np.ndarray, cols: np.ndarray, C: np.ndarray) -> None:
-    """Copy register tiles, column of tiles by column, to the rows and columns of C (M, N) that they stand for.
+def write_back(tiles: np.ndarray, mr: int, nr: int, rows: np.ndarray, cols: np.ndarray,
+               C: np.ndarray | Blocks) -> None:  # fmt: skip
+    """Copy register tiles, column of tiles by column, to the rows and columns of C that they stand for.
 
     Element (i, j) of the block is ``tiles[(j // nr * padded + i) * nr + j % nr]`` with padded = rows rounded up to mr.
+
+    Args:
+        tiles: the block of C.
+        mr: rows of a register tile.
+        nr: its columns.
+        rows: of C, of each row of the block.
+        cols: of C, of each column.
+        C: (M, N), or its blocks; the memory is contiguous, and elements of a row (of a block) lie side by side.
     """
-    out = C.reshape(-1).view(seen(C.dtype))
-    _write_back(tiles, mr, (0,) * nr, rows, cols, _runs(cols, 1, nr), C.shape[1], out)
+    if isinstance(C, Blocks):
+        out, (down, across) = C.array, (C.offsets(axis, at) // C.dtype.itemsize for axis, at in ((0, rows), (1, cols)))
+        out = out.transpose(0, 2, 1, 3)  # as it lies in memory
+    else:
+        out, down, across = C, rows * C.shape[1], cols
+    flat = out.reshape(-1).view(seen(C.dtype))
+    _write_back(tiles, mr, (0,) * nr, down, across, _runs(across, 1, nr), flat)

@@ -22,7 +22,7 @@ from meshkernels.errors import MeshError
 from meshkernels.kept import remember
 from meshkernels.kernels import host, loops, memory
 from meshkernels.kernels.compiled import compiled
-from meshkernels.kernels.pack import Columns, Layout, Panels, layout, pack, wide
+from meshkernels.kernels.pack import Blocks, Columns, Layout, Panels, layout, pack, wide
 from meshkernels.kernels.ukernel import Left, Life, Right, Sums, chain, live_chain
 
 
@@ -83,8 +83,9 @@ def _spans(low, high, L, clock, pc, stop, k0, spans):
     return count
 
 
-def ring_product(A: np.ndarray | Panels, B: np.ndarray | Columns | Panels, order: Any, *,
-                 out_dtype: Any = None, accumulate: str | None = None, threads: int | None = None) -> np.ndarray:
+def ring_product(A: np.ndarray | Blocks | Panels, B: np.ndarray | Blocks | Columns | Panels, order: Any, *,
+                 out_dtype: Any = None, accumulate: str | None = None, threads: int | None = None,
+                 out: Any = None) -> Any:  # fmt: skip
     """C = A @ B, element (i, j) summed in ring order from row_start[i // row_tile] + col_start[j // col_tile].
 
     Args:
@@ -94,6 +95,7 @@ def ring_product(A: np.ndarray | Panels, B: np.ndarray | Columns | Panels, order
         out_dtype: dtype of C; the storage dtype if None.
         accumulate: "float16" rounds to float16 after every multiply-add, anything else leaves float32 / float64.
         threads: at most so many; NUMBA_NUM_THREADS if None.
+        out: where to put C, an array or `Blocks`, as `pack.write_back` takes it; None: a new array.
 
     Returns:
         C: (M, N). Extra memory: the packed copies of A and B, and 2 L2 caches per thread.
@@ -103,15 +105,19 @@ def ring_product(A: np.ndarray | Panels, B: np.ndarray | Columns | Panels, order
     """
     options: dict[str, Any] = {"threads": threads, "allocate": memory.borrow}
     left = A if isinstance(A, Panels) else pack_left(A, order, **options)
-    right = pack_right(B, order, **options) if isinstance(B, np.ndarray | Columns) else B
+    right = B if isinstance(B, Panels) and not isinstance(B, Columns) else pack_right(B, order, **options)
     K, others = len(left.layout.k_of), len(right.layout.k_of)
     if (others != K or len(left.layout.places) != len(right.layout.places) or left.kc != right.kc
             or left.data.dtype != right.data.dtype):
         raise MeshError(f"rows of {K} {left.dtype} and columns of {others} {right.dtype} do not match, or are "
                         "packed for different rings")
-    C = np.empty((left.lanes, right.lanes), out_dtype or left.dtype)
-    if C.size == 0 or K == 0:
-        C[...] = 0
+    C = np.empty((left.lanes, right.lanes), out_dtype or left.dtype) if out is None else out
+    memory_order = C.array.transpose(0, 2, 1, 3) if isinstance(C, Blocks) else C
+    if C.shape != (left.lanes, right.lanes) or not memory_order.flags.c_contiguous:
+        raise MeshError(f"out is {C.shape}, contiguous: {memory_order.flags.c_contiguous}; the product is "
+                        f"{(left.lanes, right.lanes)} and goes to contiguous memory")
+    if 0 in (*C.shape, K):
+        (C.array if isinstance(C, Blocks) else C)[...] = 0
         return C
     tile = host.micro_tile(left.data.dtype, accumulate == "float16")
     clock = np.concatenate([left.layout.places[:-1] + K * turn for turn in range(3)] + [[3 * K]])
@@ -129,19 +135,19 @@ def _ring_layout(order: Any, left: bool, lanes: int, K: int, width: int) -> Layo
     return layout(start[np.arange(lanes) // tile], order.blocks, order.block, K, width)
 
 
-def pack_left(A: np.ndarray, order: Any, **options: Any) -> Panels:
+def pack_left(A: np.ndarray | Blocks, order: Any, **options: Any) -> Panels:
     """A (M, K) as `ring_product` reads it, to be used again and again with this order; options as of `pack.pack`."""
     width = len(host.micro_tile(wide(A.dtype)).rows)
     return _packed(A, _ring_layout(order, True, *A.shape, width), options)
 
 
-def pack_right(B: np.ndarray | Columns, order: Any, **options: Any) -> Panels:
+def pack_right(B: np.ndarray | Blocks | Columns, order: Any, **options: Any) -> Panels:
     """B (K, N) as `ring_product` reads it, to be used again and again with this order; options as of `pack.pack`."""
     tile, (K, N) = host.micro_tile(wide(B.dtype)), B.shape
     where = _ring_layout(order, False, N, K, len(tile.vectors) * len(tile.lanes))
     return _packed(B if isinstance(B, Columns) else B.T, where, options)
 
 
-def _packed(X: np.ndarray | Columns, where: Layout, options: dict[str, Any]) -> Panels:
+def _packed(X: np.ndarray | Blocks | Columns, where: Layout, options: dict[str, Any]) -> Panels:
     kind = wide(X.dtype)
     return pack(X, where, host.blocking(host.micro_tile(kind), kind.itemsize, len(where.k_of)).kc, **options)
