@@ -82,14 +82,15 @@ class _Rank:
     def _home(self, given: np.ndarray | DistMatrix, name: str, tiling: Tiling) -> Pool | Panel:
         """The blocks of an operand that cores of this rank hold at first."""
         home, touched, stepping = self.plan.home[name], self.plan.touched[name], self.plan.order is None
+        if isinstance(given, DistMatrix) and given.dtype == self.stored and given.lies(tiling, home) and (
+                len(given.blocks) == len(touched)):  # nothing comes: the matrix stays where it is
+            if stepping:
+                return Pool(tiling, self.stored, touched, given.blocks)
+            return Panel(tiling, touched, self.stored, given.blocks)
+        store = Pool(tiling, self.stored) if stepping else Panel(tiling, touched, self.stored)
         if isinstance(given, DistMatrix):
-            own = np.flatnonzero(home[self.ranks.rank])
-            if not stepping and given.dtype == self.stored and given.lies(tiling, home) and len(own) == len(touched):
-                return Panel(tiling, touched, self.stored, given.blocks)
-            store = Pool(tiling, self.stored) if stepping else Panel(tiling, touched, self.stored)
             fetch(given, tiling, home, store.put)
             return store
-        store = Pool(tiling, self.stored) if stepping else Panel(tiling, touched, self.stored)
         ids = np.flatnonzero(home[self.ranks.rank])
         (h, w), blocks = tiling.tile, np.zeros((len(ids), *tiling.tile), self.stored)
         for block, (i, j) in zip(blocks, zip(*np.divmod(ids, tiling.grid[1]))):
@@ -223,7 +224,7 @@ class _Rank:
         transposed = self.schedule.task.kind == "product_t"
         A, B = left.matrix(rows, None), right.matrix(cols, None).T if transposed else right.matrix(None, cols)
         M, N = A.shape[0], B.shape[1]
-        whole = (M, N) == (len(rows) * result.tile[0], len(cols) * result.tile[1]) and 0 not in A.shape
+        whole = (len(rows) * result.tile[0], len(cols) * result.tile[1]) == (M, N) and 0 not in A.shape
         blocks = (np.empty if whole else np.zeros)((len(rows), len(cols), *result.tile), self.stored)
         if M * N > 0 and A.shape[1] > 0:
             ring.ring_product(A, B, order, accumulate="float16" if self.half else None,

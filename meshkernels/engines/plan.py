@@ -104,13 +104,29 @@ class Plan:
     order: RingOrder | None
 
 
+def home(schedule: Schedule, operand: str) -> np.ndarray:
+    """``(cores, slots)`` ids of the blocks of an operand that each core holds at first, or -1."""
+    return np.concatenate([_held(schedule, held) for held in schedule.buffers.values()
+                           if isinstance(held, Tiles) and held.operand == operand], axis=1)  # fmt: skip
+
+
+def _held(schedule: Schedule, tiles: Tiles) -> np.ndarray:
+    mesh = schedule.mesh
+    if tiles.home is None:
+        return np.full((mesh.cores, tiles.depth), -1)
+    down, across = tiles.home.at(mesh, tiles.depth)
+    ids = np.where((down >= 0) & (across >= 0),
+                   down.astype(np.int64) * schedule.operands[tiles.operand].grid[1] + across, -1)  # fmt: skip
+    return np.broadcast_to(ids, (*mesh.shape, tiles.depth)).reshape(mesh.cores, -1).copy()
+
+
 class _Planner:
     """Follows every tile by its block's id, and keeps what concerns one rank."""
 
     def __init__(self, schedule: Schedule, cut: Cut, rank: int, stepping: bool):
         self.schedule, self.mesh, self.cut, self.rank = schedule, schedule.mesh, cut, rank
         self.own, self.owner, self.place = cut.cores(rank), cut.owner, cut.place
-        self.held = {name: self._home(held) for name, held in schedule.buffers.items() if isinstance(held, Tiles)}
+        self.held = {name: _held(schedule, held) for name, held in schedule.buffers.items() if isinstance(held, Tiles)}
         self.order = None if stepping else self._one_product()
 
     def plan(self) -> Plan:
@@ -143,15 +159,6 @@ class _Planner:
 
     def _operand(self, buffer: str) -> str:
         return self.schedule.buffers[buffer].operand  # type: ignore[union-attr]
-
-    def _home(self, tiles: Tiles) -> np.ndarray:
-        """``(cores, depth)`` ids of the blocks that each core holds at first, or -1."""
-        if tiles.home is None:
-            return np.full((self.mesh.cores, tiles.depth), -1)
-        down, across = tiles.home.at(self.mesh, tiles.depth)
-        ids = np.where((down >= 0) & (across >= 0),
-                       down.astype(np.int64) * self.schedule.operands[tiles.operand].grid[1] + across, -1)  # fmt: skip
-        return np.broadcast_to(ids, (*self.mesh.shape, tiles.depth)).reshape(self.mesh.cores, -1).copy()
 
     def _stage(self, step: Step, t: int, s: int) -> Stage:
         stage = Stage()

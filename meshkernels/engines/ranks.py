@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 from functools import wraps
 from hashlib import blake2b
 from types import TracebackType
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 INSTALL = "pip install 'meshkernels[mpi]'"
 #: Lets other threads and processes run, where the system has such a call.
 yield_core: Callable[[], object] = getattr(os, "sched_yield", lambda: None)
+#: Polls, some 50 us, during which a waiting rank keeps its core.
+POLLS = 200
 #: Of all messages: those between two ranks arrive in the order in which they were sent.
 _TAG = 1
 #: Buffers of messages wait for the next ones, up to 1/64 of main memory.
@@ -145,7 +148,7 @@ class Ranks:
         """What a message of parts of memory is called: absolute places, a datatype of its own."""
         from mpi4py import MPI
 
-        kind = MPI.BYTE.Create_hindexed_block(nbytes, addresses).Commit()
+        kind = MPI.BYTE.Create_hindexed_block(nbytes, addresses.tolist()).Commit()
         try:
             yield [MPI.BOTTOM, 1, kind]
         finally:
@@ -162,9 +165,12 @@ class Ranks:
 
     @staticmethod
     def settle(request: Any) -> None:
-        """Wait for a message; other ranks on this core run meanwhile, on whom it may depend."""
+        """Wait for a message, soon letting other ranks on this core run: it may depend on them."""
+        polls = 0
         while not request.Test():
-            yield_core()
+            polls += 1
+            if polls > POLLS:
+                yield_core()
 
     def _put_by(self, buffer: np.ndarray | None) -> None:
         if buffer is not None:
@@ -332,6 +338,14 @@ class Distribution:
             self.ranks.agree("", failure)
             raise
         self.ranks.agree(agreed())
+
+    def over(self, mesh: Mesh) -> Distribution:
+        """The same ranks for the cores of ``mesh``: this distribution, or one of the shortest borders."""
+        if (self.cut.rows, self.cut.cols) == (mesh.rows, mesh.cols):
+            return self
+        other = copy(self)
+        other.cut = Cut.of(mesh, self.ranks.size)
+        return other
 
     def __str__(self) -> str:
         cut = self.cut

@@ -33,14 +33,22 @@ class Store(Protocol):
 class Pool:
     """Blocks of one operand that a rank holds now, each once, however many of its cores hold it.
 
+    Args:
+        tiling: of the operand.
+        dtype: of the elements.
+        ids: of blocks that are here and stay, where no others come.
+        home: ``(n, h, w)`` these blocks, referred to.
+
     Attributes:
         array: ``(places, h, w)``.
         place: ``(blocks,)`` where each block lies, or -1.
     """
 
-    def __init__(self, tiling: Tiling, dtype: np.dtype):
-        self.array = np.zeros((0, *tiling.tile), dtype)
+    def __init__(self, tiling: Tiling, dtype: np.dtype, ids: np.ndarray | None = None, home: np.ndarray | None = None):
+        self.array = np.zeros((0, *tiling.tile), dtype) if home is None else home
         self.place = np.full(tiling.grid[0] * tiling.grid[1], -1)
+        if ids is not None:
+            self.place[ids] = np.arange(len(ids))
         self._free: list[int] = []
 
     def put(self, ids: np.ndarray, blocks: np.ndarray) -> None:

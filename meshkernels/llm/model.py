@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,8 +16,9 @@ from meshkernels.kernels.team import Team
 from meshkernels.llm.block import Forward, Hook, decode_plan, prefill_plan
 from meshkernels.llm.cache import KVCache, Text
 from meshkernels.llm.layout import Layout
+from meshkernels.llm.ranks import Share, agreed, fatal, same_ranks, same_seed
 from meshkernels.llm.sampling import Sampler
-from meshkernels.llm.weights import Precision, Source, Weights
+from meshkernels.llm.weights import Precision, Source, Weights, in_columns
 from meshkernels.mesh import Mesh
 
 _Result = TypeVar("_Result")
@@ -31,7 +32,8 @@ class Llama:
 
     Args:
         source: the weights.
-        mesh: the cores of decode.
+        mesh: the cores of decode. Where it has a communicator, each rank holds the weights of its own cores, and all
+            ranks make the same calls.
         prefill_mesh: the cores of prefill; the same where left out. Another grid holds a second copy of the
             blocks' weights in the host's memory.
         dtype: "float32", or "float16" as the wafer stores.
@@ -55,15 +57,20 @@ class Llama:
         self.config = source.config
         self.tokenizer: Tokenizer | None = None
         self.precision = Precision(dtype, accumulate, norms)
-        self.layout = Layout(self.config, _mesh(mesh))
-        self.prefill_layout = self.layout if prefill_mesh is None else Layout(self.config, _mesh(prefill_mesh))
+        meshes = _mesh(mesh), _mesh(mesh if prefill_mesh is None else prefill_mesh)
+        self._on = same_ranks(*meshes)
+        self.layout, self.prefill_layout = (Layout(self.config, Mesh(*each.shape)) for each in meshes)
         self.cache = KVCache(self.layout, cache, cache_limit, self.precision.itemsize)
         self.hooks: list[Hook] = []
         self._users: dict[str, object] = {}
         self.team = Team(threads)
-        weights = Weights(source, self.layout, self.precision)
-        same = self.prefill_layout == self.layout
-        self._prefill_weights = weights if same else Weights(source, self.prefill_layout, self.precision, weights)
+        with agreed(self._on, "Llama", self.config, self.layout.mesh, self.prefill_layout.mesh, self.precision, cache,
+                    cache_limit):  # fmt: skip
+            decode, prefill = (_placing(*each) for each in zip((self.layout, self.prefill_layout), meshes))
+            weights = Weights(source, self.layout, self.precision, place=decode)
+            same = self.prefill_layout == self.layout
+            self._prefill_weights = weights if same else Weights(
+                source, self.prefill_layout, self.precision, weights, prefill)
         self._decode = Forward(decode_plan(self.layout, 1), weights, self.team)
 
     def warm_up(self) -> float:
@@ -75,6 +82,8 @@ class Llama:
             The seconds that it took.
         """
         def two_phases() -> tuple[None, Text]:
+            with agreed(self._on, "warm_up"):
+                pass
             Forward(prefill_plan(self.prefill_layout, 2), self._prefill_weights)(np.zeros(2, np.int64), blocks=1)
             scratch = KVCache(self.layout, self.cache.policy, itemsize=self.precision.itemsize)
             with self.team.awake():
@@ -101,15 +110,16 @@ class Llama:
             MeshTypeError: ids that are not integers.
             CacheOverflow: the prompt's keys and values do not fit on a core.
         """
-        ids = self._checked(tokens)
-        if len(ids) == 0:
-            raise MeshError("the prompt is empty: there is nothing to continue")
-        if len(ids) > self.config.context:
-            raise MeshError(f"the prompt has {len(ids)} tokens, the model's context {self.config.context}")
-
         def prompt() -> tuple[np.ndarray, Text]:
+            with agreed(self._on, "prefill", tokens, every):
+                ids = self._checked(tokens)
+                if len(ids) == 0:
+                    raise MeshError("the prompt is empty: there is nothing to continue")
+                if len(ids) > self.config.context:
+                    raise MeshError(f"the prompt has {len(ids)} tokens, the model's context {self.config.context}")
             plan = prefill_plan(self.prefill_layout, len(ids), every)
-            run = Forward(plan, self._prefill_weights)(ids, hook=self._hook)
+            with fatal(self._on):
+                run = Forward(plan, self._prefill_weights)(ids, hook=self._hook)
             logits = run.values["logits"]
             return logits if every else logits[0], self.cache.filled(run.kept)
 
@@ -130,17 +140,18 @@ class Llama:
             MeshTypeError: an id that is no integer.
             CacheOverflow: a core has no room for the token's key and value.
         """
-        ids = self._checked([token])
-
         def one_token() -> tuple[np.ndarray, Text]:
-            if len(self.cache) >= self.config.context:
-                raise MeshError(f"the text has {len(self.cache)} tokens, the model's context {self.config.context}")
-            text = self.cache.extended()
-            if self.hooks:  # whose time no thread should wait through
-                run = self._decode(ids, text, self._hook)
-            else:
-                with self.team.awake():
-                    run = self._decode(ids, text)
+            with agreed(self._on, "decode", token, len(self.cache)):
+                ids = self._checked([token])
+                if len(self.cache) >= self.config.context:
+                    raise MeshError(f"the text has {len(self.cache)} tokens, the model's context {self.config.context}")
+                text = self.cache.extended()
+            with fatal(self._on):
+                if self.hooks:  # whose time no thread should wait through
+                    run = self._decode(ids, text, self._hook)
+                else:
+                    with self.team.awake():
+                        run = self._decode(ids, text)
             return run.values["logits"][0], text
 
         return self._alone(one_token)
@@ -163,7 +174,7 @@ class Llama:
         Raises:
             MeshError: as `prefill` and `decode`; a text, but no tokenizer.
         """
-        sampler = Sampler(temperature, top_p, seed)
+        sampler = Sampler(temperature, top_p, same_seed(self._on, seed))
         if stop is None:
             stop = self.tokenizer.stop if self.tokenizer else ()
         if isinstance(tokens, str):
@@ -246,3 +257,12 @@ def load(path: str | Path | None = None, mesh: Mesh | int = 8, **options) -> Lla
 
 def _mesh(mesh: Mesh | int) -> Mesh:
     return mesh if isinstance(mesh, Mesh) else Mesh(mesh)
+
+
+def _placing(layout: Layout, mesh: Mesh) -> Callable[[tuple[str, ...], np.ndarray], Any]:
+    """What becomes of weights: they stay in this process, or each rank keeps what its cores have in decode."""
+    if (on := mesh.distribution) is None:
+        return in_columns
+    plan = decode_plan(layout, 1)
+    products = {plan.weights(op): op.schedules[-1] for op in (*plan.layer, *plan.after) if plan.weights(op)}
+    return lambda names, W: Share(W, products[names].schedule, on)  # type: ignore[union-attr]

@@ -86,6 +86,11 @@ _OPERANDS: dict[tuple[str, ...], tuple[tuple[str, ...], Callable[..., np.ndarray
 }
 
 
+def in_columns(names: tuple[str, ...], W: np.ndarray) -> Columns:
+    """A weight ``(K, N)`` as the kernels of this process read it."""
+    return columns(W, allocate=on_lines)
+
+
 class Weights:
     """All weights of a model, arranged for one layout.
 
@@ -94,6 +99,7 @@ class Weights:
         layout: where they go.
         precision: storage.
         tables: of the same model on another layout: embedding and head are shared with it.
+        place: what becomes of a right operand, from its names in a plan and the array ``(K, N)``.
 
     Attributes:
         operands: ``(K, N)`` right operands of products, by block (-1: outside) and names in a plan.
@@ -104,7 +110,8 @@ class Weights:
         WeightsError: the source lacks a tensor, has one too many, or one of another shape.
     """
 
-    def __init__(self, source: Source, layout: Layout, precision: Precision, tables: Weights | None = None):
+    def __init__(self, source: Source, layout: Layout, precision: Precision, tables: Weights | None = None,
+                 place: Callable[[tuple[str, ...], np.ndarray], Any] = in_columns):  # fmt: skip
         self.config, self.precision = source.config, precision
         check_names(self.config, source.names)
 
@@ -114,8 +121,8 @@ class Weights:
             check_shape(self.config, f"{name}.weight", tensor.shape)
             return tensor
 
-        def transposed(name: str) -> Columns:
-            return columns(precision.store(read(name).T), allocate=on_lines)
+        def transposed(name: str) -> Any:
+            return place(("table",), precision.store(read(name).T))
 
         table = transposed("token_embd") if tables is None else tables.vectors[-1, "table"]
         if tables is not None:
@@ -124,13 +131,13 @@ class Weights:
             head = transposed("output") if "output.weight" in source.names else table
         self.vectors: dict[tuple[int, str], Any] = {(-1, "table"): table}
         self.vectors[-1, "w_out"] = precision.store(read("output_norm").copy())
-        self.operands: dict[tuple[int, tuple[str, ...]], Columns] = {(-1, ("table",)): head}
+        self.operands: dict[tuple[int, tuple[str, ...]], Any] = {(-1, ("table",)): head}
         for block in range(self.config.blocks):
             for name, tensor in (("w_attn", "attn_norm"), ("w_ffn", "ffn_norm")):
                 self.vectors[block, name] = precision.store(read(f"blk.{block}.{tensor}").copy())
             for names, (tensors, arrange) in _OPERANDS.items():
                 arranged = arrange(layout, *(read(f"blk.{block}.{tensor}") for tensor in tensors))
-                self.operands[block, names] = columns(precision.store(arranged), allocate=on_lines)
+                self.operands[block, names] = place(names, precision.store(arranged))
         pairs = self.config.head_dim // 2
         self._turns = np.zeros(layout.head // 2)  # angle per position of each pair (radians); padding is not turned
         factors = read("rope_freqs") if "rope_freqs.weight" in source.names else 1.0
