@@ -69,10 +69,6 @@ class DistMatrix:
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise MeshTypeError(f"{self!r} is no array: meshkernels.gather brings it to one rank")
 
-    def lies(self, tiling: Tiling, wanted: np.ndarray) -> bool:
-        """Whether each rank has the blocks of a tiling that it wants, ``(ranks, blocks)``, and has no others."""
-        return self.layout.tiling == tiling and np.array_equal(wanted, wanted_by(self.layout, self.on.ranks.size))
-
     @staticmethod
     def slices(shape: tuple[int, int], mesh: Mesh) -> tuple[slice, slice]:
         """The rows and columns of a matrix that lie on this rank: those of its block of cores.
@@ -231,6 +227,11 @@ def _root(root: int, on: Distribution, verb: str) -> int:
         on.ranks.agree(verb, failure)
         raise
     return number
+
+
+def lies(D: DistMatrix, tiling: Tiling, wanted: np.ndarray) -> bool:
+    """Whether each rank has the blocks of a tiling that it wants, ``(ranks, blocks)``, and has no others."""
+    return D.layout.tiling == tiling and np.array_equal(wanted, wanted_by(D.layout, D.on.ranks.size))
 
 
 def wanted_by(layout: Layout, ranks: int) -> np.ndarray:

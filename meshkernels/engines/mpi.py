@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from meshkernels.engines.matrix import DistMatrix, fetch
+from meshkernels.engines.matrix import DistMatrix, fetch, lies
 from meshkernels.engines.plan import Stage, SumMove, ValueMove, plan
 from meshkernels.engines.ranks import Distribution, Incoming
 from meshkernels.engines.stores import Panel, Pool, Store
@@ -82,7 +82,7 @@ class _Rank:
     def _home(self, given: np.ndarray | DistMatrix, name: str, tiling: Tiling) -> Pool | Panel:
         """The blocks of an operand that cores of this rank hold at first."""
         home, touched, stepping = self.plan.home[name], self.plan.touched[name], self.plan.order is None
-        if isinstance(given, DistMatrix) and given.dtype == self.stored and given.lies(tiling, home) and (
+        if isinstance(given, DistMatrix) and given.dtype == self.stored and lies(given, tiling, home) and (
                 len(given.blocks) == len(touched)):  # nothing comes: the matrix stays where it is
             if stepping:
                 return Pool(tiling, self.stored, touched, given.blocks)
