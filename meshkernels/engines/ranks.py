@@ -40,7 +40,7 @@ INSTALL = "pip install 'meshkernels[mpi]'"
 #: Lets other threads and processes run, where the system has such a call.
 yield_core: Callable[[], object] = getattr(os, "sched_yield", lambda: None)
 #: Polls, some 50 us, during which a waiting rank keeps its core.
-POLLS = 200
+POLLS = 20
 #: Of all messages: those between two ranks arrive in the order in which they were sent.
 _TAG = 1
 #: Buffers of messages wait for the next ones, up to 1/64 of main memory.
