@@ -91,9 +91,18 @@ assert (mk.gather(mk.gemm(A, A, mesh), mesh, root=None) == 8).all()
     ("if rank == 1: os.kill(os.getpid(), signal.SIGKILL)\nmk.gemm(A, A, mesh)", ""),
     ("if rank != 1: mk.gemm(A, A, mesh)", "the end of the program"),
     ("if rank == 1: sys.exit(3)\nmk.gemm(A, A, mesh)", "the end of the program"),
-], ids=["raises between verbs", "raises in a product", "raises in a step", "is killed", "ends", "exits"])  # fmt: skip
+    ("if rank == 1: os.kill(os.getpid(), signal.SIGINT)\nmk.gemm(A, A, mesh)", "KeyboardInterrupt"),
+    ("from meshkernels.kernels import ring\ndef broken(*_, **__): os.kill(os.getpid(), signal.SIGINT)\n"
+     "if rank == 1: ring.ring_product = broken\nmk.gemm(A, A, mesh)\nmk.gemm(A, A, mesh)", "KeyboardInterrupt"),
+    ("from meshkernels.kernels import ring\ndef broken(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
+     "if rank == 1: ring.ring_product = broken\nmk.gemm(A, A, mesh)\nmk.gemm(A, A, mesh)", ""),
+    ("if rank == 1:\n    try: mk.gemm(A, A[:3], mesh)\n    except mk.MeshError: raise\n"
+     "else: mk.gemm(A, A, mesh)", "do not match"),
+], ids=["raises between verbs", "raises in a product", "raises in a step", "is killed", "ends", "exits", "Ctrl-C",
+        "Ctrl-C in a product", "is killed in a product", "refuses alone"])  # fmt: skip
 def test_a_rank_that_fails_stops_all(what, says):
-    done = on_ranks(3, HEAD + what + "\nmk.gemm(A, A, mesh)\n", limit=60)
+    done = on_ranks(3, HEAD + "signal.signal(signal.SIGINT, signal.default_int_handler)\n" + what
+                    + "\nmk.gemm(A, A, mesh)\n", limit=60)  # fmt: skip
     assert done.returncode != 0
     assert says in done.stderr and (not says or "rank 1" in done.stderr), done.stderr
 
