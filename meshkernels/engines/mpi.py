@@ -82,16 +82,16 @@ class _Rank:
     def _home(self, given: np.ndarray | DistMatrix, name: str, tiling: Tiling) -> Pool | Panel:
         """The blocks of an operand that cores of this rank hold at first."""
         home, touched, stepping = self.plan.home[name], self.plan.touched[name], self.plan.order is None
-        if isinstance(given, DistMatrix) and given.dtype == self.stored and lies(given, tiling, home) and (
-                len(given.blocks) == len(touched)):  # nothing comes: the matrix stays where it is
-            if stepping:
-                return Pool(tiling, self.stored, touched, given.blocks)
-            return Panel(tiling, touched, self.stored, given.blocks)
+        ids = np.flatnonzero(home[self.ranks.rank])
+        if isinstance(given, DistMatrix) and given.dtype == self.stored and lies(given, tiling, home):
+            if not stepping:
+                return Panel(tiling, touched, self.stored, ids, given.blocks)
+            if len(ids) == len(touched):  # none comes, none goes
+                return Pool(tiling, self.stored, ids, given.blocks)
         store = Pool(tiling, self.stored) if stepping else Panel(tiling, touched, self.stored)
         if isinstance(given, DistMatrix):
             fetch(given, tiling, home, store.put)
             return store
-        ids = np.flatnonzero(home[self.ranks.rank])
         (h, w), blocks = tiling.tile, np.zeros((len(ids), *tiling.tile), self.stored)
         for block, (i, j) in zip(blocks, zip(*np.divmod(ids, tiling.grid[1]))):
             part = given[i * h : (i + 1) * h, j * w : (j + 1) * w]
@@ -158,7 +158,7 @@ class _Rank:
         piece = piece[None] if isinstance(piece, np.ndarray) else piece  # a mesh of one row of cores
         into = self.values[op.into][:, None]
         if piece is None:  # cut over as many pieces as are not wholly padding
-            width = pools[-1].array.shape[2 - getattr(op, "transposed", False)]
+            width = found[-1][0].shape[2 - getattr(op, "transposed", False)]
             into = into[: max(1, ceil_div(width, max(1, into.shape[4])))]
         lockstep.compute(op, piece, found, into, self.half)
 

@@ -87,41 +87,62 @@ class Pool:
 class Panel:
     """Blocks of one operand that a rank ever holds: all those in some rows and columns of blocks.
 
-    A block that is here does not change, so it leaves from where it lies, and arrives where it belongs.
+    A block that is here does not change: it leaves from where it lies, arrives where it belongs, and those of a matrix
+    that the caller has already stay in it.
 
     Args:
         tiling: of the operand.
         touched: ids of the blocks.
         dtype: of the elements.
-        home: ``(n, h, w)`` blocks that are all there ever is, in the order of their ids; None: blocks are put.
-
-    Attributes:
-        rows, cols: the block rows and block columns.
-        array: ``(len(rows) * len(cols), h, w)``.
+        ids: of blocks that are here at first.
+        home: ``(n, h, w)`` these, in the order of their ids; None: blocks are put.
     """
 
-    def __init__(self, tiling: Tiling, touched: np.ndarray, dtype: np.dtype, home: np.ndarray | None = None):
-        self.rows, self.cols = np.unique(touched // tiling.grid[1]), np.unique(touched % tiling.grid[1])
-        self.tiling, self._borrowed = tiling, None
-        self._large = tiling.words * dtype.itemsize >= LARGE
-        self._nothing = np.zeros(tiling.tile if self._large else (0, 0), dtype)
-        count = len(self.rows) * len(self.cols)
-        if home is not None and len(home) == count and home.flags.c_contiguous:
-            self.array = home
+    def __init__(self, tiling: Tiling, touched: np.ndarray, dtype: np.dtype, ids: np.ndarray | None = None,
+                 home: np.ndarray | None = None):  # fmt: skip
+        self.tiling, self.dtype, self._size = tiling, dtype, tiling.words * dtype.itemsize
+        self._large, self._nothing = self._size >= LARGE, np.zeros(tiling.tile, dtype)
+        self._rows, self._cols = (np.unique(part) for part in np.divmod(touched, tiling.grid[1]))
+        R, C = len(self._rows), len(self._cols)
+        rows, cols = self._staying(R, C, ids, home)
+        across = len(cols) or C  # blocks side by side in memory
+        others = R - len(rows) if across == C else C - across  # block rows that come, or block columns
+        count = others * C if across == C else -(-others // across) * R * across
+        self._borrowed = memory.borrow(count * tiling.words, dtype)
+        self._held, self._home = self._borrowed.reshape(count, *tiling.tile), home  # home: kept alive
+        came, own = Ranks.address(self._held), 0 if home is None else Ranks.address(home)
+        if home is not None and len(rows) and not count:
+            self._held = home
+        self._down, self._across = np.arange(R) * across * self._size, np.arange(C) * self._size  # bytes, to be added
+        if across == C:
+            here = np.isin(self._rows, rows)
+            self._down[here] = own + np.arange(len(rows)) * C * self._size
+            self._down[~here] = came + np.arange(others) * C * self._size
         else:
-            self._borrowed = memory.borrow(count * tiling.words, dtype)
-            self.array = self._borrowed.reshape(count, *tiling.tile)
-            if home is not None:
-                self.put(touched, home)
+            here, group = np.isin(self._cols, cols), np.divmod(np.arange(others), across)
+            self._across[here] = own + np.arange(across) * self._size
+            self._across[~here] = came + (group[0] * R * across + group[1]) * self._size
+        self._address = np.full(tiling.grid[0] * tiling.grid[1] + 1, Ranks.address(self._nothing))  # the last for -1
+        self._address[self._rows[:, None] * tiling.grid[1] + self._cols] = self._down[:, None] + self._across
+        if home is not None and ids is not None and not len(rows):
+            self.put(ids, home)
+
+    def _staying(self, R: int, C: int, ids: np.ndarray | None,
+                 home: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Block rows and columns of ``home`` if it can stay where it is: whole rows, or whole columns, of the panel."""
+        none = self._rows[:0], self._cols[:0]
+        if home is None or ids is None or not home.flags.c_contiguous or not (self._large or len(ids) == R * C):
+            return none
+        rows, cols = (np.unique(part) for part in np.divmod(ids, self.tiling.grid[1]))
+        fits = len(rows) * len(cols) == len(ids) and (len(rows) == R or len(cols) == C)
+        return (rows, cols) if fits else none
 
     def close(self) -> None:
         """Let the memory go to the next product."""
-        if self._borrowed is not None:
-            memory.give_back(self._borrowed)
+        memory.give_back(self._borrowed)
 
     def _place(self, ids: np.ndarray) -> np.ndarray:
-        row, col = np.divmod(ids, self.tiling.grid[1])
-        return np.searchsorted(self.rows, row) * len(self.cols) + np.searchsorted(self.cols, col)
+        return (self._address[ids] - Ranks.address(self._held)) // max(self._size, 1)
 
     def put(self, ids: np.ndarray, blocks: np.ndarray) -> None:
         """Keep blocks, those of an id of -1 left out."""
@@ -129,39 +150,32 @@ class Panel:
         places = self._place(ids[kept])
         if self._large:  # one by one in half the time
             for place, each in zip(places.tolist(), kept.tolist()):
-                self.array[place] = blocks[each]
+                self._held[place] = blocks[each]
         else:
-            self.array[places] = blocks[kept]
+            self._held[places] = blocks[kept]
 
     def send(self, ranks: Ranks, to: int, ids: np.ndarray) -> None:
         """Send blocks; zeros for an id of -1."""
-        places = self._place(ids)
-
         def gather(out: np.ndarray) -> None:
-            np.take(self.array, places, axis=0, out=out, mode="clip")
             out[ids < 0] = 0
+            out[ids >= 0] = self._held[self._place(ids[ids >= 0])]
 
         if self._large:
-            ranks.send_parts(to, np.where(ids < 0, ranks.address(self._nothing), self._address(ranks, places)),
-                             self._nothing.nbytes)  # fmt: skip
+            ranks.send_parts(to, self._address[ids], self._size)
         else:
-            ranks.send_filled(to, (len(ids), *self.tiling.tile), self.array.dtype, gather)
+            ranks.send_filled(to, (len(ids), *self.tiling.tile), self.dtype, gather)
 
     def expect(self, ranks: Ranks, source: int, ids: np.ndarray) -> Incoming:
         """Blocks on their way; small ones are to be put when they have arrived."""
         if self._large:
-            return ranks.receive_parts(source, self._address(ranks, self._place(ids)), self._nothing.nbytes, ids < 0)
-        return ranks.receive(source, (len(ids), *self.tiling.tile), self.array.dtype)
-
-    def _address(self, ranks: Ranks, places: np.ndarray) -> np.ndarray:
-        return ranks.address(self.array) + places * self._nothing.nbytes
+            return ranks.receive_parts(source, self._address[ids], self._size, ids < 0)
+        return ranks.receive(source, (len(ids), *self.tiling.tile), self.dtype)
 
     def matrix(self, rows: ArrayLike | None, cols: ArrayLike | None) -> Blocks:
-        """The elements in block rows and columns (None: in all), padding left out."""
+        """The elements in block rows and columns (None: in all), padding left out; while this panel is there."""
         (I, J), (h, w) = self.tiling.grid, self.tiling.tile
         down, right = (np.arange(n) if some is None else np.asarray(some) for some, n in ((rows, I), (cols, J)))
-        array = self.array.reshape(len(self.rows), len(self.cols), h, w)
-        if not (np.array_equal(down, self.rows) and np.array_equal(right, self.cols)):
-            array = array[np.searchsorted(self.rows, down)][:, np.searchsorted(self.cols, right)]
+        places = (self._down[np.searchsorted(self._rows, down)] - Ranks.address(self._nothing),
+                  self._across[np.searchsorted(self._cols, right)])  # fmt: skip
         shape = int(self.tiling.useful(0)[down].sum()), int(self.tiling.useful(1)[right].sum())
-        return Blocks(array.transpose(0, 2, 1, 3), shape)
+        return Blocks(self._nothing.reshape(1, h, 1, w), shape, places)

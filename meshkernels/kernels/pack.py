@@ -73,10 +73,13 @@ class Blocks:
         array: ``(rows of blocks, h, columns of blocks, w)``, any strides: element (y h + i, x w + j) is
             ``array[y, i, x, j]``.
         shape: ``(height, width)`` of the matrix; blocks may be padded beyond it.
+        places: where blocks lie otherwise: bytes from the array's first element to block (y, x) are ``places[0][y] +
+            places[1][x]``, in memory that the caller keeps alive; None: as the array's strides say.
     """
 
     array: np.ndarray
     shape: tuple[int, int]
+    places: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
     def dtype(self) -> np.dtype:
@@ -86,12 +89,13 @@ class Blocks:
     @property
     def T(self) -> Blocks:
         """The transpose, a view."""
-        return Blocks(self.array.transpose(2, 3, 0, 1), self.shape[::-1])
+        return Blocks(self.array.transpose(2, 3, 0, 1), self.shape[::-1], self.places and self.places[::-1])
 
     def offsets(self, axis: int, index: np.ndarray) -> np.ndarray:
-        """Bytes from the first element to each of these rows (axis 0) or columns (1)."""
+        """Bytes from the array's first element to each of these rows (axis 0) or columns (1)."""
         block, within = np.divmod(index, max(self.array.shape[2 * axis + 1], 1))
-        return block * self.array.strides[2 * axis] + within * self.array.strides[2 * axis + 1]
+        inner = within * self.array.strides[2 * axis + 1]
+        return inner + (block * self.array.strides[2 * axis] if self.places is None else self.places[axis][block])
 
 
 @dataclass(frozen=True, eq=False)

@@ -113,7 +113,7 @@ def ring_product(A: np.ndarray | Blocks | Panels, B: np.ndarray | Blocks | Colum
                         "packed for different rings")
     C = np.empty((left.lanes, right.lanes), out_dtype or left.dtype) if out is None else out
     memory_order = C.array.transpose(0, 2, 1, 3) if isinstance(C, Blocks) else C
-    if C.shape != (left.lanes, right.lanes) or not memory_order.flags.c_contiguous:
+    if C.shape != (left.lanes, right.lanes) or not memory_order.flags.c_contiguous or getattr(C, "places", None):
         raise MeshError(f"out is {C.shape}, contiguous: {memory_order.flags.c_contiguous}; the product is "
                         f"{(left.lanes, right.lanes)} and goes to contiguous memory")
     if 0 in (*C.shape, K):

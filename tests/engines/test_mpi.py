@@ -33,6 +33,39 @@ def test_bits_and_bytes(ranks):
     assert f"40 cases on {ranks} ranks" in done.stdout
 
 
+@needs_mpi
+@pytest.mark.parametrize("ranks", [3, 4])
+def test_tiles_that_travel_from_memory_to_memory(ranks):
+    """Large tiles: those of a matrix stay in it, others arrive beside it; operands are not touched."""
+    done = on_ranks(ranks, """
+import ml_dtypes
+import numpy as np
+from mpi4py import MPI
+import meshkernels as mk
+comm = MPI.COMM_WORLD
+rng = np.random.default_rng(5)
+for cores, dtype in (((4, 4), "float32"), ((5, 3), "bfloat16")):
+    mesh, one = mk.Mesh(*cores, comm=comm), mk.Mesh(*cores)
+    A, B = (rng.standard_normal((750, 730)).astype(dtype) for _ in range(2))
+    dA, dB = (mk.scatter(X if comm.rank == 0 else None, mesh) for X in (A, B))
+    for name in mk.algorithms()["gemm_t"]:
+        found = mk.gather(mk.gemm_t(dA, dB, mesh, algorithm=name), mesh, root=None)
+        assert found.tobytes() == mk.gemm_t(A, B, one, algorithm=name).tobytes(), (name, cores)
+    A, B = A[:730], B[:730]
+    dA, dB = (mk.scatter(X if comm.rank == 0 else None, mesh) for X in (A, B))
+    for name in mk.algorithms()["gemm"]:
+        try:
+            wanted = mk.gemm(A, B, one, algorithm=name).tobytes()
+        except mk.MeshError:
+            continue
+        for a, b in ((dA, dB), (A, dB)):
+            assert mk.gather(mk.gemm(a, b, mesh, algorithm=name), mesh, root=None).tobytes() == wanted, (name, cores)
+    again = mk.scatter(A if comm.rank == 0 else None, mesh)
+    assert dA.blocks.tobytes() == again.blocks.tobytes()
+""")
+    assert done.returncode == 0, done.stderr
+
+
 #: What a rank may get wrong, and what the refusal says.
 REFUSED = [
     ("mk.gemm(A, A[:, : 8 - rank] if rank == 1 else A, mesh)", "asked for different things"),

@@ -49,6 +49,7 @@ CALLERS = {
 }
 #: Functions that handle addresses, beside the compiled ones: where what they point to is checked.
 HANDLERS = {
+    "engines/ranks.py Ranks.address": "no access; Panel: blocks of its own arrays, in rows and columns that it has",
     "kernels/intrinsics.py _mover": "compiled",
     "kernels/intrinsics.py prefetched": "compiled; harmless anywhere",
     "kernels/memory.py _begin": "no access: where in memory of our own a page begins",

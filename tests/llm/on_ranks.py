@@ -7,10 +7,10 @@ import tracemalloc
 
 import numpy as np
 from mpi4py import MPI
-from tests.llm.llama_reference import NumpyLlama, Synthetic, tiny
 
 import meshkernels as mk
 from meshkernels.llm import Llama
+from tests.llama_reference import NumpyLlama, Synthetic, tiny
 
 COMM = MPI.COMM_WORLD
 

@@ -23,7 +23,7 @@ def test_a_hook_that_fails_on_one_rank_ends_all():
 from mpi4py import MPI
 import meshkernels as mk
 from meshkernels.llm import Llama
-from tests.llm.llama_reference import Synthetic, tiny
+from tests.llama_reference import Synthetic, tiny
 model = Llama(Synthetic(tiny()), mk.Mesh(4, 2, comm=MPI.COMM_WORLD))
 def hook(block, op, values):
     if MPI.COMM_WORLD.rank == 1 and (block, op.name) == (1, "SiLU"):
