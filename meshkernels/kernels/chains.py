@@ -10,7 +10,7 @@ from meshkernels.errors import MeshError
 from meshkernels.kernels import host, loops, memory
 from meshkernels.kernels.compiled import compiled
 from meshkernels.kernels.intrinsics import round_half
-from meshkernels.kernels.pack import layout, pack, wide
+from meshkernels.kernels.pack import Unpacked, layout, wide
 from meshkernels.kernels.reduce import within
 from meshkernels.kernels.ukernel import Left, Repeat, Right, Sums, add_chains
 
@@ -115,12 +115,11 @@ def chain_product(Q: np.ndarray, K: np.ndarray, root: Any, parts: int, *, out_dt
     rows, cols = layout(np.zeros(len(Q), np.int64), blocks, eb, E, mr), layout(root, blocks, eb, E, nr)
     cut = _Cut(len(rows.k_of), eb, parts)  # E with a zero where the blocks do not divide it
     kc = max(1, host.blocking(tile, wide(Q.dtype).itemsize, cut.E).kc // eb) * eb  # whole blocks
-    left, right = (pack(X, where, kc, threads=threads, allocate=memory.borrow) for X, where in ((Q, rows), (K, cols)))
+    right = Unpacked(K, cols, kc).whole(threads, memory.borrow)
 
     def block(q: loops.Lanes, k: loops.Lanes, sums: np.ndarray) -> None:
         _chain_block(tile, q, k, cut, sums, memory.aligned(mr * nr, sums.dtype))
 
-    loops.over_blocks(block, left, right, tile, S, 2, threads)
-    memory.give_back(left.data)
+    loops.over_blocks(block, Unpacked(Q, rows, kc), right, tile, S, 2, threads)
     memory.give_back(right.data)
     return S

@@ -138,7 +138,8 @@ def blocking(tile: MicroTile, itemsize: int, K: int, kc: int | None = None) -> B
         kc: an A micro-panel (mr x kc) takes 3/4 of L1: deep enough to spread the cost of loading and storing a register
             tile, with both micro-panels coming from L2; chunks of K are nearly equal;
         mc: an A block (mc x kc) takes 3/8 of L2;
-        nc: the C block (mc x nc), which a thread completes before it turns to the next, takes as much.
+        nc: the C block (mc x nc), which a thread completes before it turns to the next, takes 3/2 of L2: it streams
+            by once in a chunk of K, and the wider it is, the less often the next A block comes from L3.
     """
     l1, l2, _ = caches()
     mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)
@@ -146,5 +147,5 @@ def blocking(tile: MicroTile, itemsize: int, K: int, kc: int | None = None) -> B
         chunks = -(-K // max(64, 3 * l1 // 4 // (mr * itemsize)))
         kc = max(1, -(-K // max(1, chunks)))
     mc = max(mr, 3 * l2 // 8 // (kc * itemsize) // mr * mr)
-    nc = max(nr, 3 * l2 // 8 // (mc * itemsize) // nr * nr)
+    nc = max(nr, 3 * l2 // 2 // (mc * itemsize) // nr * nr)
     return Blocking(kc, mc, nc)

@@ -92,11 +92,11 @@ def stored(context, builder, x, place):
 
 
 def prefetched(builder, address):
-    """Prefetch the cache line at an integer address, to be read and kept in all caches."""
+    """Prefetch the cache line at an integer address into L2: L1 holds what is being read now."""
     byte = ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(function, [builder.inttoptr(address, byte), I32(0), I32(3), I32(1)])
+    builder.call(function, [builder.inttoptr(address, byte), I32(0), I32(2), I32(1)])
 
 
 # ---------------------------------------------------------------------------------------------------------- numbers

@@ -1,6 +1,6 @@
 """What macro-kernels share: the lanes that they work on, what they prefetch, and the loops over blocks and threads.
 
-A product runs through blocks of C (mc x nc, about the size of 3/8 of L2). A thread completes a block, through all of
+A product runs through blocks of C (mc x nc, see `host.blocking`). A thread completes a block, through all of
 K, before it takes the next: the loops jc and ic of Goto & van de Geijn's algorithm are outermost, and a macro-kernel
 holds the loops pc, jr and ir around the micro-kernel.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from meshkernels.errors import MeshError
 from meshkernels.kernels import host, memory, pool
 from meshkernels.kernels.compiled import compiled
-from meshkernels.kernels.pack import Blocks, Panels, write_back
+from meshkernels.kernels.pack import Blocks, Panels, Unpacked, write_back
 
 
 class Lanes(NamedTuple):
@@ -60,15 +60,15 @@ def panel_ahead(A, B, a_next, call, depth):
     return A.numbers.ctypes.data + (A.at if a_next < 0 else a_next) * A.numbers.itemsize
 
 
-def over_blocks(block: Callable[[Lanes, Lanes, np.ndarray], object], A: Panels, B: Panels, tile: host.MicroTile,
-                C: np.ndarray | Blocks, copies: int, threads: int | None) -> None:  # fmt: skip
+def over_blocks(block: Callable[[Lanes, Lanes, np.ndarray], object], A: Unpacked, B: Panels,
+                tile: host.MicroTile, C: np.ndarray | Blocks, copies: int, threads: int | None) -> None:  # fmt: skip
     """The loops jc and ic, shared by threads: ``block(lanes of A, lanes of B, sums)``, then its sums go to C.
 
     Args:
         block: a macro-kernel; ``sums`` are ``copies`` blocks of C in register tiles, uninitialised.
-        A: the packed left operand.
+        A: the left operand: a thread packs the rows of its block and then reads them from its own cache.
         B: the right one, packed for the same order.
-        tile: the register tile that both are packed for.
+        tile: the register tile that both are laid out for.
         C: (M, N), as `pack.write_back` takes it.
         copies: blocks of sums that the macro-kernel needs.
         threads: at most so many.
@@ -82,20 +82,21 @@ def over_blocks(block: Callable[[Lanes, Lanes, np.ndarray], object], A: Panels, 
             raise MeshError(f"an operand is packed {panels.layout.width} lanes wide, for another width of vectors: "
                             f"{host.simd()} takes {width}; pack it again")  # fmt: skip
     rows, cols, K = A.layout.source, B.layout.source, len(A.layout.k_of)
-    _, mc, nc = host.blocking(tile, A.data.itemsize, K, A.kc)
+    _, mc, nc = host.blocking(tile, B.data.itemsize, K, A.kc)
     threads = pool.threads_for(A.lanes * B.lanes * K // 8, threads)
     spans_i, spans_j = pool.spans(len(rows), mr, mc, threads), pool.spans(len(cols), nr, nc // copies)
     blocks = [(i, j) for j in spans_j for i in spans_i]
-    largest = max((i.stop - i.start) * (j.stop - j.start) for i, j in blocks)
+    tallest, widest = (max(part.stop - part.start for part in spans) for spans in (spans_i, spans_j))
 
     def work(items: Iterator[int]) -> None:
-        sums = memory.borrow(copies * largest, A.data.dtype)
-        for item in items:
-            i, j = blocks[item]
-            left, right = (Lanes(X.data, len(X.layout.source), part.start, X.layout.start[part], X.kc)
-                           for X, part in ((A, i), (B, j)))  # fmt: skip
-            block(left, right, sums)
-            write_back(sums, mr, nr, rows[i.start : min(i.stop, A.lanes)], cols[j.start : min(j.stop, B.lanes)], C)
+        sums, packed = (memory.borrow(tallest * n, B.data.dtype) for n in (copies * widest, K))
+        for i, j in (blocks[item] for item in items):
+            A.part(i, packed)
+            block(Lanes(packed, i.stop - i.start, 0, A.layout.start[i], A.kc),
+                  Lanes(B.data, len(cols), j.start, B.layout.start[j], B.kc), sums)
+            write_back(sums, mr, nr, rows[i.start : min(i.stop, A.lanes)], cols[j.start : min(j.stop, B.lanes)],
+                       B.layout.runs[j], C)  # fmt: skip
         memory.give_back(sums)
+        memory.give_back(packed)
 
     pool.parallel(work, len(blocks), threads)

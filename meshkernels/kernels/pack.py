@@ -54,6 +54,7 @@ class Layout(NamedTuple):
         places: (L + 1,) multiply-adds before each ring place; the last is their number, K and the padding.
         k_of: (places[-1],) which k stands at each place; any where it is one of padding.
         padding: places at which zeros stand.
+        runs: (panels * width,) for a lane that begins a run of neighbours within a panel, how many these are; else 0.
         width: lanes in a panel.
     """
 
@@ -62,6 +63,7 @@ class Layout(NamedTuple):
     places: np.ndarray
     k_of: np.ndarray
     padding: np.ndarray
+    runs: np.ndarray
     width: int
 
 
@@ -174,7 +176,8 @@ def layout(start: np.ndarray, blocks: np.ndarray, block: int, K: int, width: int
     k_of = np.arange(places[-1]) + np.repeat(first - places[:-1], lengths)  # K where there is none
     padding = np.flatnonzero(k_of == K)
     k_of[padding] = 0
-    return Layout(index, np.asarray(start)[index].astype(np.int32), places, k_of, padding, width)
+    runs = _runs(index, 1, width)
+    return Layout(index, np.asarray(start)[index].astype(np.int32), places, k_of, padding, runs, width)
 
 
 class _Source(NamedTuple):
@@ -183,14 +186,12 @@ class _Source(NamedTuple):
     Attributes:
         lanes: address of k = 0 of each packed lane.
         runs: for each lane that begins a run of neighbours within a panel, how many these are.
-        k_at: bytes from there to the k that stands at each place.
-        step: bytes from k to k + 1 within a block.
+        step: bytes from k to k + 1, within a block.
         like: an empty array of the operand's dtype.
     """
 
     lanes: np.ndarray
     runs: np.ndarray
-    k_at: np.ndarray
     step: int
     like: np.ndarray
 
@@ -200,59 +201,88 @@ class _Target(NamedTuple):
 
     numbers: np.ndarray
     width: tuple[int, ...]
+    k_at: np.ndarray
     kc: int
     non_temporal: bool
 
 
-def pack(X: np.ndarray | Blocks | Columns, layout: Layout, kc: int, *, widened: bool = True, threads: int | None = None,
-         allocate: Callable[[int, np.dtype], np.ndarray] = memory.aligned) -> Panels:  # fmt: skip
-    """Pack the rows of ``X`` (lanes, K), any strides; of `Columns`, the columns are its lanes.
+class Unpacked:
+    """An operand that is to be packed: whole, or a part of its lanes when they are needed.
 
     Args:
-        X: A itself, B.T, either of them in blocks, or stored columns of B.
+        X: (lanes, K), any strides: A itself, or B.T; either of them in blocks; or stored columns of B, which are its
+            lanes.
         layout: made for as many lanes and as long a K.
         kc: depth of a chunk.
         widened: convert 16-bit storage to float32.
-        threads: at most so many.
-        allocate: where the panels come from.
 
-    Returns:
-        The packed operand.
+    Attributes:
+        layout, kc, lanes, dtype: of `Panels`.
+        packed: dtype of the panels.
     """
-    if isinstance(X, Columns):
-        lanes, (K, _), width, size = X.lanes, X.shape, X.layout.width, X.data.itemsize
-        panel, lane = np.divmod(layout.source, width)
-        addresses, step = X.data.ctypes.data + (panel * K * width + lane) * size, width * size
-        copy, k_at = _copy_runs, layout.k_of * step
-    elif isinstance(X, Blocks):
-        lanes, size, step, k_at = X.shape[0], X.dtype.itemsize, X.array.strides[3], X.offsets(1, layout.k_of)
-        addresses = X.array.__array_interface__["data"][0] + X.offsets(0, layout.source)
-        copy = _copy_runs if X.array.strides[1] == size else _transpose
-    else:
-        lanes, size, step, k_at = len(X), X.itemsize, X.strides[1], layout.k_of * X.strides[1]
-        addresses = X.__array_interface__["data"][0] + layout.source * X.strides[0]
-        copy = _copy_runs if X.strides[0] == size else _transpose
-    width, stored = layout.width, seen(X.dtype)
-    data = allocate(len(addresses) * len(layout.k_of), wide(X.dtype) if widened else stored)
-    # Panels that fill half of L3 would be evicted before they are read: they are written with non-temporal stores.
-    # Then 16 KiB of a row at a time are best, long stretches of main memory; else 1 KiB: few panels at a time.
-    non_temporal = data.nbytes > host.caches()[2] // 2 and data.ctypes.data % 64 == 0
-    stretch = 16 << 10 if non_temporal else 1 << 10
-    source = _Source(addresses, _runs(addresses, size, width), k_at, step, np.empty(0, stored))
-    target = _Target(data, (0,) * width, kc, non_temporal)
-    threads = pool.threads_for(data.size, threads)
-    groups = pool.spans(len(addresses) // width, 1, max(1, stretch // (size * width)), threads)
 
-    def work(items: Iterator[int]) -> None:
-        for item in items:
-            copy(source, target, groups[item].start, groups[item].stop)
+    def __init__(self, X: np.ndarray | Blocks | Columns, layout: Layout, kc: int, widened: bool = True):
+        if isinstance(X, Columns):
+            lanes, (K, _), width, size = X.lanes, X.shape, X.layout.width, X.data.itemsize
+            panel, lane = np.divmod(layout.source, width)
+            addresses, step = X.data.ctypes.data + (panel * K * width + lane) * size, width * size
+            runs, k_at, self._copy = _runs(addresses, size, layout.width), layout.k_of * step, _copy_runs
+        elif isinstance(X, Blocks):
+            lanes, size, step, k_at = X.shape[0], X.dtype.itemsize, X.array.strides[3], X.offsets(1, layout.k_of)
+            addresses = X.array.__array_interface__["data"][0] + X.offsets(0, layout.source)
+            runs, self._copy = _runs(addresses, size, layout.width), (
+                _copy_runs if X.array.strides[1] == size else _transpose)  # fmt: skip
+        else:
+            lanes, size, step, k_at = len(X), X.itemsize, X.strides[1], layout.k_of * X.strides[1]
+            addresses, runs = X.__array_interface__["data"][0] + layout.source * X.strides[0], layout.runs
+            self._copy = _copy_runs if X.strides[0] == size else _transpose
+        stored = seen(X.dtype)
+        self.layout, self.kc, self.lanes, self.dtype = layout, kc, lanes, X.dtype
+        self.packed = wide(X.dtype) if widened else stored
+        self._k_at, self._source = k_at, _Source(addresses, runs, step, np.empty(0, stored))
 
-    pool.parallel(work, len(groups), threads)
-    for place in layout.padding:
-        chunk, k = place - place % kc, place % kc
-        panels = data[chunk * len(addresses) : (chunk + kc) * len(addresses)]
-        panels.reshape(-1, min(kc, len(layout.k_of) - chunk), width)[:, k] = 0
-    return Panels(data, layout, kc, lanes, X.dtype)
+    def part(self, lanes: slice, data: np.ndarray, non_temporal: bool = False) -> None:
+        """Pack some lanes, whole panels, by the calling thread.
+
+        Args:
+            lanes: which of the layout.
+            data: (lanes * places,) filled as `Panels` of these lanes alone.
+            non_temporal: write past the caches; data begins on a cache line.
+        """
+        source, width = self._source, self.layout.width
+        source = source._replace(lanes=source.lanes[lanes], runs=source.runs[lanes])
+        target = _Target(data, (0,) * width, self._k_at, self.kc, non_temporal)
+        panels = len(source.lanes) // width
+        self._copy(source, target, 0, panels)
+        _clear(target, len(source.lanes), self.layout.padding, 0, panels)
+
+    def whole(self, threads: int | None, allocate: Callable[[int, np.dtype], np.ndarray]) -> Panels:
+        """Pack all lanes, by ``threads`` threads at most, into what ``allocate`` gives."""
+        source, (*_, k_of, padding, _, width) = self._source, self.layout
+        data = allocate(len(source.lanes) * len(k_of), self.packed)
+        # Panels that fill half of L3, or eight L2 caches where many cores share L3, would be evicted before they are
+        # read: they are written with non-temporal stores.
+        # Then 16 KiB of a row at a time are best, long stretches of main memory; else 1 KiB: few panels at a time.
+        _, l2, l3 = host.caches()
+        non_temporal = data.nbytes >= min(l3 // 2, 8 * l2) and data.ctypes.data % 64 == 0
+        stretch = 16 << 10 if non_temporal else 1 << 10
+        target = _Target(data, (0,) * width, self._k_at, self.kc, non_temporal)
+        threads = pool.threads_for(data.size, threads)
+        groups = pool.spans(len(source.lanes) // width, 1, max(1, stretch // (self.dtype.itemsize * width)), threads)
+
+        def work(items: Iterator[int]) -> None:
+            for item in items:
+                self._copy(source, target, groups[item].start, groups[item].stop)
+                _clear(target, len(source.lanes), padding, groups[item].start, groups[item].stop)
+
+        pool.parallel(work, len(groups), threads)
+        return Panels(data, self.layout, self.kc, self.lanes, self.dtype)
+
+
+def pack(X: np.ndarray | Blocks | Columns, layout: Layout, kc: int, *, widened: bool = True, threads: int | None = None,
+         allocate: Callable[[int, np.dtype], np.ndarray] = memory.aligned) -> Panels:  # fmt: skip
+    """An operand packed at once: see `Unpacked` and its method ``whole``."""
+    return Unpacked(X, layout, kc, widened).whole(threads, allocate)
 
 
 def _runs(places: np.ndarray, step: int, width: int) -> np.ndarray:
@@ -294,8 +324,8 @@ def copy_line(address, count, like, out, to):
 @compiled
 def _copy_runs(source, target, p0, p1):
     """Pack panels p0 .. p1 - 1 of an operand whose lanes lie side by side: copy runs of lanes, k after k."""
-    lanes, runs, k_at, _, like = source
-    out, panel, kc, non_temporal = target
+    lanes, runs, _, like = source
+    out, panel, k_at, kc, non_temporal = target
     K, width = len(k_at), len(panel)
     for chunk in range(0, K, kc):
         depth = min(kc, K - chunk)
@@ -322,7 +352,7 @@ def _copy_runs(source, target, p0, p1):
 def _transpose(source, target, p0, p1):
     """The same for lanes that lie apart: a transposition, 4 x 4 at a time where k is contiguous."""
     like, out, lanes, step, size = source.like, target.numbers, source.lanes, source.step, source.like.itemsize
-    k_at, K, kc, width, strip = source.k_at, len(source.k_at), target.kc, len(target.width), 64 // size  # a cache line
+    k_at, K, kc, width, strip = target.k_at, len(target.k_at), target.kc, len(target.width), 64 // size  # a cache line
     for p in range(p0, p1):
         place = 0
         while place < K:
@@ -347,6 +377,18 @@ def _transpose(source, target, p0, p1):
 
 
 @compiled
+def _clear(target, lanes, padding, p0, p1):
+    """Zeros at the places of padding, in panels p0 .. p1 - 1 of an operand of so many lanes."""
+    out, width, kc, K = target.numbers, len(target.width), target.kc, len(target.k_at)
+    for place in padding:
+        chunk = place - place % kc
+        depth = min(kc, K - chunk)
+        for p in range(p0, p1):
+            for l in range(width):
+                out[chunk * lanes + (p * depth + place - chunk) * width + l] = 0
+
+
+@compiled
 def _write_back(tiles, mr, panel, rows, cols, runs, out):
     nr, padded, strip = len(panel), (len(rows) + mr - 1) // mr * mr, 8
     for i0 in range(0, len(rows), strip):  # a few rows at a time: runs in both, and lines that stay in L1
@@ -361,7 +403,7 @@ def _write_back(tiles, mr, panel, rows, cols, runs, out):
             j += runs[j]
 
 
-def write_back(tiles: np.ndarray, mr: int, nr: int, rows: np.ndarray, cols: np.ndarray,
+def write_back(tiles: np.ndarray, mr: int, nr: int, rows: np.ndarray, cols: np.ndarray, runs: np.ndarray,
                C: np.ndarray | Blocks) -> None:  # fmt: skip
     """Copy register tiles, column of tiles by column, to the rows and columns of C that they stand for.
 
@@ -373,12 +415,12 @@ def write_back(tiles: np.ndarray, mr: int, nr: int, rows: np.ndarray, cols: np.n
         nr: its columns.
         rows: of C, of each row of the block.
         cols: of C, of each column.
+        runs: those of the columns, see `Layout`.
         C: (M, N), or its blocks; the memory is contiguous, and elements of a row (of a block) lie side by side.
     """
     if isinstance(C, Blocks):
         out, (down, across) = C.array, (C.offsets(axis, at) // C.dtype.itemsize for axis, at in ((0, rows), (1, cols)))
-        out = out.transpose(0, 2, 1, 3)  # as it lies in memory
+        out, runs = out.transpose(0, 2, 1, 3), _runs(across, 1, nr)  # as it lies in memory
     else:
         out, down, across = C, rows * C.shape[1], cols
-    flat = out.reshape(-1).view(seen(C.dtype))
-    _write_back(tiles, mr, (0,) * nr, down, across, _runs(across, 1, nr), flat)
+    _write_back(tiles, mr, (0,) * nr, down, across, runs, out.reshape(-1).view(seen(C.dtype)))

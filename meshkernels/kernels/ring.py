@@ -22,7 +22,7 @@ from meshkernels.errors import MeshError
 from meshkernels.kept import remember
 from meshkernels.kernels import host, loops, memory
 from meshkernels.kernels.compiled import compiled
-from meshkernels.kernels.pack import Blocks, Columns, Layout, Panels, layout, pack, wide
+from meshkernels.kernels.pack import Blocks, Columns, Layout, Panels, Unpacked, layout, wide
 from meshkernels.kernels.ukernel import Left, Life, Right, Sums, chain, live_chain
 
 
@@ -48,11 +48,14 @@ def _ring_block(tile, A, B, clock, C):
         depth = min(kc, K - pc % K)
         stop, a_pc, b_pc = pc + depth, pc % K * A.total, pc % K * B.total
         a_stop, after = stop % K * A.total, min(kc, K - stop % K)
-        for jr in range(0, cols, nr):
+        late = cols - nr  # the last panel of B that is alive: its calls prefetch the next block of A
+        while late > 0 and clock[A.start[0] + B.start[late]] >= stop:
+            late -= nr
+        for jr in range(0, late + nr, nr):
             for ir in range(0, rows, mr):
                 a, b = a_pc + (A.first + ir) * depth, b_pc + (B.first + jr) * depth
                 sums = Sums(C, (jr // nr * rows + ir) * nr, nr)
-                a_next = a_stop + (A.first + ir) * after if jr + nr == cols else -1
+                a_next = a_stop + (A.first + ir) * after if jr == late else -1
                 ahead = loops.panel_ahead(Left(A.numbers, a, 1, mr), Right(B.numbers, b, nr), a_next, ir // mr, depth)
                 low, high = A.start[ir] + B.start[jr], A.start[ir + mr - 1] + B.start[jr + nr - 1]
                 if clock[high] < pc and stop <= clock[low + L]:  # all alive
@@ -83,13 +86,13 @@ def _spans(low, high, L, clock, pc, stop, k0, spans):
     return count
 
 
-def ring_product(A: np.ndarray | Blocks | Panels, B: np.ndarray | Blocks | Columns | Panels, order: Any, *,
+def ring_product(A: np.ndarray | Blocks, B: np.ndarray | Blocks | Columns | Panels, order: Any, *,
                  out_dtype: Any = None, accumulate: str | None = None, threads: int | None = None,
                  out: Any = None) -> Any:  # fmt: skip
     """C = A @ B, element (i, j) summed in ring order from row_start[i // row_tile] + col_start[j // col_tile].
 
     Args:
-        A: (M, K), any strides; float32, float64, float16 or bfloat16; or `Panels` from `pack_left` for the same order.
+        A: (M, K), any strides; float32, float64, float16 or bfloat16.
         B: (K, N), of the dtype of A; or `Panels` from `pack_right` for the same order, or `Columns`.
         order: a `meshkernels.schedules.RingOrder`: blocks, block, row_start, col_start, row_tile, col_tile.
         out_dtype: dtype of C; the storage dtype if None.
@@ -98,34 +101,33 @@ def ring_product(A: np.ndarray | Blocks | Panels, B: np.ndarray | Blocks | Colum
         out: where to put C, an array or `Blocks`, as `pack.write_back` takes it; None: a new array.
 
     Returns:
-        C: (M, N). Extra memory: the packed copies of A and B, and 2 L2 caches per thread.
+        C: (M, N). Extra memory: a packed copy of B, and per thread about 2 L2 caches and some packed rows of A.
 
     Raises:
         MeshError: the operands do not match each other or the order, or are packed for another width of vectors.
     """
-    options: dict[str, Any] = {"threads": threads, "allocate": memory.borrow}
-    left = A if isinstance(A, Panels) else pack_left(A, order, **options)
-    right = B if isinstance(B, Panels) and not isinstance(B, Columns) else pack_right(B, order, **options)
+    left = _unpacked(A, _ring_layout(order, True, *A.shape, len(host.micro_tile(wide(A.dtype)).rows)))
+    right = _unpacked_right(B, order).whole(threads, memory.borrow) if isinstance(
+        B, np.ndarray | Blocks | Columns) else B  # fmt: skip
     K, others = len(left.layout.k_of), len(right.layout.k_of)
     if (others != K or len(left.layout.places) != len(right.layout.places) or left.kc != right.kc
-            or left.data.dtype != right.data.dtype):
+            or wide(left.dtype) != right.data.dtype):
         raise MeshError(f"rows of {K} {left.dtype} and columns of {others} {right.dtype} do not match, or are "
                         "packed for different rings")
     C = np.empty((left.lanes, right.lanes), out_dtype or left.dtype) if out is None else out
-    memory_order = C.array.transpose(0, 2, 1, 3) if isinstance(C, Blocks) else C
-    if C.shape != (left.lanes, right.lanes) or not memory_order.flags.c_contiguous or getattr(C, "places", None):
-        raise MeshError(f"out is {C.shape}, contiguous: {memory_order.flags.c_contiguous}; the product is "
+    in_memory = C.array.transpose(0, 2, 1, 3) if isinstance(C, Blocks) else C
+    if C.shape != (left.lanes, right.lanes) or not in_memory.flags.c_contiguous or getattr(C, "places", None):
+        raise MeshError(f"out is {C.shape}, contiguous: {in_memory.flags.c_contiguous}; the product is "
                         f"{(left.lanes, right.lanes)} and goes to contiguous memory")
     if 0 in (*C.shape, K):
-        (C.array if isinstance(C, Blocks) else C)[...] = 0
+        in_memory[...] = 0
         return C
-    tile = host.micro_tile(left.data.dtype, accumulate == "float16")
+    tile = host.micro_tile(right.data.dtype, accumulate == "float16")
     clock = np.concatenate([left.layout.places[:-1] + K * turn for turn in range(3)] + [[3 * K]])
 
     loops.over_blocks(lambda a, b, sums: _ring_block(tile, a, b, clock, sums), left, right, tile, C, 1, threads)
-    for given, panels in ((A, left), (B, right)):
-        if given is not panels:
-            memory.give_back(panels.data)
+    if right is not B:
+        memory.give_back(right.data)
     return C
 
 
@@ -135,19 +137,17 @@ def _ring_layout(order: Any, left: bool, lanes: int, K: int, width: int) -> Layo
     return layout(start[np.arange(lanes) // tile], order.blocks, order.block, K, width)
 
 
-def pack_left(A: np.ndarray | Blocks, order: Any, **options: Any) -> Panels:
-    """A (M, K) as `ring_product` reads it, to be used again and again with this order; options as of `pack.pack`."""
-    width = len(host.micro_tile(wide(A.dtype)).rows)
-    return _packed(A, _ring_layout(order, True, *A.shape, width), options)
+def pack_right(B: np.ndarray | Blocks | Columns, order: Any, threads: int | None = None) -> Panels:
+    """B (K, N) as `ring_product` reads it, to be used again and again with this order."""
+    return _unpacked_right(B, order).whole(threads, memory.aligned)
 
 
-def pack_right(B: np.ndarray | Blocks | Columns, order: Any, **options: Any) -> Panels:
-    """B (K, N) as `ring_product` reads it, to be used again and again with this order; options as of `pack.pack`."""
+def _unpacked_right(B: np.ndarray | Blocks | Columns, order: Any) -> Unpacked:
     tile, (K, N) = host.micro_tile(wide(B.dtype)), B.shape
     where = _ring_layout(order, False, N, K, len(tile.vectors) * len(tile.lanes))
-    return _packed(B if isinstance(B, Columns) else B.T, where, options)
+    return _unpacked(B if isinstance(B, Columns) else B.T, where)
 
 
-def _packed(X: np.ndarray | Blocks | Columns, where: Layout, options: dict[str, Any]) -> Panels:
+def _unpacked(X: np.ndarray | Blocks | Columns, where: Layout) -> Unpacked:
     kind = wide(X.dtype)
-    return pack(X, where, host.blocking(host.micro_tile(kind), kind.itemsize, len(where.k_of)).kc, **options)
+    return Unpacked(X, where, host.blocking(host.micro_tile(kind), kind.itemsize, len(where.k_of)).kc)

@@ -162,14 +162,14 @@ def test_any_strides_and_read_only_inputs():
             same_bits(ring.ring_product(a, b, order), expected)
 
 
-def test_packed_operands_are_reusable():
+def test_a_packed_operand_is_reusable():
     rng = np.random.default_rng(3)
     A, B = matrices(rng, 45, 33, 70, np.float32)
     order = random_order(rng, 45, 33, 70, 5, 7, 8)
     expected = ring.ring_product(A, B, order)
-    left, right = ring.pack_left(A, order), ring.pack_right(B, order)
-    for a, b in ((left, right), (A, right), (left, B), (left, right)):
-        same_bits(ring.ring_product(a, b, order), expected)
+    right = ring.pack_right(B, order)
+    for rows in (slice(None), slice(7), slice(None)):  # whatever the number of rows
+        same_bits(ring.ring_product(A[rows], right, order), expected[rows])
 
 
 def test_infinities_stay_in_their_row_and_column():
