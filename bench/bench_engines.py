@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import scalapack
 from bench.measure import quick
 
 large = pytest.mark.large
@@ -44,13 +45,28 @@ def row(found: list[dict], method: str, peer: str) -> dict:
     return min(rows, key=lambda row: row["peer_ms"])
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None or not MPIEXEC, reason="meshkernels[mpi]")
+needs_mpi = pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None or not MPIEXEC, reason="meshkernels[mpi]")
+
+
+@needs_mpi
 @pytest.mark.parametrize("method", ["fused", "lockstep"])
 @pytest.mark.parametrize("peer", ["mpi4py", "one process"])
 @pytest.mark.parametrize("ranks", [pytest.param(1, marks=large), 2, pytest.param(4, marks=large)])
 @pytest.mark.benchmark(group="MeshGEMM on ranks of MPI, float32, one thread a rank")
 def test_ranks(benchmark, ranks, peer, method):
     report(benchmark, row(measured(ranks), method, peer))
+
+
+@needs_mpi
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.benchmark(group="MeshGEMM on ranks of MPI, float32, one thread a rank")
+def test_ranks_against_scalapack(benchmark, ranks, tmp_path):
+    found = scalapack.system_mpi(tmp_path)
+    if found is None:
+        pytest.skip("apt install libscalapack-mpich-dev mpich libopenblas-dev")
+    launcher, variables = found
+    command = [launcher, "-n", str(ranks), sys.executable, "-m", "bench.on_ranks", "2048", "15", "scalapack"]
+    report(benchmark, row(lines(command, **variables), "fused", "ScaLAPACK"))
 
 
 @cache

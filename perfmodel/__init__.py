@@ -2,7 +2,8 @@
 
 from perfmodel import draw
 from perfmodel.capacity import Capacity, capacity
-from perfmodel.device import Device, Gpu, Host, Quantity, device, devices
+from perfmodel.cluster import on_ranks
+from perfmodel.device import Cluster, Device, Gpu, Host, Quantity, device, devices
 from perfmodel.energy import energy, energy_ratio
 from perfmodel.errors import DataError, DoesNotFit, ModelError, UnknownName
 from perfmodel.explore import Elasticity, Need, Sweep, need, sensitivity, sweep
@@ -16,9 +17,9 @@ from perfmodel.timing import time
 from perfmodel.tune import Choice, best_gemv, best_grid, best_groups
 
 __all__ = [
-    "Capacity", "Choice", "DataError", "Device", "DoesNotFit", "Elasticity", "Fit", "Gpu", "Host", "Measurements",
-    "Model", "ModelError", "Need", "Prediction", "Quantity", "Sweep", "UnknownName", "allreduce", "best_gemv",
-    "best_grid", "best_groups", "capacity", "decode", "device", "devices", "draw", "energy", "energy_ratio", "fit",
-    "gemm", "gemv", "generate", "matmul", "measurements", "model", "models", "need", "prefill", "reduce",
-    "sensitivity", "shift", "sweep", "time",
+    "Capacity", "Choice", "Cluster", "DataError", "Device", "DoesNotFit", "Elasticity", "Fit", "Gpu", "Host",
+    "Measurements", "Model", "ModelError", "Need", "Prediction", "Quantity", "Sweep", "UnknownName", "allreduce",
+    "best_gemv", "best_grid", "best_groups", "capacity", "decode", "device", "devices", "draw", "energy",
+    "energy_ratio", "fit", "gemm", "gemv", "generate", "matmul", "measurements", "model", "models", "need", "on_ranks",
+    "prefill", "reduce", "sensitivity", "shift", "sweep", "time",
 ]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel import calibrate, console, explore, llm, operators, render, systems, tune
+from perfmodel import calibrate, console, explore, llm, operators, pingpong, render, systems, tune
 from perfmodel.capacity import CACHES, capacity
 from perfmodel.counts import GEMMS
 from perfmodel.counts_reduce import REDUCES
@@ -40,6 +40,9 @@ def parser() -> argparse.ArgumentParser:
     adjust.add_argument("--save", type=Path, metavar="FILE.toml", help="write the device with these constants")
     adjust.add_argument("--device-out", type=Path, help="of benchmarks: write the fitted machine as a device file")
     adjust.add_argument("--json", action="store_true", help="one JSON object")
+    ping = commands.add_parser("ping-pong", help="measure the ranks of MPI: mpiexec -n 2 python -m perfmodel ping-pong")
+    ping.add_argument("--save", type=Path, metavar="FILE.toml", help="write the cluster as a device")
+    ping.add_argument("--json", action="store_true", help="one JSON object")
     commands.add_parser("calibrate", help="fit every kernel to the packaged measurements again, write the constants")
     for name, what in (("devices", "the known devices and where their numbers come from"),
                        ("models", "the known models")):
@@ -192,7 +195,8 @@ def fitted(options: argparse.Namespace) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; what it returns and prints on bad input, see `perfmodel.console`."""
     def command() -> int:
-        print(_run(parser().parse_args(argv)))
+        if text := _run(parser().parse_args(argv)):  # of several processes one prints
+            print(text)
         return 0
 
     return console.run("perfmodel", command)
@@ -208,6 +212,8 @@ def _run(options: argparse.Namespace) -> str:
     if options.command == "fit":
         found = fitted(options)
         return json.dumps(found) if options.json else tree(found)
+    if options.command == "ping-pong":
+        return pingpong.run(options.save, options.json)
     if options.command == "calibrate":
         calibrate.write()
         return render.report("parameters")

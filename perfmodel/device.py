@@ -8,8 +8,9 @@ A file holds ``name``, ``title``, ``kind`` and one table per quantity::
     source = "WSE-2 datasheet: 48 KB of SRAM per core"
 
 ``estimated = true`` marks a value without a published source; ``clock_hz`` belongs to a value that was
-measured in cycles and is therefore tied to a clock. Three kinds exist: ``mesh`` (:class:`Device`), ``gpu``
-(:class:`Gpu`) and ``host`` (:class:`Host`, an ordinary machine).
+measured in cycles and is therefore tied to a clock. Four kinds exist: ``mesh`` (:class:`Device`), ``cluster``
+(:class:`Cluster`, processes that send each other messages), ``gpu`` (:class:`Gpu`) and ``host`` (:class:`Host`, an
+ordinary machine).
 
 A changed device keeps the calibration of the one it was made from::
 
@@ -198,6 +199,44 @@ class Device(Described):
 
 
 @dataclass(frozen=True)
+class Cluster(Device):
+    """Processes that send each other messages, as a mesh: a core is a process, a link a connection, a cycle 1 ns.
+
+    ``python -m perfmodel ping-pong`` measures one. A network of switches has no hops: where a message of a schedule
+    crosses several links, models of a mesh charge alpha for each; `perfmodel.on_ranks` charges it once.
+
+    Attributes:
+        name: as in `device`.
+        title: what it is.
+        power_w: nominal power, W, of all processes.
+        peak_flops: operations per second of one process.
+        quantities: value, unit and source of every number, by field.
+        base: the packaged device whose measurements calibrate it; "" if there is none.
+        cores: processes.
+        rows: rows of the grid that they form.
+        cols: columns of it.
+        memory_per_core: bytes of a process.
+        colours: no limit: messages have tags.
+        clock_hz: 1e9: a cycle is a nanosecond.
+        alpha: time of an empty message.
+        beta: time of one more message to or from a process that is busy with messages.
+        ramp: contained in alpha.
+        word_bytes: bytes of a word, an element.
+        link_words_per_cycle: words per cycle of a connection, in either direction.
+        macs_per_cycle: multiply-accumulates per process and cycle.
+        memory_bytes_per_cycle: bytes a process can copy per cycle.
+        die_rows: no die boundaries: more than there are rows.
+        dram_bandwidth: none.
+        constants: constants of kernels that a device file of one's own gives (`Calibrated`).
+    """
+
+    @property
+    def bandwidth(self) -> float:
+        """Of a connection, in bytes/s and direction."""
+        return self.word_bytes * self.link_words_per_cycle * self.clock_hz
+
+
+@dataclass(frozen=True)
 class Calibrated:
     """One constant of a device file: its kernel, name, value, and the device as it was when the value held."""
 
@@ -257,7 +296,8 @@ class Host(Described):
     overhead: float
 
 
-_KINDS: dict[str, type[Device] | type[Gpu] | type[Host]] = {"mesh": Device, "gpu": Gpu, "host": Host}
+_KINDS: dict[str, type[Device] | type[Gpu] | type[Host]] = {
+    "mesh": Device, "cluster": Cluster, "gpu": Gpu, "host": Host}  # fmt: skip
 
 #: Unit and admissible range of every field: a value outside is a typing error, not a chip.
 RULES: dict[str, tuple[str, float, float]] = {
@@ -269,7 +309,7 @@ RULES: dict[str, tuple[str, float, float]] = {
     "memory_per_core": ("byte", 256, 1e10),
     "colours": ("colour", 1, 1e4),
     "clock_hz": ("hertz", 1e6, 1e11),
-    "alpha": ("cycle/hop", 0.01, 1e4),
+    "alpha": ("cycle/hop", 0.01, 1e6),
     "beta": ("cycle/stage", 0.01, 1e6),
     "ramp": ("cycle", 0, 1e4),
     "word_bytes": ("byte", 2, 4096),  # an element is fp16

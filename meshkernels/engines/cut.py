@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,27 @@ def crossing(found: Messages, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return going[first], which, going
 
 
+def _crossings(ledger: Ledger, cut: Cut) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """What is on its way between ranks at once, time after time: ``(from, to, bytes of each)``, a tile or sum each."""
+    schedule: Schedule = ledger.schedule
+    owner = cut.owner
+    for step, t, s in unrolled(schedule.program):
+        for move in step.moves:
+            width = ledger.itemsize if schedule.stored(move.buffer) else ledger.accumulator
+            if isinstance(move.route, Reduce):
+                adds = additions(move.route, schedule.mesh, t, s)
+                source, target, nbytes = owner[adds.source], owner[adds.target], schedule.words(move) * width
+                for number in np.unique(adds.round):
+                    now = (adds.round == number) & (source != target)
+                    yield source[now], target[now], nbytes
+                continue
+            slots = schedule.slots(move.buffer)
+            found = messages(move, schedule.mesh, slots, t, s)
+            first = crossing(found, owner)[0]
+            yield (owner[found.source[first]], owner[found.target[first]],
+                   schedule.words(move) // (slots if move.slot is None else 1) * width)  # fmt: skip
+
+
 def between(ledger: Ledger, ranks: int | tuple[int, int] | Cut) -> np.ndarray:
     """Bytes that the schedule of a ledger sends from rank to rank.
 
@@ -126,25 +148,39 @@ def between(ledger: Ledger, ranks: int | tuple[int, int] | Cut) -> np.ndarray:
     Raises:
         MeshError: ranks that do not fit on the mesh.
     """
-    schedule: Schedule = ledger.schedule
-    cut = ranks if isinstance(ranks, Cut) else Cut.of(schedule.mesh, ranks)
+    cut = ranks if isinstance(ranks, Cut) else Cut.of(ledger.schedule.mesh, ranks)
     total = np.zeros((cut.ranks, cut.ranks), np.int64)
-    owner = cut.owner
-    for step, t, s in unrolled(schedule.program):
-        for move in step.moves:
-            width = ledger.itemsize if schedule.stored(move.buffer) else ledger.accumulator
-            if isinstance(move.route, Reduce):
-                adds = additions(move.route, schedule.mesh, t, s)
-                source, target, nbytes = owner[adds.source], owner[adds.target], schedule.words(move) * width
-            else:
-                slots = schedule.slots(move.buffer)
-                found = messages(move, schedule.mesh, slots, t, s)
-                first = crossing(found, owner)[0]
-                source, target = owner[found.source[first]], owner[found.target[first]]
-                nbytes = schedule.words(move) // (slots if move.slot is None else 1) * width
-            np.add.at(total, (source, target), nbytes)
-    np.fill_diagonal(total, 0)
+    for source, target, nbytes in _crossings(ledger, cut):
+        np.add.at(total, (source, target), nbytes)
     return total
+
+
+def per_rank(ledger: Ledger, ranks: int | tuple[int, int] | Cut) -> dict[str, Any]:
+    """What each rank does in the schedule of a ledger.
+
+    Args:
+        ledger: what was counted.
+        ranks: how many, a grid of them, or a `Cut`.
+
+    Returns:
+        ``macs``, and ``bytes`` and ``messages`` sent and received, ``(ranks,)`` each by name; ``rounds``, messages that
+        may wait for each other. What goes from one rank to another at once is one message.
+
+    Raises:
+        MeshError: ranks that do not fit on the mesh.
+    """
+    cut = ranks if isinstance(ranks, Cut) else Cut.of(ledger.schedule.mesh, ranks)
+    found: dict[str, Any] = {f"{what}_{way}": np.zeros(cut.ranks, np.int64)
+                             for what in ("bytes", "messages") for way in ("sent", "received")}  # fmt: skip
+    rounds = 0
+    for source, target, nbytes in _crossings(ledger, cut):
+        rounds += len(source) > 0
+        once = np.divmod(np.unique(source * cut.ranks + target), cut.ranks)
+        for way, ends, pairs in (("sent", source, once[0]), ("received", target, once[1])):
+            found[f"bytes_{way}"] += np.bincount(ends, minlength=cut.ranks) * nbytes
+            found[f"messages_{way}"] += np.bincount(pairs, minlength=cut.ranks)
+    macs = np.bincount(cut.owner, weights=np.ravel(ledger.macs), minlength=cut.ranks).astype(np.int64)
+    return {"algorithm": ledger.schedule.name, "ranks": cut.ranks, "macs": macs, "rounds": rounds, **found}
 
 
 def as_cut(mesh: Mesh, size: int, ranks: Any) -> Cut:

@@ -229,6 +229,11 @@ def _root(root: int, on: Distribution, verb: str) -> int:
     return number
 
 
+def lies(D: DistMatrix, tiling: Tiling, wanted: np.ndarray) -> bool:
+    """Whether each rank has the blocks of a tiling that it wants, ``(ranks, blocks)``, and has no others."""
+    return D.layout.tiling == tiling and np.array_equal(wanted, wanted_by(D.layout, D.on.ranks.size))
+
+
 def wanted_by(layout: Layout, ranks: int) -> np.ndarray:
     """``(ranks, blocks)``: each rank wants what the layout gives it."""
     return np.arange(ranks)[:, None] == np.array(layout.owner, np.int64)

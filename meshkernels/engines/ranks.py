@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 from functools import wraps
 from hashlib import blake2b
 from types import TracebackType
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
     from meshkernels.mesh import Mesh
 
 INSTALL = "pip install 'meshkernels[mpi]'"
+#: Lets other threads and processes run, where the system has such a call.
+yield_core: Callable[[], object] = getattr(os, "sched_yield", lambda: None)
+#: Polls, some 50 us, during which a waiting rank keeps its core.
+POLLS = 20
 #: Of all messages: those between two ranks arrive in the order in which they were sent.
 _TAG = 1
 #: Buffers of messages wait for the next ones, up to 1/64 of main memory.
@@ -58,7 +63,7 @@ class Ranks:
         self.rank, self.size = comm.rank, comm.size
         self.sent = {purpose: np.zeros(self.size, np.int64) for purpose in ("schedule", "layout")}
         self._free: list[np.ndarray] = []
-        self._leaving: list[tuple[Any, np.ndarray]] = []
+        self._leaving: list[tuple[Any, np.ndarray | None]] = []
         self._share_cores()
         if self.size > 1:
             self._end_together()
@@ -109,6 +114,12 @@ class Ranks:
         self.sent[purpose][to] += nbytes
         self._leaving.append((self.comm.Isend([own, self._bytes], to, _TAG), buffer))
 
+    def send_parts(self, to: int, addresses: np.ndarray, nbytes: int) -> None:
+        """Send ``nbytes`` from each address; they must stay as they are until the next `finish`."""
+        self.sent["schedule"][to] += len(addresses) * nbytes
+        with self._parts(addresses, nbytes) as where:
+            self._leaving.append((self.comm.Isend(where, to, _TAG), None))
+
     def receive(self, source: int, shape: tuple[int, ...], dtype: np.dtype) -> Incoming:
         """What ``source`` sends next, perhaps before it has come."""
         nbytes = int(np.prod(shape)) * dtype.itemsize
@@ -116,14 +127,52 @@ class Ranks:
         request = self.comm.Irecv([buffer[:nbytes], self._bytes], source, _TAG)
         return Incoming(self, request, buffer, buffer[:nbytes].view(dtype).reshape(shape))
 
+    def receive_parts(self, source: int, addresses: np.ndarray, nbytes: int, dropped: np.ndarray) -> Incoming:
+        """The same, ``nbytes`` to each address; those that are ``dropped`` go to a buffer that nobody reads."""
+        buffer = None
+        if count := int(dropped.sum()):
+            buffer = self._buffer(count * nbytes)
+            addresses[dropped] = self.address(buffer) + np.arange(count) * nbytes
+        with self._parts(addresses, nbytes) as where:
+            return Incoming(self, self.comm.Irecv(where, source, _TAG), buffer, None)
+
+    @staticmethod
+    def address(array: np.ndarray) -> int:
+        """Of the first byte, as messages of parts need it."""
+        return int(array.ctypes.data)
+
+    @contextmanager
+    def _parts(self, addresses: np.ndarray, nbytes: int) -> Iterator[list[Any]]:
+        """What a message of parts of memory is called: absolute places, a datatype of its own."""
+        from mpi4py import MPI
+
+        kind = MPI.BYTE.Create_hindexed_block(nbytes, addresses.tolist()).Commit()
+        try:
+            yield [MPI.BOTTOM, 1, kind]
+        finally:
+            kind.Free()  # as soon as its message is done
+
     def finish(self) -> None:
         """Until all that was sent has left."""
         for request, buffer in self._leaving:
-            request.Wait()
-            self._free.append(buffer)
+            self.settle(request)
+            self._put_by(buffer)
         self._leaving.clear()
         while sum(map(len, self._free)) > KEPT:
             self._free.remove(max(self._free, key=len))
+
+    @staticmethod
+    def settle(request: Any) -> None:
+        """Wait for a message, soon letting other ranks on this core run: it may depend on them."""
+        polls = 0
+        while not request.Test():
+            polls += 1
+            if polls > POLLS:
+                yield_core()
+
+    def _put_by(self, buffer: np.ndarray | None) -> None:
+        if buffer is not None:
+            self._free.append(buffer)
 
     def _buffer(self, nbytes: int) -> np.ndarray:
         """A buffer that no message is in any more, if one fits."""
@@ -131,7 +180,7 @@ class Ranks:
             if not request.Test():
                 break
             self._leaving.pop(0)
-            self._free.append(buffer)
+            self._put_by(buffer)
         for place, buffer in enumerate(self._free):
             if nbytes <= len(buffer) <= 4 * nbytes + 4096:
                 return self._free.pop(place)
@@ -158,7 +207,7 @@ class Ranks:
         told = "".join(traceback.format_exception(failure)) if failure else said
         mine = np.frombuffer(bytes([failure is not None]) + blake2b(told.encode(), digest_size=15).digest(), np.uint8)
         every = np.empty((self.size, len(mine)), np.uint8)
-        self.comm.Allgather(mine, every)
+        self.settle(self.comm.Iallgather(mine, every))
         if not every[:, 0].any() and (every == mine).all():
             return
         texts = self.comm.allgather(told)
@@ -237,15 +286,19 @@ class Ranks:
 class Incoming:
     """One message on its way to this rank."""
 
-    def __init__(self, ranks: Ranks, request: Any, buffer: np.ndarray, array: np.ndarray):
+    def __init__(self, ranks: Ranks, request: Any, buffer: np.ndarray | None, array: np.ndarray | None):
         self._ranks, self._request, self._buffer, self._array = ranks, request, buffer, array
 
     @contextmanager
-    def arrived(self) -> Iterator[np.ndarray]:
-        """What the message brings, once it is there; its buffer goes to another message after the block."""
-        self._request.Wait()
+    def arrived(self) -> Iterator[Any]:
+        """What the message brings, once it is there; its buffer goes to another message after the block.
+
+        Yields:
+            The array; None if its parts have arrived in their places.
+        """
+        self._ranks.settle(self._request)
         yield self._array
-        self._ranks._free.append(self._buffer)
+        self._ranks._put_by(self._buffer)
 
 
 _key: list[int] = []
@@ -283,6 +336,14 @@ class Distribution:
             self.ranks.agree("", failure)
             raise
         self.ranks.agree(agreed())
+
+    def over(self, mesh: Mesh) -> Distribution:
+        """The same ranks for the cores of ``mesh``: this distribution, or one of the shortest borders."""
+        if (self.cut.rows, self.cut.cols) == (mesh.rows, mesh.cols):
+            return self
+        other = copy(self)
+        other.cut = Cut.of(mesh, self.ranks.size)
+        return other
 
     def __str__(self) -> str:
         cut = self.cut

@@ -80,6 +80,13 @@ def _own() -> dict[str, dict[str, dict]]:
     return tomllib.loads(FILE.read_text(encoding="utf-8"))
 
 
+def _of_cluster(chip: perfmodel.Cluster) -> dict[str, dict]:
+    """Of processes that send messages: words at a connection's bandwidth, copies at memory's; alpha has the rest."""
+    values = {"word": 1 / chip.link_words_per_cycle, "turn": 0.0, "setup": 0.0, "arithmetic": 0.0,
+              "copy": chip.memory_bytes_per_cycle / chip.word_bytes}  # fmt: skip
+    return {name: {"value": value, "source": f"the device file of {chip.name}"} for name, value in values.items()}
+
+
 def machine(device: perfmodel.Device | str) -> Machine:
     """The costs of a chip.
 
@@ -94,7 +101,8 @@ def machine(device: perfmodel.Device | str) -> Machine:
         MeshTypeError: no mesh of cores.
     """
     chip = as_device(device)
-    own = _own().get(chip.base or chip.name, {})
+    named = _own().get(chip.base or chip.name, {})
+    own = _of_cluster(chip) if isinstance(chip, perfmodel.Cluster) else named
     if missing := [name for name in OWN if name not in own]:
         raise FabricError(f"{chip.name} cannot be simulated: no {', '.join(missing)} is known of it; "
                           f"devices with all constants: {', '.join(sorted(_own()))}")

@@ -24,7 +24,7 @@ from meshkernels.kernels.intrinsics import pointer
 from meshkernels.kernels.storage import STORAGES, Planes, Storage
 
 
-class Blocks(NamedTuple):
+class Coded(NamedTuple):
     """A matrix as blocks of a storage type, a row after the other.
 
     Attributes:
@@ -142,7 +142,7 @@ def _decoder(name: str, bytes_: int) -> Callable:
 
 
 # -------------------------------------------------------------------------------------------------------- arranging
-def stored(blocks: Sequence[Blocks], columns: np.ndarray, rows: np.ndarray, *, threads: int | None = None,
+def stored(blocks: Sequence[Coded], columns: np.ndarray, rows: np.ndarray, *, threads: int | None = None,
            allocate: Callable[[int, np.dtype], np.ndarray] = memory.staying) -> Columns:  # fmt: skip
     """W from stored matrices, one below the other, whose rows are columns of W.
 

@@ -15,7 +15,7 @@ import numpy as np
 from meshkernels.errors import MeshError
 from meshkernels.kernels import host, memory, pool
 from meshkernels.kernels.compiled import compiled
-from meshkernels.kernels.pack import Panels, Unpacked, write_back
+from meshkernels.kernels.pack import Blocks, Panels, Unpacked, write_back
 
 
 class Lanes(NamedTuple):
@@ -61,7 +61,7 @@ def panel_ahead(A, B, a_next, call, depth):
 
 
 def over_blocks(block: Callable[[Lanes, Lanes, np.ndarray], object], A: Unpacked, B: Panels,
-                tile: host.MicroTile, C: np.ndarray, copies: int, threads: int | None) -> None:  # fmt: skip
+                tile: host.MicroTile, C: np.ndarray | Blocks, copies: int, threads: int | None) -> None:  # fmt: skip
     """The loops jc and ic, shared by threads: ``block(lanes of A, lanes of B, sums)``, then its sums go to C.
 
     Args:
@@ -69,7 +69,7 @@ def over_blocks(block: Callable[[Lanes, Lanes, np.ndarray], object], A: Unpacked
         A: the left operand: a thread packs the rows of its block and then reads them from its own cache.
         B: the right one, packed for the same order.
         tile: the register tile that both are laid out for.
-        C: (M, N), C-contiguous.
+        C: (M, N), as `pack.write_back` takes it.
         copies: blocks of sums that the macro-kernel needs.
         threads: at most so many.
 

@@ -64,6 +64,39 @@ class Layout(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class Blocks:
+    """A matrix that lies in memory block by block.
+
+    Attributes:
+        array: ``(rows of blocks, h, columns of blocks, w)``, any strides: element (y h + i, x w + j) is
+            ``array[y, i, x, j]``.
+        shape: ``(height, width)`` of the matrix; blocks may be padded beyond it.
+        places: where blocks lie otherwise: bytes from the array's first element to block (y, x) are ``places[0][y] +
+            places[1][x]``, in memory that the caller keeps alive; None: as the array's strides say.
+    """
+
+    array: np.ndarray
+    shape: tuple[int, int]
+    places: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the elements."""
+        return self.array.dtype
+
+    @property
+    def T(self) -> Blocks:
+        """The transpose, a view."""
+        return Blocks(self.array.transpose(2, 3, 0, 1), self.shape[::-1], self.places and self.places[::-1])
+
+    def offsets(self, axis: int, index: np.ndarray) -> np.ndarray:
+        """Bytes from the array's first element to each of these rows (axis 0) or columns (1)."""
+        block, within = np.divmod(index, max(self.array.shape[2 * axis + 1], 1))
+        inner = within * self.array.strides[2 * axis + 1]
+        return inner + (block * self.array.strides[2 * axis] if self.places is None else self.places[axis][block])
+
+
+@dataclass(frozen=True, eq=False)
 class Panels:
     """One packed operand.
 
@@ -126,7 +159,7 @@ class _Source(NamedTuple):
     Attributes:
         lanes: address of k = 0 of each packed lane.
         runs: for each lane that begins a run of neighbours within a panel, how many these are.
-        step: bytes from k to k + 1.
+        step: bytes from k to k + 1, within a block.
         like: an empty array of the operand's dtype.
     """
 
@@ -141,7 +174,7 @@ class _Target(NamedTuple):
 
     numbers: np.ndarray
     width: tuple[int, ...]
-    k_of: np.ndarray
+    k_at: np.ndarray
     kc: int
     non_temporal: bool
 
@@ -150,7 +183,7 @@ class Unpacked:
     """An operand that is to be packed: whole, or a part of its lanes when they are needed.
 
     Args:
-        X: (lanes, K), any strides: A itself, or B.T.
+        X: (lanes, K), any strides: A itself, or B.T; either of them in blocks.
         layout: made for as many lanes and as long a K.
         kc: depth of a chunk.
         widened: convert 16-bit storage to float32.
@@ -160,12 +193,17 @@ class Unpacked:
         packed: dtype of the panels.
     """
 
-    def __init__(self, X: np.ndarray, layout: Layout, kc: int, widened: bool = True):
-        addresses, stored = X.__array_interface__["data"][0] + layout.source * X.strides[0], seen(X.dtype)
-        self._copy = _copy_runs if X.strides[0] == X.itemsize else _transpose
-        self.layout, self.kc, self.lanes, self.dtype = layout, kc, len(X), X.dtype
+    def __init__(self, X: np.ndarray | Blocks, layout: Layout, kc: int, widened: bool = True):
+        if isinstance(X, Blocks):
+            array, down, across = X.array.transpose(0, 2, 1, 3), X.offsets(0, layout.source), X.offsets(1, layout.k_of)
+            runs = _runs(down, X.dtype.itemsize, layout.width)
+        else:
+            array, down, across, runs = X, layout.source * X.strides[0], layout.k_of * X.strides[1], layout.runs
+        addresses, stored = array.__array_interface__["data"][0] + down, seen(X.dtype)
+        self._copy = _copy_runs if array.strides[-2] == array.itemsize else _transpose
+        self.layout, self.kc, self.lanes, self.dtype = layout, kc, X.shape[0], X.dtype
         self.packed = wide(X.dtype) if widened else stored
-        self._source = _Source(addresses, layout.runs, X.strides[1], np.empty(0, stored))
+        self._k_at, self._source = across, _Source(addresses, runs, array.strides[-1], np.empty(0, stored))
 
     def part(self, lanes: slice, data: np.ndarray, non_temporal: bool = False) -> None:
         """Pack some lanes, whole panels, by the calling thread.
@@ -177,7 +215,7 @@ class Unpacked:
         """
         source, width = self._source, self.layout.width
         source = source._replace(lanes=source.lanes[lanes], runs=source.runs[lanes])
-        target = _Target(data, (0,) * width, self.layout.k_of, self.kc, non_temporal)
+        target = _Target(data, (0,) * width, self._k_at, self.kc, non_temporal)
         panels = len(source.lanes) // width
         self._copy(source, target, 0, panels)
         _clear(target, len(source.lanes), self.layout.padding, 0, panels)
@@ -192,7 +230,7 @@ class Unpacked:
         _, l2, l3 = host.caches()
         non_temporal = data.nbytes >= min(l3 // 2, 8 * l2) and data.ctypes.data % 64 == 0
         stretch = 16 << 10 if non_temporal else 1 << 10
-        target = _Target(data, (0,) * width, k_of, self.kc, non_temporal)
+        target = _Target(data, (0,) * width, self._k_at, self.kc, non_temporal)
         threads = pool.threads_for(data.size, threads)
         groups = pool.spans(len(source.lanes) // width, 1, max(1, stretch // (self.dtype.itemsize * width)), threads)
 
@@ -205,7 +243,7 @@ class Unpacked:
         return Panels(data, self.layout, self.kc, self.lanes, self.dtype)
 
 
-def pack(X: np.ndarray | Columns, layout: Layout, kc: int, *, widened: bool = True, threads: int | None = None,
+def pack(X: np.ndarray | Blocks | Columns, layout: Layout, kc: int, *, widened: bool = True, threads: int | None = None,
          allocate: Callable[[int, np.dtype], np.ndarray] = memory.aligned) -> Panels:  # fmt: skip
     """An operand packed at once, rows of an array or stored columns: see `Unpacked` and its method ``whole``."""
     if isinstance(X, Columns):
@@ -307,7 +345,7 @@ def _unpacker(name: str, bytes_: int) -> Callable:
     def unpack(where, panel, rows, target):
         """One panel of W to the packed operand, through ``rows``."""
         data, stride, offsets, spans, batches, runs, firsts, total = where
-        out, lanes, kc, K = target.numbers, len(target.width), target.kc, len(target.k_of)
+        out, lanes, kc, K = target.numbers, len(target.width), target.kc, len(target.k_at)
         for batch in range(len(batches) - 1):
             (begin, s), (end, stop) = batches[batch], batches[batch + 1]
             chunk = begin // kc * kc
@@ -348,13 +386,13 @@ def copy_line(address, count, like, out, to):
 @compiled
 def _copy_runs(source, target, p0, p1):
     """Pack panels p0 .. p1 - 1 of an operand whose lanes lie side by side: copy runs of lanes, k after k."""
-    lanes, runs, step, like = source
-    out, panel, k_of, kc, non_temporal = target
-    K, width = len(k_of), len(panel)
+    lanes, runs, _, like = source
+    out, panel, k_at, kc, non_temporal = target
+    K, width = len(k_at), len(panel)
     for chunk in range(0, K, kc):
         depth = min(kc, K - chunk)
         for k in range(depth):
-            row, ahead = k_of[chunk + k] * step, k_of[min(chunk + k + 8, K - 1)] * step
+            row, ahead = k_at[chunk + k], k_at[min(chunk + k + 8, K - 1)]
             l = p0 * width
             while l < p1 * width:
                 run, at = runs[l], lanes[l] + row
@@ -376,16 +414,16 @@ def _copy_runs(source, target, p0, p1):
 def _transpose(source, target, p0, p1):
     """The same for lanes that lie apart: a transposition, 4 x 4 at a time where k is contiguous."""
     like, out, lanes, step, size = source.like, target.numbers, source.lanes, source.step, source.like.itemsize
-    k_of, K, kc, width, strip = target.k_of, len(target.k_of), target.kc, len(target.width), 64 // size  # a cache line
+    k_at, K, kc, width, strip = target.k_at, len(target.k_at), target.kc, len(target.width), 64 // size  # a cache line
     for p in range(p0, p1):
         place = 0
         while place < K:
             chunk = place - place % kc
             depth = min(kc, K - chunk)
             count, limit = 1, min(strip, chunk + depth - place)
-            while count < limit and k_of[place + count] == k_of[place] + count:
+            while count < limit and k_at[place + count] == k_at[place] + count * step:
                 count += 1
-            row, to = k_of[place] * step, chunk * len(lanes) + (p * depth + place - chunk) * width
+            row, to = k_at[place], chunk * len(lanes) + (p * depth + place - chunk) * width
             fours = count - count % 4 if step == size else 0
             for l in range(0, width - 3, 4):
                 q = p * width + l
@@ -403,7 +441,7 @@ def _transpose(source, target, p0, p1):
 @compiled
 def _clear(target, lanes, padding, p0, p1):
     """Zeros at the places of padding, in panels p0 .. p1 - 1 of an operand of so many lanes."""
-    out, width, kc, K = target.numbers, len(target.width), target.kc, len(target.k_of)
+    out, width, kc, K = target.numbers, len(target.width), target.kc, len(target.k_at)
     for place in padding:
         chunk = place - place % kc
         depth = min(kc, K - chunk)
@@ -413,7 +451,7 @@ def _clear(target, lanes, padding, p0, p1):
 
 
 @compiled
-def _write_back(tiles, mr, panel, rows, cols, runs, N, out):
+def _write_back(tiles, mr, panel, rows, cols, runs, out):
     nr, padded, strip = len(panel), (len(rows) + mr - 1) // mr * mr, 8
     for i0 in range(0, len(rows), strip):  # a few rows at a time: runs in both, and lines that stay in L1
         j = 0
@@ -421,18 +459,30 @@ def _write_back(tiles, mr, panel, rows, cols, runs, N, out):
             for i in range(i0, min(i0 + strip, len(rows))):
                 at = tiles.ctypes.data + ((j // nr * padded + i) * nr + j % nr) * tiles.itemsize
                 if runs[j] == nr:
-                    move(panel, at, tiles, out, rows[i] * N + cols[j])
+                    move(panel, at, tiles, out, rows[i] + cols[j])
                 else:
-                    copy_line(at, runs[j], tiles, out, rows[i] * N + cols[j])
+                    copy_line(at, runs[j], tiles, out, rows[i] + cols[j])
             j += runs[j]
 
 
 def write_back(tiles: np.ndarray, mr: int, nr: int, rows: np.ndarray, cols: np.ndarray, runs: np.ndarray,
-               C: np.ndarray) -> None:  # fmt: skip
-    """Copy register tiles, column of tiles by column, to the rows and columns of C (M, N) that they stand for.
+               C: np.ndarray | Blocks) -> None:  # fmt: skip
+    """Copy register tiles, column of tiles by column, to the rows and columns of C that they stand for.
 
     Element (i, j) of the block is ``tiles[(j // nr * padded + i) * nr + j % nr]`` with padded = rows rounded up to mr.
-    ``runs`` are those of the columns, see `Layout`.
+
+    Args:
+        tiles: the block of C.
+        mr: rows of a register tile.
+        nr: its columns.
+        rows: of C, of each row of the block.
+        cols: of C, of each column.
+        runs: those of the columns, see `Layout`.
+        C: (M, N), or its blocks; the memory is contiguous, and elements of a row (of a block) lie side by side.
     """
-    out = C.reshape(-1).view(seen(C.dtype))
-    _write_back(tiles, mr, (0,) * nr, rows, cols, runs, C.shape[1], out)
+    if isinstance(C, Blocks):
+        out, (down, across) = C.array, (C.offsets(axis, at) // C.dtype.itemsize for axis, at in ((0, rows), (1, cols)))
+        out, runs = out.transpose(0, 2, 1, 3), _runs(across, 1, nr)  # as it lies in memory
+    else:
+        out, down, across = C, rows * C.shape[1], cols
+    _write_back(tiles, mr, (0,) * nr, down, across, runs, out.reshape(-1).view(seen(C.dtype)))

@@ -23,7 +23,7 @@ from meshkernels.errors import MeshError
 from meshkernels.kept import remember
 from meshkernels.kernels import host, loops, memory
 from meshkernels.kernels.compiled import compiled
-from meshkernels.kernels.pack import Columns, Layout, Panels, Unpacked, layout, pack, wide
+from meshkernels.kernels.pack import Blocks, Columns, Layout, Panels, Unpacked, layout, pack, wide
 from meshkernels.kernels.ukernel import Left, Life, Right, Sums, chain, live_chain
 
 
@@ -87,8 +87,9 @@ def _spans(low, high, L, clock, pc, stop, k0, spans):
     return count
 
 
-def ring_product(A: np.ndarray, B: np.ndarray | Columns | Panels, order: Any, *,
-                 out_dtype: Any = None, accumulate: str | None = None, threads: int | None = None) -> np.ndarray:
+def ring_product(A: np.ndarray | Blocks, B: np.ndarray | Blocks | Columns | Panels, order: Any, *,
+                 out_dtype: Any = None, accumulate: str | None = None, threads: int | None = None,
+                 out: Any = None) -> Any:  # fmt: skip
     """C = A @ B, element (i, j) summed in ring order from row_start[i // row_tile] + col_start[j // col_tile].
 
     Args:
@@ -98,6 +99,7 @@ def ring_product(A: np.ndarray, B: np.ndarray | Columns | Panels, order: Any, *,
         out_dtype: dtype of C; the storage dtype if None.
         accumulate: "float16" rounds to float16 after every multiply-add, anything else leaves float32 / float64.
         threads: at most so many; NUMBA_NUM_THREADS if None.
+        out: where to put C, an array or `Blocks`, as `pack.write_back` takes it; None: a new array.
 
     Returns:
         C: (M, N). Extra memory: a packed copy of B, and per thread about 2 L2 caches and some packed rows of A.
@@ -113,9 +115,13 @@ def ring_product(A: np.ndarray, B: np.ndarray | Columns | Panels, order: Any, *,
             or wide(left.dtype) != right.data.dtype):
         raise MeshError(f"rows of {K} {left.dtype} and columns of {others} {right.dtype} do not match, or are "
                         "packed for different rings")
-    C = np.empty((left.lanes, right.lanes), out_dtype or left.dtype)
-    if C.size == 0 or K == 0:
-        C[...] = 0
+    C = np.empty((left.lanes, right.lanes), out_dtype or left.dtype) if out is None else out
+    in_memory = C.array.transpose(0, 2, 1, 3) if isinstance(C, Blocks) else C
+    if C.shape != (left.lanes, right.lanes) or not in_memory.flags.c_contiguous or getattr(C, "places", None):
+        raise MeshError(f"out is {C.shape}, contiguous: {in_memory.flags.c_contiguous}; the product is "
+                        f"{(left.lanes, right.lanes)} and goes to contiguous memory")
+    if 0 in (*C.shape, K):
+        in_memory[...] = 0
         return C
     tile = host.micro_tile(right.data.dtype, accumulate == "float16")
     clock = np.concatenate([left.layout.places[:-1] + K * turn for turn in range(3)] + [[3 * K]])
@@ -132,7 +138,7 @@ def _ring_layout(order: Any, left: bool, lanes: int, K: int, width: int) -> Layo
     return layout(start[np.arange(lanes) // tile], order.blocks, order.block, K, width)
 
 
-def pack_right(B: np.ndarray | Columns, order: Any, *, threads: int | None = None,
+def pack_right(B: np.ndarray | Blocks | Columns, order: Any, *, threads: int | None = None,
                allocate: Callable[[int, np.dtype], np.ndarray] = memory.aligned) -> Panels:  # fmt: skip
     """B (K, N) as `ring_product` reads it, to be used again and again with this order; options as of `pack.pack`."""
     tile, (K, N) = host.micro_tile(wide(B.dtype)), B.shape

@@ -14,12 +14,14 @@ from meshkernels.arguments import MeshLike, as_mesh
 from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.files.tokenizer import Tokenizer
 from meshkernels.kernels import memory
+from meshkernels.kernels.columns import Columns
 from meshkernels.kernels.team import Team
 from meshkernels.llm.block import Forward, Hook, decode_plan, known_plan, prefill_plan
 from meshkernels.llm.cache import KVCache, Text
 from meshkernels.llm.layout import Layout
+from meshkernels.llm.ranks import Share, agreed, fatal, same_ranks, same_seed
 from meshkernels.llm.sampling import Sampler
-from meshkernels.llm.weights import Precision, Source, Weights
+from meshkernels.llm.weights import Placing, Precision, Source, Weights, whole
 from meshkernels.mesh import Mesh
 
 _Result = TypeVar("_Result")
@@ -35,7 +37,8 @@ class Llama:
 
     Args:
         source: the weights.
-        mesh: the cores of decode.
+        mesh: the cores of decode. Where it has a communicator, each rank holds the weights of its own cores, and all
+            ranks make the same calls.
         prefill_mesh: the cores of prefill; the same where left out. Another grid holds a second copy of the
             blocks' weights in the host's memory.
         dtype: "float32", or "float16" as the wafer stores.
@@ -61,15 +64,22 @@ class Llama:
         self.config, self.plan = source.config, known_plan(plan)
         self.tokenizer: Tokenizer | None = None
         self.precision = Precision(dtype, accumulate, norms)
-        self.layout = Layout(self.config, _mesh(mesh))
-        self.prefill_layout = self.layout if prefill_mesh is None else Layout(self.config, _mesh(prefill_mesh))
+        meshes = _mesh(mesh), _mesh(mesh if prefill_mesh is None else prefill_mesh)
+        self._on = same_ranks(*meshes)
+        self.layout, self.prefill_layout = (Layout(self.config, Mesh(*each.shape)) for each in meshes)
         self.cache = KVCache(self.layout, cache, cache_limit, self.precision.itemsize)
         self.hooks: list[Hook] = []
         self._users: dict[str, object] = {}
         self.team = Team(threads)
-        weights = Weights(source, self.layout, self.precision)
-        same = self.prefill_layout == self.layout
-        self._prefill_weights = weights if same else Weights(source, self.prefill_layout, self.precision, weights)
+        if self._on is not None and plan != "paper":
+            raise MeshError(f"plan = {plan!r} runs in one process; ranks take plan='paper'")
+        with agreed(self._on, "Llama", self.config, self.layout.mesh, self.prefill_layout.mesh, self.precision, cache,
+                    cache_limit):  # fmt: skip
+            decode, prefill = (_placing(*each) for each in zip((self.layout, self.prefill_layout), meshes))
+            weights = Weights(source, self.layout, self.precision, place=decode)
+            same = self.prefill_layout == self.layout
+            self._prefill_weights = weights if same else Weights(
+                source, self.prefill_layout, self.precision, weights, prefill)
         self._decode = Forward(decode_plan(self.layout, 1, plan), weights, self.team)
 
     def warm_up(self) -> float:
@@ -81,7 +91,8 @@ class Llama:
             The seconds that it took.
         """
         def two_phases() -> tuple[None, Text]:
-            plan = prefill_plan(self.prefill_layout, 2, plan=self.plan)
+            with agreed(self._on, "warm_up"):
+                plan = prefill_plan(self.prefill_layout, 2, plan=self.plan)
             Forward(plan, self._prefill_weights)(np.zeros(2, np.int64), blocks=1)
             scratch = KVCache(self.layout, self.cache.policy, itemsize=self.precision.itemsize)
             with self.team.awake():
@@ -108,15 +119,16 @@ class Llama:
             MeshTypeError: ids that are not integers.
             CacheOverflow: the prompt's keys and values do not fit on a core.
         """
-        ids = self._checked(tokens)
-        if len(ids) == 0:
-            raise MeshError("the prompt is empty: there is nothing to continue")
-        if len(ids) > self.config.context:
-            raise MeshError(f"the prompt has {len(ids)} tokens, the model's context {self.config.context}")
-
         def prompt() -> tuple[np.ndarray, Text]:
+            with agreed(self._on, "prefill", tokens, every):
+                ids = self._checked(tokens)
+                if len(ids) == 0:
+                    raise MeshError("the prompt is empty: there is nothing to continue")
+                if len(ids) > self.config.context:
+                    raise MeshError(f"the prompt has {len(ids)} tokens, the model's context {self.config.context}")
             plan = prefill_plan(self.prefill_layout, len(ids), every, self.plan)
-            run = Forward(plan, self._prefill_weights)(ids, hook=self._hook)
+            with fatal(self._on):
+                run = Forward(plan, self._prefill_weights)(ids, hook=self._hook)
             logits = run.values["logits"]
             memory.forget(_PACKED)  # decoding packs nothing
             return logits if every else logits[0], self.cache.filled(run.kept)
@@ -138,17 +150,18 @@ class Llama:
             MeshTypeError: an id that is no integer.
             CacheOverflow: a core has no room for the token's key and value.
         """
-        ids = self._checked([token])
-
         def one_token() -> tuple[np.ndarray, Text]:
-            if len(self.cache) >= self.config.context:
-                raise MeshError(f"the text has {len(self.cache)} tokens, the model's context {self.config.context}")
-            text = self.cache.extended()
-            if self.hooks:  # whose time no thread should wait through
-                run = self._decode(ids, text, self._hook)
-            else:
-                with self.team.awake():
-                    run = self._decode(ids, text)
+            with agreed(self._on, "decode", token, len(self.cache)):
+                ids = self._checked([token])
+                if len(self.cache) >= self.config.context:
+                    raise MeshError(f"the text has {len(self.cache)} tokens, the model's context {self.config.context}")
+                text = self.cache.extended()
+            with fatal(self._on):
+                if self.hooks:  # whose time no thread should wait through
+                    run = self._decode(ids, text, self._hook)
+                else:
+                    with self.team.awake():
+                        run = self._decode(ids, text)
             return run.values["logits"][0], text
 
         return self._alone(one_token)
@@ -172,7 +185,7 @@ class Llama:
         Raises:
             MeshError: as `prefill` and `decode`; a text, but no tokenizer.
         """
-        sampler = Sampler(temperature, top_p, seed, **sampling)
+        sampler = Sampler(temperature, top_p, same_seed(self._on, seed), **sampling)
         if stop is None:
             stop = self.tokenizer.stop if self.tokenizer else ()
         if isinstance(tokens, str):
@@ -256,3 +269,16 @@ def load(path: str | Path | None = None, mesh: MeshLike = 8, **options) -> Llama
 
 def _mesh(mesh: MeshLike) -> Mesh:
     return mesh if isinstance(mesh, Mesh) else as_mesh(mesh)
+
+
+def _placing(layout: Layout, mesh: Mesh) -> Placing:
+    """What becomes of weights: they stay in this process, or each rank keeps what its cores have in decode."""
+    if (on := mesh.distribution) is None:
+        return whole
+    plan = decode_plan(layout, 1)
+    products = {plan.weights(op): op.schedules[-1] for op in (*plan.layer, *plan.after) if plan.weights(op)}
+
+    def share(names: tuple[str, ...], W: Columns) -> Share:
+        return Share(W.take(np.arange(W.shape[1])).T, products[names].schedule, on)  # type: ignore[union-attr]
+
+    return share

@@ -23,6 +23,7 @@ from meshkernels.kernels.pack import Columns
 from meshkernels.kernels.reduce import combine_in_order
 from meshkernels.kernels.team import Team
 from meshkernels.llm.layout import Layout, Placement
+from meshkernels.llm.ranks import Share
 from meshkernels.mesh import Mesh, ceil_div
 from meshkernels.readers import fused
 from meshkernels.readers.ledger import count
@@ -166,17 +167,20 @@ class Scheduled:
             return ring.ring_product(A, B, self._rows_in_turn, accumulate=accumulate)
         return fused.run(self.schedule, {left: A, right: B}, np.dtype(accumulate))
 
-    def prepared(self, W: Columns, team: Team, accumulate: str = "float32") -> Callable[[np.ndarray], np.ndarray]:
+    def prepared(self, W: Columns | Share, team: Team,
+                 accumulate: str = "float32") -> Callable[[np.ndarray], np.ndarray]:  # fmt: skip
         """A product prepared for one weight.
 
         Args:
-            W: ``(K, N)``, referred to, not copied.
+            W: ``(K, N)``, referred to, not copied; or a rank's share of it.
             team: the threads of a GEMV.
             accumulate: dtype of sums.
 
         Returns:
             A function ``(M, K) -> (M, N)``; M = 1 for a GEMV.
         """
+        if isinstance(W, Share):
+            return W.product(self.schedule, accumulate)
         if self.axis is None:
             return lambda X: self.multiply(X, W, accumulate)
         job = team.job(W, self.cores, *self.order, accumulate == "float16")

@@ -10,7 +10,7 @@ import numpy as np
 
 from meshkernels.errors import MeshError
 from meshkernels.files.checkpoint import Config, check_names, check_shape, tensor_shape
-from meshkernels.kernels.columns import Blocks, Columns, stored
+from meshkernels.kernels.columns import Coded, Columns, stored
 from meshkernels.kernels.storage import OF_DTYPE
 from meshkernels.llm.layout import Layout
 
@@ -93,6 +93,15 @@ _ROWS: dict[tuple[str, ...], tuple[str, Callable[..., np.ndarray]]] = {
 }
 
 
+#: What becomes of a weight ``(K, N)``, from its names in a plan and all of it.
+Placing = Callable[[tuple[str, ...], Columns], Any]
+
+
+def whole(names: tuple[str, ...], W: Columns) -> Columns:
+    """All of it stays in this process."""
+    return W
+
+
 class Weights:
     """All weights of a model, arranged for one layout, in the storage types of their source.
 
@@ -103,6 +112,7 @@ class Weights:
         layout: where they go.
         precision: storage.
         tables: of the same model on another layout: embedding and head are shared with it.
+        place: what becomes of a weight.
 
     Attributes:
         operands: ``(K, N)`` right operands of products, by block (-1: outside) and names in a plan.
@@ -113,19 +123,20 @@ class Weights:
         WeightsError: the source lacks a tensor, has one too many, or one of another shape.
     """
 
-    def __init__(self, source: Source, layout: Layout, precision: Precision, tables: Weights | None = None):
+    def __init__(self, source: Source, layout: Layout, precision: Precision, tables: Weights | None = None,
+                 place: Placing = whole):
         self.config, self.precision = source.config, precision
         self._source = source
         check_names(self.config, source.names)
         if tables is not None:
             table, head = tables.vectors[-1, "table"], tables.operands[-1, ("table",)]
         else:
-            table = head = self._placed("token_embd")
+            table = head = place(("table",), self._placed("token_embd"))
             if "output.weight" in source.names:
-                head = self._placed("output")
+                head = place(("table",), self._placed("output"))
         self.vectors: dict[tuple[int, str], Any] = {(-1, "table"): table}
         self.vectors[-1, "w_out"] = precision.store(self._vector("output_norm"))
-        self.operands: dict[tuple[int, tuple[str, ...]], Columns] = {(-1, ("table",)): head}
+        self.operands: dict[tuple[int, tuple[str, ...]], Any] = {(-1, ("table",)): head}
         for block in range(self.config.blocks):
             for name, tensor in (("w_attn", "attn_norm"), ("w_ffn", "ffn_norm")):
                 self.vectors[block, name] = precision.store(self._vector(f"blk.{block}.{tensor}"))
@@ -134,11 +145,11 @@ class Weights:
                 numbers = np.split(1 + np.arange(ends[-1])[:, None], ends[:-1])
                 columns = arrange(layout, *numbers).ravel() - 1
                 inside = [f"blk.{block}.{tensor}" for tensor in tensors]
-                self.operands[block, names] = self._placed(*inside, columns=columns)
+                self.operands[block, names] = place(names, self._placed(*inside, columns=columns))
             for names, (tensor, arrange) in _ROWS.items():
                 length = self._shape(f"blk.{block}.{tensor}")[1]
                 rows = arrange(layout, 1 + np.arange(length)[None]).ravel() - 1
-                self.operands[block, names] = self._placed(f"blk.{block}.{tensor}", rows=rows)
+                self.operands[block, names] = place(names, self._placed(f"blk.{block}.{tensor}", rows=rows))
         pairs = self.config.head_dim // 2
         self._turns = np.zeros(layout.head // 2)  # angle per position of each pair (radians); padding is not turned
         factors = self._vector("rope_freqs") if "rope_freqs.weight" in source.names else 1.0
@@ -164,7 +175,7 @@ class Weights:
             release()
         return placed
 
-    def _blocks(self, name: str) -> Blocks:
+    def _blocks(self, name: str) -> Coded:
         """A matrix as it is stored, or shall be."""
         find, dtype = getattr(self._source, "stored", None), self.precision.dtype
         if find is not None and dtype == "float32":
@@ -174,7 +185,7 @@ class Weights:
             tensor = np.ascontiguousarray(self._source.tensor(name), dtype)
             storage, shape, data = OF_DTYPE[dtype], tensor.shape, tensor.view(np.uint8)
         check_shape(self.config, name, shape)
-        return Blocks(storage, data)
+        return Coded(storage, data)
 
     def rope(self, position: int, tokens: int) -> tuple[np.ndarray, np.ndarray]:
         """Cosines and sines ``(tokens, head / 2)`` of RoPE from ``position`` on."""

@@ -170,6 +170,29 @@ class Ledger(ByValue):
 
         return between(self, ranks)
 
+    def per_rank(self, ranks: int | tuple[int, int]) -> dict[str, Any]:
+        """Counts of each process where processes share out the cores, as `perfmodel.on_ranks` takes them.
+
+        Args:
+            ranks: how many, or a grid ``(down, across)`` of them, as `Mesh` takes it.
+
+        Returns:
+            ``macs``, ``bytes_sent``, ``bytes_received``, ``messages_sent`` and ``messages_received``, ``(ranks,)``
+            each; ``rounds``: messages that may wait for each other; ``algorithm`` and ``ranks``.
+
+        Raises:
+            MeshError: ranks that do not fit on the mesh.
+
+        Examples:
+            >>> from meshkernels import Mesh, schedule
+            >>> found = count(schedule("meshgemm", Mesh(4), 8, 8, 8), "float32").per_rank(2)
+            >>> found["bytes_sent"].tolist(), found["macs"].tolist()
+            ([256, 256], [256, 256])
+        """
+        from meshkernels.engines.cut import per_rank
+
+        return per_rank(self, ranks)
+
     @property
     def imbalance(self) -> float:
         """Multiply-adds of the busiest core over the mean; 1.0 is perfect balance."""

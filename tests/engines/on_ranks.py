@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import ml_dtypes  # noqa: F401  (makes bfloat16 a dtype)
@@ -69,6 +70,35 @@ def distributed(array: np.ndarray, mesh: mk.Mesh, how: str):
     return mk.scatter(array if COMM.rank == root else None, mesh, root)
 
 
+class Counting:
+    """A communicator that adds up what its rank sends, from MPI's own sizes."""
+
+    def __init__(self, comm: MPI.Comm):
+        self.comm, self.sent, self.messages = comm, np.zeros(comm.size, np.int64), 0
+
+    def __getattr__(self, name: str):
+        return getattr(self.comm, name)
+
+    def Isend(self, buffer, to: int, tag: int):
+        if len(buffer) == 3:
+            _, count, kind = buffer
+            self.sent[to] += count * kind.Get_size()
+        else:
+            self.sent[to] += buffer[0].nbytes
+        self.messages += 1
+        return self.comm.Isend(buffer, to, tag)
+
+
+@contextmanager
+def counting(mesh: mk.Mesh):
+    ranks = mesh.distribution.ranks
+    ranks.comm = Counting(ranks.comm)
+    try:
+        yield ranks.comm
+    finally:
+        ranks.comm = ranks.comm.comm
+
+
 def judge(case: Case) -> None:
     """Raise unless this rank finds what one process finds, and sends what the ledger says."""
     one = mk.Mesh(*case.cores)
@@ -83,13 +113,14 @@ def judge(case: Case) -> None:
     rng, (M, K, N) = np.random.default_rng(case.seed), case.sizes
     A, B = (rng.standard_normal(shape).astype(case.dtype) for shape in ((M, K), (K, N)))
     options = {"accumulate": "float16"} if case.half and case.dtype == "float16" else {}
-    cut, sent = mesh.distribution.cut, mesh.distribution.ranks.sent["schedule"]
+    cut, (sent, layout) = mesh.distribution.cut, mesh.distribution.ranks.sent.values()
     if case.family == "reduce":
         x = rng.standard_normal(K).astype(case.dtype)
         options |= {"reduce": case.algorithm, "axis": case.axis}
         wanted = mk.gemv(x, B, one, **options)
-        given, before = distributed(B, mesh, case.how), sent.copy()
-        found, ledger = mk.gemv(x, given, mesh, method=case.method, ledger=True, **options)
+        given, before, laid_out = distributed(B, mesh, case.how), sent.copy(), layout.copy()
+        with counting(mesh) as wire:
+            found, ledger = mk.gemv(x, given, mesh, method=case.method, ledger=True, **options)
         options = {"reduce": case.algorithm, "axis": case.axis}
         values = rng.standard_normal((*case.cores, N)).astype(case.dtype)
     else:
@@ -105,10 +136,16 @@ def judge(case: Case) -> None:
                 assert str(same_refusal) == str(refusal)
                 return
             raise AssertionError("ranks took what one process refuses") from None
-        operands, before = [distributed(array, mesh, case.how) for array in (A, B)], sent.copy()
-        found, ledger = verb(*operands, mesh, method=case.method, ledger=True, **options)
+        operands = [distributed(array, mesh, case.how) for array in (A, B)]
+        before, laid_out = sent.copy(), layout.copy()
+        with counting(mesh) as wire:
+            found, ledger = verb(*operands, mesh, method=case.method, ledger=True, **options)
         assert isinstance(found, mk.DistMatrix)
-    assert (sent - before == ledger.between(cut)[COMM.rank]).all(), (sent - before, ledger.between(cut)[COMM.rank])
+    expected = ledger.between(cut)[COMM.rank]
+    assert (sent - before == expected).all(), (sent - before, expected)
+    assert (wire.sent == expected + layout - laid_out).all(), (wire.sent, expected, layout - laid_out)
+    if case.how == "whole" and case.family != "reduce":  # nothing else was sent
+        assert wire.messages == ledger.per_rank(cut)["messages_sent"][COMM.rank]
     if isinstance(found, mk.DistMatrix):
         again = mk.transpose(found, mesh)
         same(mk.gather(again, mesh, root=None), np.ascontiguousarray(wanted.T), "transpose")

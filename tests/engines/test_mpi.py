@@ -33,6 +33,39 @@ def test_bits_and_bytes(ranks):
     assert f"40 cases on {ranks} ranks" in done.stdout
 
 
+@needs_mpi
+@pytest.mark.parametrize("ranks", [3, 4])
+def test_tiles_that_travel_from_memory_to_memory(ranks):
+    """Large tiles: those of a matrix stay in it, others arrive beside it; operands are not touched."""
+    done = on_ranks(ranks, """
+import ml_dtypes
+import numpy as np
+from mpi4py import MPI
+import meshkernels as mk
+comm = MPI.COMM_WORLD
+rng = np.random.default_rng(5)
+for cores, dtype in (((4, 4), "float32"), ((5, 3), "bfloat16")):
+    mesh, one = mk.Mesh(*cores, comm=comm), mk.Mesh(*cores)
+    A, B = (rng.standard_normal((750, 730)).astype(dtype) for _ in range(2))
+    dA, dB = (mk.scatter(X if comm.rank == 0 else None, mesh) for X in (A, B))
+    for name in mk.algorithms()["gemm_t"]:
+        found = mk.gather(mk.gemm_t(dA, dB, mesh, algorithm=name), mesh, root=None)
+        assert found.tobytes() == mk.gemm_t(A, B, one, algorithm=name).tobytes(), (name, cores)
+    A, B = A[:730], B[:730]
+    dA, dB = (mk.scatter(X if comm.rank == 0 else None, mesh) for X in (A, B))
+    for name in mk.algorithms()["gemm"]:
+        try:
+            wanted = mk.gemm(A, B, one, algorithm=name).tobytes()
+        except mk.MeshError:
+            continue
+        for a, b in ((dA, dB), (A, dB)):
+            assert mk.gather(mk.gemm(a, b, mesh, algorithm=name), mesh, root=None).tobytes() == wanted, (name, cores)
+    again = mk.scatter(A if comm.rank == 0 else None, mesh)
+    assert dA.blocks.tobytes() == again.blocks.tobytes()
+""")
+    assert done.returncode == 0, done.stderr
+
+
 #: What a rank may get wrong, and what the refusal says.
 REFUSED = [
     ("mk.gemm(A, A[:, : 8 - rank] if rank == 1 else A, mesh)", "asked for different things"),
@@ -91,9 +124,18 @@ assert (mk.gather(mk.gemm(A, A, mesh), mesh, root=None) == 8).all()
     ("if rank == 1: os.kill(os.getpid(), signal.SIGKILL)\nmk.gemm(A, A, mesh)", ""),
     ("if rank != 1: mk.gemm(A, A, mesh)", "the end of the program"),
     ("if rank == 1: sys.exit(3)\nmk.gemm(A, A, mesh)", "the end of the program"),
-], ids=["raises between verbs", "raises in a product", "raises in a step", "is killed", "ends", "exits"])  # fmt: skip
+    ("if rank == 1: os.kill(os.getpid(), signal.SIGINT)\nmk.gemm(A, A, mesh)", "KeyboardInterrupt"),
+    ("from meshkernels.kernels import ring\ndef broken(*_, **__): os.kill(os.getpid(), signal.SIGINT)\n"
+     "if rank == 1: ring.ring_product = broken\nmk.gemm(A, A, mesh)\nmk.gemm(A, A, mesh)", "KeyboardInterrupt"),
+    ("from meshkernels.kernels import ring\ndef broken(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
+     "if rank == 1: ring.ring_product = broken\nmk.gemm(A, A, mesh)\nmk.gemm(A, A, mesh)", ""),
+    ("if rank == 1:\n    try: mk.gemm(A, A[:3], mesh)\n    except mk.MeshError: raise\n"
+     "else: mk.gemm(A, A, mesh)", "do not match"),
+], ids=["raises between verbs", "raises in a product", "raises in a step", "is killed", "ends", "exits", "Ctrl-C",
+        "Ctrl-C in a product", "is killed in a product", "refuses alone"])  # fmt: skip
 def test_a_rank_that_fails_stops_all(what, says):
-    done = on_ranks(3, HEAD + what + "\nmk.gemm(A, A, mesh)\n", limit=60)
+    done = on_ranks(3, HEAD + "signal.signal(signal.SIGINT, signal.default_int_handler)\n" + what
+                    + "\nmk.gemm(A, A, mesh)\n", limit=60)  # fmt: skip
     assert done.returncode != 0
     assert says in done.stderr and (not says or "rank 1" in done.stderr), done.stderr
 

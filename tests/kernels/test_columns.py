@@ -8,7 +8,7 @@ from storages import SUPPORTED, encoded
 
 from meshkernels.errors import MeshError
 from meshkernels.kernels import gemv, host, pack, ring
-from meshkernels.kernels.columns import Blocks, stored
+from meshkernels.kernels.columns import Coded, stored
 from meshkernels.kernels.storage import STORAGES
 from meshkernels.schedules import RingOrder
 
@@ -23,7 +23,7 @@ def placed(storages, random, K=512, N=150):
     columns, rows = random.permutation(len(whole))[: len(whole) - 20], random.permutation(K)[: K - 30]
     columns[[0, 70]] = rows[[3, 4, 100]] = -1
     W = np.where((columns >= 0) & (rows[:, None] >= 0), whole[columns][:, rows].T, np.float32(0))
-    return stored([Blocks(one.storage.name, one.data) for one in each], columns, rows), np.ascontiguousarray(W)
+    return stored([Coded(one.storage.name, one.data) for one in each], columns, rows), np.ascontiguousarray(W)
 
 
 def same(found, expected):
@@ -60,7 +60,7 @@ def test_numbers_and_products_have_the_bits_of_float32(storages):
 
 def test_what_is_not_there_is_refused():
     one = encoded(np.ones((4, 32)), "Q8_0")
-    blocks = [Blocks("Q8_0", one.data)]
+    blocks = [Coded("Q8_0", one.data)]
     for columns, rows in (([4], [0]), ([0], [32])):
         with pytest.raises(MeshError, match="4 rows of"):
             stored(blocks, columns, rows)

@@ -56,6 +56,7 @@ HANDLERS = {
     "kernels/decoding.py _at": "compiled",
     "kernels/gemv.py Stated.__init__": "gemv_sums and Team.job: the tree of sums",
     "kernels/gemv.py gemv_sums": "itself: shapes",
+    "engines/ranks.py Ranks.address": "no access; Panel: blocks of its own arrays, in rows and columns that it has",
     "kernels/intrinsics.py _mover": "compiled",
     "kernels/intrinsics.py prefetched": "compiled; harmless anywhere",
     "kernels/memory.py _begin": "no access: where in memory of our own a page begins",

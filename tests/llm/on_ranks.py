@@ -1,0 +1,92 @@
+"""A model on ranks against one process, bit by bit; run by mpiexec from test_llm_ranks.py."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+
+import numpy as np
+from mpi4py import MPI
+
+import meshkernels as mk
+from meshkernels.llm import Llama
+from tests.llama_reference import NumpyLlama, Synthetic, tiny
+
+COMM = MPI.COMM_WORLD
+
+
+def bits(model: Llama) -> list[bytes]:
+    """Logits of a prompt, of all its positions, and of the tokens after it."""
+    found = [model.prefill([1, 5, 2, 7, 3], every=True), model.prefill([1, 5, 2, 7, 3])]
+    found += [model.decode(token) for token in (4, 9, 1, 0, 2)]
+    return [logits.tobytes() for logits in found]
+
+
+def same_bits() -> None:
+    half = {"dtype": "float16", "accumulate": "float16", "norms": "float32", "cache": "concat"}
+    for options, cores, tied in (({}, (4, 4), True), ({"dtype": "float16"}, (3, 6), False), (half, (5, 2), True)):
+        source = Synthetic(tiny(), seed=3, tied=tied)
+        one, many = (Llama(source, mk.Mesh(*cores, comm=comm), **options) for comm in (None, COMM))
+        assert bits(one) == bits(many), (options, cores)
+    meshes = [[mk.Mesh(*cores, comm=comm) for cores in ((4, 2), (2, 3))] for comm in (None, COMM)]
+    one, many = (Llama(source, decode, prefill_mesh=prefill) for decode, prefill in meshes)
+    assert bits(one) == bits(many), "phases on meshes of their own"
+    tokens = list(many.generate([1, 2, 3], 6))
+    assert tokens == list(one.generate([1, 2, 3], 6))
+    reference = NumpyLlama(source)
+    logits, wanted = reference.forward([1, 2, 3]), []
+    for _ in range(6):
+        wanted.append(int(np.argmax(logits[-1] if logits.ndim > 1 else logits)))
+        logits = reference.forward(wanted[-1:])
+    assert tokens == wanted, "and NumPy's"
+    drawn = COMM.allgather(list(many.generate([1, 2, 3], 6, temperature=2.0)))
+    assert all(each == drawn[0] for each in drawn), "one seed for all"
+
+
+def memory_is_a_share() -> None:
+    """What stays after the model is placed, as the allocator counts it, against the same in one process."""
+    source = Synthetic(tiny(dim=96, ffn=384, blocks=3), seed=1)
+
+    def held(comm: MPI.Comm | None) -> int:
+        tracemalloc.start()
+        model = Llama(source, mk.Mesh(4, 4, comm=comm))
+        gc.collect()
+        found = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        del model
+        return found
+
+    held(COMM), held(None)  # schedules and proofs are kept from here on
+    alone, share = held(None), held(COMM)
+    print(f"rank {COMM.rank}: {share} bytes of {alone}")
+    assert share < alone * (1 / COMM.size + 0.2), (share, alone)
+    every = COMM.allreduce(share)
+    assert 0.9 * alone < every < 1.3 * alone, (every, alone)
+
+
+def refused() -> None:
+    """All ranks raise, and go on together."""
+    model = Llama(Synthetic(tiny(), seed=3), mk.Mesh(4, 2, comm=COMM), cache_limit=1 << 9)
+    last = COMM.size - 1
+    for call, says in (
+            (lambda: model.prefill([1, 2 + (COMM.rank == last)]), "asked for different things"),
+            (lambda: model.prefill([10**9] if COMM.rank == last else [1]), "outside the vocabulary"),
+            (lambda: model.decode(1) if COMM.rank == last else model.prefill([1]), "asked for different things"),
+            (lambda: model.prefill([1] * model.config.context), "KV cache"),
+            (lambda: Llama(Synthetic(tiny()), mk.Mesh(4, 2, comm=COMM), prefill_mesh=mk.Mesh(2)), "one process")):
+        try:
+            call()
+        except (mk.MeshError, TypeError) as refusal:
+            text = str(refusal)
+        else:
+            text = "nothing"
+        assert says in text, (says, text)
+    assert len(list(model.generate([1, 2], 3))) == 3
+
+
+if __name__ == "__main__":
+    same_bits()
+    if COMM.size > 1:
+        memory_is_a_share()
+        refused()
+    print(f"rank {COMM.rank} done")
