@@ -202,6 +202,9 @@ class Scheduled:
 
         Returns:
             The sums: one for all cores of a line, or one for each column of cores.
+
+        Raises:
+            MeshError: partial values of other tiles than the schedule's.
         """
         if self.axis is not None:
             return self.combine(partials, half)[:, None]
@@ -209,6 +212,9 @@ class Scheduled:
             return partials.T
         order = self.schedule.proof.order
         assert isinstance(order, RingOrder)
+        if len(partials) != len(order.blocks) or partials.shape[1] > len(order.row_start) * order.row_tile:
+            raise MeshError(f"partial values {partials.shape}; {len(order.blocks)} tiles pass by, and cores hold "
+                            f"{len(order.row_start) * order.row_tile} rows")
         return attention.ring_sums(partials, order.blocks, order.row_start, order.col_start, order.row_tile, half)
 
     @cached_property

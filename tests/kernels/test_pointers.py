@@ -28,7 +28,8 @@ ADDRESSES = {"ctypes", "__array_interface__", "__array_struct__", "carray", "far
 #: Functions of Python that call compiled code, and where the sizes of what they pass are checked.
 CALLERS = {
     **{f"fabric/engine.py Engine.{part}": "mk.simulate: check_program; arrays of the mesh, made for the schedule"
-       for part in ("_contend", "_local", "_parts", "_play", "_reduce", "_shift", "_step")},
+       for part in ("_contend", "_local", "_play", "_reduce", "_shift_waiting", "_step")},
+    "fabric/faults.py around": "itself: cores and links of the fault map, on the fabric",
     "kernels/chains.py chain_product": "itself: shapes, roots",
     "kernels/columns.py _part": "stored: rows and columns of the matrices; those of a file are checked as it is opened",
     "kernels/gemv.py gemv_sums": "itself: shapes, places of the sums",
@@ -44,11 +45,15 @@ CALLERS = {
     "kernels/team.py Team.run": "itself; and Team.job for the weight and its tree of sums",
     "kernels/team.py Team._stay": "works on what Team.run has posted",
     "kernels/tiles.py tile_products": "itself: shapes, handles",
+    "llm/block.py attend": "itself: shapes of S and of the cache",
     "llm/block.py norm": "itself: shape of X",
+    "llm/block.py norm_along": "itself: shape of X",
+    "llm/block.py prompt_attend": "itself: shape of S",
     "llm/block.py prompt_softmax": "itself: shape of S",
     "llm/block.py scores": "itself: shapes of Q and of the cache",
     "llm/block.py softmax": "itself: shape of S",
     "llm/block.py mix": "itself: shapes of P and of the cache",
+    "llm/operations.py Scheduled.passing_by": "itself: tiles and rows",
 }
 #: Functions that handle addresses, beside the compiled ones: where what they point to is checked.
 HANDLERS = {
