@@ -7,11 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-from meshkernels.weights import Config
-
 import meshkernels as mk
 import perfmodel as pm
 from meshkernels.fabric import simulate_plan
+from meshkernels.files import Config
 from meshkernels.llm import Layout, decode_plan, prefill_plan
 
 RESULT = Path(__file__).parent / "results" / "fabric_llm.json"

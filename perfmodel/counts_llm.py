@@ -56,7 +56,7 @@ class Line(NamedTuple):
 
 @functools.cache
 def groups(cores: int) -> int:
-    """Groups of the two-level tree that cost least on a line of cores, hops and stages being those of WSE-3.
+    """Groups of the two-level tree of fewest cycles on a line of cores, hops and stages being those of WSE-3.
 
     Args:
         cores: cores of the line.
@@ -65,11 +65,10 @@ def groups(cores: int) -> int:
         How many groups the first level has.
 
     >>> groups(24), groups(420)
-    (4, 20)
+    (5, 21)
     """
-    chip, tried = device("wse3"), np.arange(1, cores + 1)
-    hops, stages, _ = counts_reduce.path("ktree", cores, tried)
-    return int(tried[np.argmin(chip.alpha * hops + chip.beta * stages)])
+    chip = device("wse3")
+    return counts_reduce.default_groups(cores, chip.alpha, chip.beta)
 
 
 def parts(model: Model, phase: str, tokens: int, rows: int, cols: int,

@@ -100,7 +100,7 @@ def default_groups(cores: int, alpha: float, beta: float) -> int:
         Groups, 1 to P.
 
     >>> default_groups(720, 2.0, 10.0), default_groups(719, 2.0, 10.0)
-    (25, 27)
+    (25, 25)
     """
     groups = np.arange(1, cores + 1)
     hops, stages, _ = _two_levels(cores, groups)

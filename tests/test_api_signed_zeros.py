@@ -103,4 +103,4 @@ def test_products_of_the_language_model_agree():
         same_bits(found, mk.gemm(X, W, mesh, method="lockstep"))
         W = np.ascontiguousarray(W.T)
         found = Scheduled(mesh, (M, K, N), algorithm="gemm_t").multiply(X, W)
-        same_bits(found, mk.gemm_t(X, W, mesh, method="lockstep"))
+        same_bits(found, mk.gemm_t(X, W, mesh, algorithm="gemm_t", method="lockstep"))

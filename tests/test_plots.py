@@ -54,8 +54,7 @@ def test_formats_style_and_options(tmp_path, capsys):
 
 
 #: Where a figure's own size takes many seconds: a smaller one.
-SMALL = {"critical_path": {"sides": (2, 3, 8, 33)}, "llm_half": {"grid": 2, "prompt": "abc"},
-         "fabric_yield": {"grid": 8, "maps": 9}}  # fmt: skip
+SMALL = {"critical_path": {"sides": (2, 3, 8, 33)}, "llm_half": {"grid": 2, "prompt": "abc"}}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", figures())

@@ -83,7 +83,7 @@ def _own() -> dict[str, dict[str, dict]]:
 def _of_cluster(chip: perfmodel.Cluster) -> dict[str, dict]:
     """Of processes that send messages: words at a connection's bandwidth, copies at memory's; alpha has the rest."""
     values = {"word": 1 / chip.link_words_per_cycle, "turn": 0.0, "setup": 0.0, "arithmetic": 0.0,
-              "copy": chip.memory_bytes_per_cycle / chip.word_bytes}  # fmt: skip
+              "copy": chip.memory_bytes_per_cycle / chip.word_bytes, "storage": "float32"}  # fmt: skip
     return {name: {"value": value, "source": f"the device file of {chip.name}"} for name, value in values.items()}
 
 

@@ -78,7 +78,7 @@ def simulate_plan(plan: Any, device: perfmodel.Device | str = "wse2") -> PlanRun
 
     Examples:
         >>> from meshkernels.llm import Layout, decode_plan
-        >>> from meshkernels.weights import Config
+        >>> from meshkernels.files import Config
         >>> from meshkernels import Mesh
         >>> small = Config(blocks=2, dim=32, ffn=64, heads=4, kv_heads=2, head_dim=8, vocab=50, context=64)
         >>> run = simulate_plan(decode_plan(Layout(small, Mesh(8)), 16), "wse3")
