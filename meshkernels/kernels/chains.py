@@ -54,7 +54,8 @@ def _chain_block(tile, Q, K, cut, S, spare):
                 sums = Sums(S, (jr // nr * rows + ir) * nr + (0 if left else size), nr)
                 q0, k0 = pc * Q.total + (Q.first + ir) * deep, pc * K.total + (K.first + jr) * deep
                 q_next = after * Q.total + (Q.first + ir) * min(kc, E - after) if jr + nr == len(root) else -1
-                ahead = loops.panel_ahead(Left(Q.numbers, q0, 1, mr), Right(K.numbers, k0, nr), q_next, ir // mr, deep)
+                ahead = loops.panel_ahead(Left(Q.numbers, q0, 1, mr), Right(K.numbers, k0, nr), q_next, ir // mr, deep,
+                                          deep)
                 x, last = (x0, min(x1, high + 1)) if left else (x1 - 1, max(x0, low + 1) - 1)
                 common = min(x1, low + 1) if left else max(x0, high + 1) - 1  # up to here for all columns of the tile
                 while (last - x) * step > 0:
@@ -102,7 +103,7 @@ def chain_product(Q: np.ndarray, K: np.ndarray, root: Any, parts: int, *, out_dt
     Raises:
         MeshError: the operands do not match, or a root is not one of the blocks.
     """
-    S = np.empty((len(Q), len(K)), out_dtype or Q.dtype)
+    S = memory.result((len(Q), len(K)), out_dtype or Q.dtype)
     E, root = Q.shape[1], np.asarray(root, np.int64)
     if K.shape[1] != E or K.dtype != Q.dtype or root.shape != (len(K),) or parts < 1 or not within(root, parts):
         raise MeshError(f"Q {Q.dtype} {Q.shape}, K {K.dtype} {K.shape} and roots {root.shape} among {parts} blocks do "

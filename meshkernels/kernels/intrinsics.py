@@ -117,32 +117,55 @@ def round_half(typingctx, x):
 # ----------------------------------------------------------------------------------------------------------- copies
 
 
-def _mover(non_temporal):
+@intrinsic
+def copy_line(typingctx, address, count, like, out, offset, non_temporal):
+    """Copy numbers that lie side by side, of the dtype of ``like``, from an address; converted to the dtype of ``out``.
+
+    As an intrinsic, it has no arrays as arguments at run time: Numba counts references at every call of a function.
+
+    Args:
+        typingctx: Numba's.
+        address: of the first.
+        count: how many.
+        like: an array of their dtype.
+        out: where to.
+        offset: of the first in ``out``.
+        non_temporal: past the caches, where whole cache lines are written.
+
+    Returns:
+        A signature and how to generate code, for Numba.
+    """
     def codegen(context, builder, sig, args):
-        n, storage, target = len(sig.args[0]), sig.args[2].dtype, sig.args[3].dtype
-        place = builder.inttoptr(args[1], context.get_value_type(storage).as_pointer())
-        home = builder.gep(data(context, builder, sig.args[3], args[3]), [args[4]])
-        x = converted(builder, loaded(context, builder, place, storage, n), storage, target, n)
-        if non_temporal and n * context.get_abi_sizeof(x.type.element) % 64 == 0:
-            written = builder.store(x, builder.bitcast(home, x.type.as_pointer()), align=64)
-            written.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
-        else:
-            stored(context, builder, x, home)
+        storage, target = sig.args[2].dtype, sig.args[3].dtype
+        source = builder.inttoptr(args[0], context.get_value_type(storage).as_pointer())
+        home, count = builder.gep(data(context, builder, sig.args[3], args[3]), [args[4]]), args[1]
+        lines = 64 // context.get_abi_sizeof(context.get_value_type(target))
+        begins = builder.icmp_unsigned("==", builder.and_(builder.ptrtoint(home, I64), I64(63)), I64(0))
+        non_temporal = builder.and_(args[5], begins)
+
+        def copied(n, at):
+            """The n numbers from ``at`` on."""
+            place, to = (builder.gep(x, [at]) for x in (source, home))
+            x = converted(builder, loaded(context, builder, place, storage, n), storage, target, n)
+            if n % lines:
+                stored(context, builder, x, to)
+                return
+            with builder.if_else(non_temporal) as (past, through):
+                with past:
+                    written = builder.store(x, builder.bitcast(to, x.type.as_pointer()), align=64)
+                    written.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
+                with through:
+                    stored(context, builder, x, to)
+
+        with cgutils.for_range(builder, builder.lshr(count, I64(5)), intp=I64) as loop:
+            copied(32, builder.shl(loop.index, I64(5)))
+        for n in (16, 8, 4, 2, 1):  # the rest, digit by digit
+            done = builder.and_(count, I64(-2 * n))
+            with builder.if_then(builder.icmp_signed("!=", builder.and_(count, I64(n)), I64(0))):
+                copied(n, done)
         return context.get_dummy_value()
 
-    return codegen
-
-
-@intrinsic
-def move(typingctx, lanes, address, like, out, offset):
-    """Copy len(lanes) numbers, of the dtype of ``like``, from an address to out[offset:], converted to its dtype."""
-    return types.void(lanes, types.intp, like, out, types.intp), _mover(non_temporal=False)
-
-
-@intrinsic
-def stream(typingctx, lanes, address, like, out, offset):
-    """Like `move`, with non-temporal stores if it fills whole cache lines; out[offset:] must begin on one."""
-    return types.void(lanes, types.intp, like, out, types.intp), _mover(non_temporal=True)
+    return types.void(types.intp, types.intp, like, out, types.intp, types.boolean), codegen
 
 
 @intrinsic

@@ -38,7 +38,7 @@ class Lanes(NamedTuple):
 
 
 @compiled
-def panel_ahead(A, B, a_next, call, depth):
+def panel_ahead(A, B, a_next, call, to_next, depth):
     """Address to prefetch from, one cache line per k.
 
     It lies in the next block of A, or else in this call's share of the next panel of B. Calls beyond that panel's end
@@ -49,14 +49,15 @@ def panel_ahead(A, B, a_next, call, depth):
         B: the call's `ukernel.Right`.
         a_next: where the next block of A begins in its numbers; -1: prefetch B.
         call: number of this call among those that read this panel of B.
-        depth: numbers per lane in the panels of A and B.
+        to_next: rows from this panel of B to the next one in memory.
+        depth: how many rows of the panel are read.
 
     Returns:
         The address, an integer.
     """
     line = call * 64 * depth
     if a_next < 0 and line < B.step * depth * B.numbers.itemsize:
-        return B.numbers.ctypes.data + (B.at + B.step * depth) * B.numbers.itemsize + line
+        return B.numbers.ctypes.data + (B.at + B.step * to_next) * B.numbers.itemsize + line
     return A.numbers.ctypes.data + (A.at if a_next < 0 else a_next) * A.numbers.itemsize
 
 

@@ -60,6 +60,24 @@ def aligned(size: int, dtype: np.dtype) -> np.ndarray:
     return _beginning(_HUGE if needed >= _HUGE // 2 else 64, needed).view(dtype)
 
 
+def result(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    """An uninitialised matrix for a caller to keep; one of many huge pages begins on a cache line.
+
+    NumPy's large arrays begin 16 bytes behind one, where no vector can be written past the caches.
+
+    Args:
+        shape: rows, columns.
+        dtype: of the elements.
+
+    Returns:
+        ``shape``, C-contiguous; it may be a part of a larger allocation.
+    """
+    size = shape[0] * shape[1]
+    if size * np.dtype(dtype).itemsize < 2 * _HUGE:
+        return np.empty(shape, dtype)
+    return aligned(size, dtype).reshape(shape)
+
+
 def _beginning(unit: int, needed: int) -> np.ndarray:
     """So many bytes that begin at a multiple of ``unit``."""
     raw = np.empty(max(needed + unit, 2 * _HUGE if unit == _HUGE else 0), np.uint8)

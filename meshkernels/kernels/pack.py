@@ -25,7 +25,7 @@ from meshkernels.kernels import host, memory, pool
 from meshkernels.kernels.columns import Columns, Part, wide
 from meshkernels.kernels.compiled import compiled
 from meshkernels.kernels.decoding import OFFSETS, WIDTH, decode
-from meshkernels.kernels.intrinsics import move, prefetch, stream, transpose4
+from meshkernels.kernels.intrinsics import copy_line, prefetch, transpose4
 from meshkernels.kernels.storage import OF_DTYPE, STORAGES
 
 #: Storage types that Numba has no arithmetic for travel as 16-bit integers; see intrinsics.HALF and BFLOAT.
@@ -38,9 +38,6 @@ def seen(dtype: np.dtype) -> np.dtype:
     return _BITS.get(np.dtype(dtype).name, np.dtype(dtype))
 
 
-_ONE, _FOUR, _SIXTEEN = (0,), (0,) * 4, (0,) * 16  # vector lengths, as types: see host.MicroTile
-
-
 class Layout(NamedTuple):
     """Where the numbers of an operand go.
 
@@ -49,6 +46,7 @@ class Layout(NamedTuple):
         start: (panels * width,) int32, the lane's share of the ring place where its chains start; ascending.
         places: (L + 1,) multiply-adds before each ring place; the last is their number, K and the padding.
         k_of: (places[-1],) which k stands at each place; any where it is one of padding.
+        by_k: (places[-1],) the places in ascending order of k: as an operand lies in memory, for the prefetchers.
         padding: places at which zeros stand.
         runs: (panels * width,) for a lane that begins a run of neighbours within a panel, how many these are; else 0.
         width: lanes in a panel.
@@ -58,6 +56,7 @@ class Layout(NamedTuple):
     start: np.ndarray
     places: np.ndarray
     k_of: np.ndarray
+    by_k: np.ndarray
     padding: np.ndarray
     runs: np.ndarray
     width: int
@@ -150,7 +149,8 @@ def layout(start: np.ndarray, blocks: np.ndarray, block: int, K: int, width: int
     padding = np.flatnonzero(k_of == K)
     k_of[padding] = 0
     runs = _runs(index, 1, width)
-    return Layout(index, np.asarray(start)[index].astype(np.int32), places, k_of, padding, runs, width)
+    by_k = np.argsort(k_of, kind="stable")
+    return Layout(index, np.asarray(start)[index].astype(np.int32), places, k_of, by_k, padding, runs, width)
 
 
 class _Source(NamedTuple):
@@ -175,8 +175,23 @@ class _Target(NamedTuple):
     numbers: np.ndarray
     width: tuple[int, ...]
     k_at: np.ndarray
+    by_k: np.ndarray
     kc: int
     non_temporal: bool
+
+
+def past_caches(data: np.ndarray) -> bool:
+    """Whether ``data`` is best written past the caches.
+
+    Args:
+        data: an array that is about to be filled and not read at once.
+
+    Returns:
+        Whether it fills half of L3, or eight L2 caches where many cores share L3: it would be evicted before it is
+        read.
+    """
+    _, l2, l3 = host.caches()
+    return data.nbytes >= min(l3 // 2, 8 * l2)
 
 
 class Unpacked:
@@ -200,44 +215,48 @@ class Unpacked:
         else:
             array, down, across, runs = X, layout.source * X.strides[0], layout.k_of * X.strides[1], layout.runs
         addresses, stored = array.__array_interface__["data"][0] + down, seen(X.dtype)
-        self._copy = _copy_runs if array.strides[-2] == array.itemsize else _transpose
+        self._side_by_side = array.strides[-2] == array.itemsize
         self.layout, self.kc, self.lanes, self.dtype = layout, kc, X.shape[0], X.dtype
         self.packed = wide(X.dtype) if widened else stored
         self._k_at, self._source = across, _Source(addresses, runs, array.strides[-1], np.empty(0, stored))
 
-    def part(self, lanes: slice, data: np.ndarray, non_temporal: bool = False) -> None:
+    def part(self, lanes: slice, data: np.ndarray) -> None:
         """Pack some lanes, whole panels, by the calling thread.
 
         Args:
             lanes: which of the layout.
             data: (lanes * places,) filled as `Panels` of these lanes alone.
-            non_temporal: write past the caches; data begins on a cache line.
         """
         source, width = self._source, self.layout.width
         source = source._replace(lanes=source.lanes[lanes], runs=source.runs[lanes])
-        target = _Target(data, (0,) * width, self._k_at, self.kc, non_temporal)
-        panels = len(source.lanes) // width
-        self._copy(source, target, 0, panels)
-        _clear(target, len(source.lanes), self.layout.padding, 0, panels)
+        self._fill(source, _Target(data, (0,) * width, self._k_at, self.layout.by_k, self.kc, False),
+                   slice(0, len(source.lanes) // width))  # fmt: skip
+
+    def _fill(self, source: _Source, target: _Target, panels: slice) -> None:
+        """Pack these panels of the target."""
+        width = self.layout.width
+        if self._side_by_side:
+            begins = panels.start * width + np.flatnonzero(source.runs[panels.start * width : panels.stop * width])
+            _copy_runs(source, begins[np.argsort(source.lanes[begins])], target)
+        else:
+            _transpose(source, target, panels.start, panels.stop)
+        _clear(target, len(source.lanes), self.layout.padding, panels.start, panels.stop)
 
     def whole(self, threads: int | None, allocate: Callable[[int, np.dtype], np.ndarray]) -> Panels:
         """Pack all lanes, by ``threads`` threads at most, into what ``allocate`` gives."""
-        source, (*_, k_of, padding, _, width) = self._source, self.layout
+        source, k_of, width = self._source, self.layout.k_of, self.layout.width
         data = allocate(len(source.lanes) * len(k_of), self.packed)
-        # Panels that fill half of L3, or eight L2 caches where many cores share L3, would be evicted before they are
-        # read: they are written with non-temporal stores.
-        # Then 16 KiB of a row at a time are best, long stretches of main memory; else 1 KiB: few panels at a time.
-        _, l2, l3 = host.caches()
-        non_temporal = data.nbytes >= min(l3 // 2, 8 * l2) and data.ctypes.data % 64 == 0
+        # Past the caches, 16 KiB of a row at a time are best, long stretches of main memory; else 1 KiB: few panels at
+        # a time.
+        non_temporal = past_caches(data)
         stretch = 16 << 10 if non_temporal else 1 << 10
-        target = _Target(data, (0,) * width, self._k_at, self.kc, non_temporal)
+        target = _Target(data, (0,) * width, self._k_at, self.layout.by_k, self.kc, non_temporal)
         threads = pool.threads_for(data.size, threads)
         groups = pool.spans(len(source.lanes) // width, 1, max(1, stretch // (self.dtype.itemsize * width)), threads)
 
         def work(items: Iterator[int]) -> None:
             for item in items:
-                self._copy(source, target, groups[item].start, groups[item].stop)
-                _clear(target, len(source.lanes), padding, groups[item].start, groups[item].stop)
+                self._fill(source, target, groups[item])
 
         pool.parallel(work, len(groups), threads)
         return Panels(data, self.layout, self.kc, self.lanes, self.dtype)
@@ -280,7 +299,7 @@ def _pack_columns(W: Columns, layout: Layout, kc: int, threads: int | None,
     data, bytes_ = allocate(len(source) * places, wide(W.dtype)), host.SIMD[host.simd()].bytes
     order, place = layout.k_of.copy(), np.arange(places)
     order[layout.padding] = -1
-    target = _Target(data, (0,) * width, layout.k_of, kc, False)
+    target = _Target(data, (0,) * width, layout.k_of, layout.by_k, kc, False)
     index = np.full(W.shape[1], -1)
     stored = np.zeros(len(source), bool)
     for part in W.parts:
@@ -358,7 +377,8 @@ def _unpacker(name: str, bytes_: int) -> Callable:
                 lane, count, home = runs[r]
                 to = chunk * total + home // lanes * lanes * depth + (begin - chunk) * lanes + home % lanes
                 for k in range(end - begin):
-                    copy_line(rows.ctypes.data + (k * WIDTH + lane) * rows.itemsize, count, rows, out, to + k * lanes)
+                    at = rows.ctypes.data + (k * WIDTH + lane) * rows.itemsize
+                    copy_line(at, count, rows, out, to + k * lanes, False)
 
     return unpack
 
@@ -369,62 +389,46 @@ def _plain_layout(K: int, N: int, width: int) -> Layout:
 
 
 @compiled
-def copy_line(address, count, like, out, to):
-    """out[to : to + count] = the numbers, of the dtype of ``like``, at an address; converted."""
-    r = 0
-    while r + 16 <= count:
-        move(_SIXTEEN, address + r * like.itemsize, like, out, to + r)
-        r += 16
-    while r + 4 <= count:
-        move(_FOUR, address + r * like.itemsize, like, out, to + r)
-        r += 4
-    while r < count:
-        move(_ONE, address + r * like.itemsize, like, out, to + r)
-        r += 1
+def _copy_runs(source, begins, target):
+    """Pack an operand whose lanes lie side by side: copy the runs that begin at these lanes, k after k.
 
-
-@compiled
-def _copy_runs(source, target, p0, p1):
-    """Pack panels p0 .. p1 - 1 of an operand whose lanes lie side by side: copy runs of lanes, k after k."""
+    Both in the order of memory, for the prefetchers of the hardware.
+    """
     lanes, runs, _, like = source
-    out, panel, k_at, kc, non_temporal = target
+    out, panel, k_at, by_k, kc, non_temporal = target
     K, width = len(k_at), len(panel)
-    for chunk in range(0, K, kc):
-        depth = min(kc, K - chunk)
-        for k in range(depth):
-            row, ahead = k_at[chunk + k], k_at[min(chunk + k + 8, K - 1)]
-            l = p0 * width
-            while l < p1 * width:
-                run, at = runs[l], lanes[l] + row
-                home = chunk * len(lanes) + l // width * width * depth + l % width + k * width
-                for byte in range(0, run * like.itemsize, 64):
-                    prefetch(lanes[l] + ahead + byte)
-                if run == width and non_temporal:
-                    stream(panel, at, like, out, home)
-                elif run == width:
-                    move(panel, at, like, out, home)
-                elif run == 16 and non_temporal and width % 16 == home % 16 == 0:
-                    stream(_SIXTEEN, at, like, out, home)
-                else:
-                    copy_line(at, run, like, out, home)
-                l += run
+    for i in range(K):
+        place = by_k[i]
+        chunk = place - place % kc
+        depth, row, ahead = min(kc, K - chunk), k_at[place], k_at[by_k[min(i + 8, K - 1)]]
+        for l in begins:
+            run, at = runs[l], lanes[l] + row
+            home = chunk * len(lanes) + l // width * width * depth + l % width + (place - chunk) * width
+            for byte in range(0, run * like.itemsize, 64):
+                prefetch(lanes[l] + ahead + byte)
+            copy_line(at, run, like, out, home, non_temporal)
 
 
 @compiled
 def _transpose(source, target, p0, p1):
-    """The same for lanes that lie apart: a transposition, 4 x 4 at a time where k is contiguous."""
+    """Pack panels p0 .. p1 - 1 of lanes that lie apart: a transposition, 4 x 4 at a time where k is contiguous."""
     like, out, lanes, step, size = source.like, target.numbers, source.lanes, source.step, source.like.itemsize
-    k_at, K, kc, width, strip = target.k_at, len(target.k_at), target.kc, len(target.width), 64 // size  # a cache line
+    k_at, by_k, kc, width, strip = target.k_at, target.by_k, target.kc, len(target.width), 64 // size  # a cache line
     for p in range(p0, p1):
-        place = 0
-        while place < K:
+        i, K = 0, len(k_at)
+        while i < K:
+            place = by_k[i]
             chunk = place - place % kc
             depth = min(kc, K - chunk)
-            count, limit = 1, min(strip, chunk + depth - place)
-            while count < limit and k_at[place + count] == k_at[place] + count * step:
+            count, limit = 1, min(strip, chunk + depth - place, K - i)
+            while (count < limit and by_k[i + count] == place + count
+                   and k_at[place + count] == k_at[place] + count * step):  # fmt: skip
                 count += 1
             row, to = k_at[place], chunk * len(lanes) + (p * depth + place - chunk) * width
             fours = count - count % 4 if step == size else 0
+            if (lanes[p * width] + row) % 64 < count * size:  # a new line: too many streams for the hardware
+                for l in range(min(p + 1, p1 - 1) * width, min(p + 2, p1) * width):
+                    prefetch(lanes[l] + row)
             for l in range(0, width - 3, 4):
                 q = p * width + l
                 a0, a1, a2, a3 = lanes[q] + row, lanes[q + 1] + row, lanes[q + 2] + row, lanes[q + 3] + row
@@ -434,8 +438,8 @@ def _transpose(source, target, p0, p1):
             for l in range(width):
                 at = lanes[p * width + l] + row
                 for k in range(fours if l < width - width % 4 else 0, count):
-                    move(_ONE, at + k * step, like, out, to + k * width + l)
-            place += count
+                    copy_line(at + k * step, 1, like, out, to + k * width + l, False)
+            i += count
 
 
 @compiled
@@ -451,17 +455,14 @@ def _clear(target, lanes, padding, p0, p1):
 
 
 @compiled
-def _write_back(tiles, mr, panel, rows, cols, runs, out):
+def _write_back(tiles, mr, panel, rows, cols, runs, out, non_temporal):
     nr, padded, strip = len(panel), (len(rows) + mr - 1) // mr * mr, 8
     for i0 in range(0, len(rows), strip):  # a few rows at a time: runs in both, and lines that stay in L1
         j = 0
         while j < len(cols):
             for i in range(i0, min(i0 + strip, len(rows))):
                 at = tiles.ctypes.data + ((j // nr * padded + i) * nr + j % nr) * tiles.itemsize
-                if runs[j] == nr:
-                    move(panel, at, tiles, out, rows[i] + cols[j])
-                else:
-                    copy_line(at, runs[j], tiles, out, rows[i] + cols[j])
+                copy_line(at, runs[j], tiles, out, rows[i] + cols[j], non_temporal)
             j += runs[j]
 
 
@@ -485,4 +486,5 @@ def write_back(tiles: np.ndarray, mr: int, nr: int, rows: np.ndarray, cols: np.n
         out, runs = out.transpose(0, 2, 1, 3), _runs(across, 1, nr)  # as it lies in memory
     else:
         out, down, across = C, rows * C.shape[1], cols
-    _write_back(tiles, mr, (0,) * nr, down, across, runs, out.reshape(-1).view(seen(C.dtype)))
+    flat = out.reshape(-1).view(seen(C.dtype))
+    _write_back(tiles, mr, (0,) * nr, down, across, runs, flat, past_caches(flat))

@@ -54,19 +54,20 @@ def _ring_block(tile, A, B, clock, C):
             late -= nr
         for jr in range(0, late + nr, nr):
             for ir in range(0, rows, mr):
-                a, b = a_pc + (A.first + ir) * depth, b_pc + (B.first + jr) * depth
+                low, high = A.start[ir] + B.start[jr], A.start[ir + mr - 1] + B.start[jr + nr - 1]
+                k, upto = max(clock[low], pc), min(clock[high + L], stop)  # what of this chunk the tile lives through
+                if k >= upto:
+                    continue
+                a = Left(A.numbers, a_pc + (A.first + ir) * depth + (k - pc) * mr, 1, mr)
+                b = Right(B.numbers, b_pc + (B.first + jr) * depth + (k - pc) * nr, nr)
                 sums = Sums(C, (jr // nr * rows + ir) * nr, nr)
                 a_next = a_stop + (A.first + ir) * after if jr == late else -1
-                ahead = loops.panel_ahead(Left(A.numbers, a, 1, mr), Right(B.numbers, b, nr), a_next, ir // mr, depth)
-                low, high = A.start[ir] + B.start[jr], A.start[ir + mr - 1] + B.start[jr + nr - 1]
+                ahead = loops.panel_ahead(a, b, a_next, ir // mr, depth, upto - k)
                 if clock[high] < pc and stop <= clock[low + L]:  # all alive
-                    chain(tile, Left(A.numbers, a, 1, mr), Right(B.numbers, b, nr), sums, depth, ahead)
-                elif clock[low] < stop and pc < clock[high + L]:
-                    skipped = max(clock[low] - pc, 0)
-                    count = _spans(low, high, L, clock, pc, stop, pc + skipped, spans)
-                    life = Life(count, spans, A.start, ir, B.start, jr)
-                    live_chain(tile, Left(A.numbers, a + skipped * mr, 1, mr),
-                               Right(B.numbers, b + skipped * nr, nr), sums, ahead, life)  # fmt: skip
+                    chain(tile, a, b, sums, depth, ahead)
+                else:
+                    life = Life(_spans(low, high, L, clock, pc, stop, k, spans), spans, A.start, ir, B.start, jr)
+                    live_chain(tile, a, b, sums, ahead, life)
         pc = stop
 
 
@@ -115,7 +116,7 @@ def ring_product(A: np.ndarray | Blocks, B: np.ndarray | Blocks | Columns | Pane
             or wide(left.dtype) != right.data.dtype):
         raise MeshError(f"rows of {K} {left.dtype} and columns of {others} {right.dtype} do not match, or are "
                         "packed for different rings")
-    C = np.empty((left.lanes, right.lanes), out_dtype or left.dtype) if out is None else out
+    C = memory.result((left.lanes, right.lanes), out_dtype or left.dtype) if out is None else out
     in_memory = C.array.transpose(0, 2, 1, 3) if isinstance(C, Blocks) else C
     if C.shape != (left.lanes, right.lanes) or not in_memory.flags.c_contiguous or getattr(C, "places", None):
         raise MeshError(f"out is {C.shape}, contiguous: {in_memory.flags.c_contiguous}; the product is "

@@ -9,8 +9,8 @@ import numpy as np
 from meshkernels.errors import MeshError
 from meshkernels.kernels import host, pool
 from meshkernels.kernels.compiled import compiled
-from meshkernels.kernels.intrinsics import add
-from meshkernels.kernels.pack import copy_line, seen
+from meshkernels.kernels.intrinsics import add, copy_line
+from meshkernels.kernels.pack import seen
 from meshkernels.kernels.reduce import within
 from meshkernels.kernels.ukernel import Left, Right, Sums, chain
 
@@ -22,6 +22,7 @@ class _Step(NamedTuple):
         At, Bt: all tiles, flat: (mt, kb), and (kb, nt) or, if transposed, (nt, kb).
         ha, hb: (cores,) which tile each core holds.
         C: the cores' sums (mt, nt), flat.
+        backwards: begin with the last cores.
     """
 
     At: np.ndarray
@@ -33,66 +34,73 @@ class _Step(NamedTuple):
     kb: int
     transposed: bool
     C: np.ndarray
+    backwards: bool
 
 
 @compiled
-def _whole_tile(tile, step, core, after):
-    """The product of one core, whose sides the register tile divides; the tiles of core ``after`` are prefetched."""
-    At, Bt, ha, hb, mt, nt, kb, _, C = step
-    line, a_bytes, b_bytes = 0, mt * kb * At.itemsize, kb * nt * Bt.itemsize
-    a_next, b_next = At.ctypes.data + ha[after] * a_bytes, Bt.ctypes.data + hb[after] * b_bytes
-    for jr in range(0, nt, len(tile.vectors) * len(tile.lanes)):
-        for ir in range(0, mt, len(tile.rows)):
-            ahead = a_next + line if line < a_bytes else b_next + min(line - a_bytes, b_bytes)
-            chain(tile, Left(At, (ha[core] * mt + ir) * kb, kb, 1), Right(Bt, hb[core] * kb * nt + jr, nt),
-                  Sums(C, (core * mt + ir) * nt + jr, nt), kb, ahead)  # fmt: skip
-            line += kb * 64
+def _whole_tiles(tile, step, begin, end):
+    """The products of cores whose sides the register tile divides; the tiles of the next core are prefetched."""
+    At, Bt, ha, hb, mt, nt, kb, _, C, _ = step
+    a_bytes, b_bytes = mt * kb * At.itemsize, kb * nt * Bt.itemsize
+    for core in range(begin, end):
+        after, line = min(core + 1, end - 1), 0
+        a_next, b_next = At.ctypes.data + ha[after] * a_bytes, Bt.ctypes.data + hb[after] * b_bytes
+        for jr in range(0, nt, len(tile.vectors) * len(tile.lanes)):
+            for ir in range(0, mt, len(tile.rows)):
+                ahead = a_next + line if line < a_bytes else b_next + min(line - a_bytes, b_bytes)
+                chain(tile, Left(At, (ha[core] * mt + ir) * kb, kb, 1), Right(Bt, hb[core] * kb * nt + jr, nt),
+                      Sums(C, (core * mt + ir) * nt + jr, nt), kb, ahead)  # fmt: skip
+                line += kb * 64
 
 
 @compiled
-def _padded_tile(tile, step, core, a, b, c):
+def _padded_tiles(tile, step, begin, end, a, b, c):
     """The same through copies a, b, c, padded to multiples of the register tile's sides."""
-    At, Bt, ha, hb, mt, nt, kb, transposed, C = step
+    At, Bt, ha, hb, mt, nt, kb, transposed, C, _ = step
     mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)
-    mp, width, home = (mt + mr - 1) // mr * mr, (nt + nr - 1) // nr * nr, core * mt * nt
-    copy_line(At.ctypes.data + ha[core] * mt * kb * At.itemsize, mt * kb, At, a, 0)
-    source = Bt.ctypes.data + hb[core] * kb * nt * Bt.itemsize
-    for line in range(nt if transposed else kb):
-        if transposed:
-            for k in range(kb):
-                copy_line(source + (line * kb + k) * Bt.itemsize, 1, Bt, b, k * width + line)
-        else:
-            copy_line(source + line * nt * Bt.itemsize, nt, Bt, b, line * width)
-    for i in range(mt):
-        copy_line(C.ctypes.data + (home + i * nt) * C.itemsize, nt, C, c, i * width)
-    for jr in range(0, width, nr):
-        for ir in range(0, mp, mr):
-            chain(tile, Left(a, ir * kb, kb, 1), Right(b, jr, width), Sums(c, ir * width + jr, width), kb, None)
-    for i in range(mt):
-        copy_line(c.ctypes.data + i * width * c.itemsize, nt, c, C, home + i * nt)
+    mp, width = (mt + mr - 1) // mr * mr, (nt + nr - 1) // nr * nr
+    for core in range(begin, end):
+        home = core * mt * nt
+        copy_line(At.ctypes.data + ha[core] * mt * kb * At.itemsize, mt * kb, At, a, 0, False)
+        source = Bt.ctypes.data + hb[core] * kb * nt * Bt.itemsize
+        for line in range(nt if transposed else kb):
+            if transposed:
+                for k in range(kb):
+                    copy_line(source + (line * kb + k) * Bt.itemsize, 1, Bt, b, k * width + line, False)
+            else:
+                copy_line(source + line * nt * Bt.itemsize, nt, Bt, b, line * width, False)
+        for i in range(mt):
+            copy_line(C.ctypes.data + (home + i * nt) * C.itemsize, nt, C, c, i * width, False)
+        for jr in range(0, width, nr):
+            for ir in range(0, mp, mr):
+                chain(tile, Left(a, ir * kb, kb, 1), Right(b, jr, width), Sums(c, ir * width + jr, width), kb, None)
+        for i in range(mt):
+            copy_line(c.ctypes.data + i * width * c.itemsize, nt, c, C, home + i * nt, False)
 
 
 @compiled
 def _tile_step(tile, step, taken, run):
     """Cores, ``run`` at a time, as long as any are left; tiles that the register tile does not divide are copied."""
-    _, _, ha, _, mt, nt, kb, transposed, C = step
+    _, _, ha, _, mt, nt, kb, transposed, C, backwards = step
     mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)
     mp, width = (mt + mr - 1) // mr * mr, (nt + nr - 1) // nr * nr
     a, b, c = np.zeros(mp * kb, C.dtype), np.zeros(kb * width, C.dtype), np.zeros(mp * width, C.dtype)
     while True:
         begin = add(taken, 0, run)
-        end = min(begin + run, len(ha))
-        if begin >= end:
+        if begin >= len(ha):
             return
-        for core in range(begin, end):
-            if mp == mt and width == nt and not transposed:
-                _whole_tile(tile, step, core, min(core + 1, end - 1))
-            else:
-                _padded_tile(tile, step, core, a, b, c)
+        if backwards:
+            begin = (len(ha) - 1) // run * run - begin
+        end = min(begin + run, len(ha))
+        if mp == mt and width == nt and not transposed:
+            _whole_tiles(tile, step, begin, end)
+        else:
+            _padded_tiles(tile, step, begin, end, a, b, c)
 
 
 def tile_products(At: np.ndarray, Bt: np.ndarray, ha: Any, hb: Any, C: np.ndarray, *, transposed: bool = False,
-                  accumulate: str | None = None, threads: int | None = None) -> None:  # fmt: skip
+                  accumulate: str | None = None, backwards: bool = False,
+                  threads: int | None = None) -> None:  # fmt: skip
     """C[c] = chain of fmas continued from C[c] with At[ha[c]] @ Bt[hb[c]] for every core c, in place.
 
     Args:
@@ -103,6 +111,7 @@ def tile_products(At: np.ndarray, Bt: np.ndarray, ha: Any, hb: Any, C: np.ndarra
         C: (cores, mt, nt) float32 or float64 accumulators, contiguous.
         transposed: whether the right tiles are.
         accumulate: "float16" rounds to float16 after every multiply-add; anything else leaves float32 or float64.
+        backwards: begin with the last cores: in every other step, so that it finds in the caches what was used last.
         threads: at most so many; NUMBA_NUM_THREADS if None.
 
     Raises:
@@ -121,6 +130,6 @@ def tile_products(At: np.ndarray, Bt: np.ndarray, ha: Any, hb: Any, C: np.ndarra
     At, Bt, sums = (np.ascontiguousarray(x).reshape(-1).view(seen(x.dtype)) for x in (At, Bt, C))
     assert np.shares_memory(sums, C) or C.size == 0, "C must be contiguous: it is updated in place"
     threads = pool.threads_for(cores * mt * nt * kb // 8, threads)
-    step, taken = _Step(At, Bt, ha, hb, mt, nt, kb, transposed, sums), np.zeros(1, np.int64)
+    step, taken = _Step(At, Bt, ha, hb, mt, nt, kb, transposed, sums, backwards), np.zeros(1, np.int64)
     run = -(-cores // (16 * threads))
     pool.parallel(lambda _: _tile_step(tile, step, taken, run), threads, threads)

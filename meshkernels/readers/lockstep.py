@@ -118,7 +118,7 @@ def run(schedule: Schedule, operands: dict[str, np.ndarray], accumulate: np.dtyp
             names = (op.left, op.right) if isinstance(op, Multiply) else (op.source,)
             slots = (op.left_slot, op.right_slot) if isinstance(op, Multiply) else (op.slot,)
             found = [_tiles(schedule, name, slot, t, s, tracker, stores, copies) for name, slot in zip(names, slots)]
-            compute(op, slots_at(op.piece, t, s), found, values[op.into], half)
+            compute(op, slots_at(op.piece, t, s), found, values[op.into], half, backwards=index % 2 == 1)
         if observe:
             holds = {name: tracker.ids(name).copy() for name in tracker.held}
             observe(Snapshot(index, settled(step, t, s), _read_only(holds), _read_only(values)))
@@ -185,7 +185,7 @@ def _tiles(schedule: Schedule, name: str, slot: Any, t: int, s: int, tracker: Tr
 
 
 def compute(op: Multiply | Copy, piece: Any, tiles: list[tuple[np.ndarray, np.ndarray]], into: np.ndarray,
-             half: bool) -> None:  # fmt: skip
+             half: bool, backwards: bool = False) -> None:  # fmt: skip
     """One operation on every core; the only place where lockstep touches arithmetic of tiles."""
     rows, cols, h, w = into.shape[1:]
     if isinstance(op, Copy):
@@ -207,7 +207,7 @@ def compute(op: Multiply | Copy, piece: Any, tiles: list[tuple[np.ndarray, np.nd
     else:
         sums = np.zeros((rows, cols, h, width), into.dtype)
     tile_products(left, right, ha, hb, sums.reshape(rows * cols, *sums.shape[2:]), transposed=op.transposed,
-                  accumulate="float16" if half else None)  # fmt: skip
+                  accumulate="float16" if half else None, backwards=backwards)  # fmt: skip
     if not straight:
         put(into, piece, sums)
 
