@@ -10,7 +10,7 @@ from meshkernels.errors import MeshError
 from meshkernels.kernels import host, loops, memory
 from meshkernels.kernels.compiled import compiled
 from meshkernels.kernels.intrinsics import round_half
-from meshkernels.kernels.pack import Unpacked, layout, wide
+from meshkernels.kernels.pack import Unpacked, layout, wide, write_back
 from meshkernels.kernels.reduce import within
 from meshkernels.kernels.ukernel import Left, Repeat, Right, Sums, add_chains
 
@@ -81,6 +81,16 @@ def _chain_block(tile, Q, K, cut, S, spare):
             S[i] = round_half(np.float32(S[i]))
 
 
+@compiled
+def _chain_blocks(product, blocks, cut):
+    tile = product.tile
+    spare = np.empty(len(tile.rows) * len(tile.vectors) * len(tile.lanes), product.sums.dtype)
+    for i0, i1, j0, j1 in blocks:
+        Q, K = loops.block_lanes(product, i0, i1, j0, j1)
+        _chain_block(tile, Q, K, cut, product.sums, spare)
+        write_back(tile, product.sums, product.C, i0, i1, j0, j1)
+
+
 def chain_product(Q: np.ndarray, K: np.ndarray, root: Any, parts: int, *, out_dtype: Any = None,
                   accumulate: str | None = None, threads: int | None = None) -> np.ndarray:  # fmt: skip
     """S = Q @ K.T, as chains of partial sums from both ends of a row of cores to a root core.
@@ -118,9 +128,6 @@ def chain_product(Q: np.ndarray, K: np.ndarray, root: Any, parts: int, *, out_dt
     kc = max(1, host.blocking(tile, wide(Q.dtype).itemsize, cut.E).kc // eb) * eb  # whole blocks
     right = Unpacked(K, cols, kc).whole(threads, memory.borrow)
 
-    def block(q: loops.Lanes, k: loops.Lanes, sums: np.ndarray) -> None:
-        _chain_block(tile, q, k, cut, sums, memory.aligned(mr * nr, sums.dtype))
-
-    loops.over_blocks(block, Unpacked(Q, rows, kc), right, tile, S, 2, threads)
+    loops.over_blocks(_chain_blocks, cut, Unpacked(Q, rows, kc), right, tile, S, 2, threads)
     memory.give_back(right.data)
     return S

@@ -159,10 +159,10 @@ def copy_line(typingctx, address, count, like, out, offset, non_temporal):
 
         with cgutils.for_range(builder, builder.lshr(count, I64(5)), intp=I64) as loop:
             copied(32, builder.shl(loop.index, I64(5)))
-        for n in (16, 8, 4, 2, 1):  # the rest, digit by digit
-            done = builder.and_(count, I64(-2 * n))
-            with builder.if_then(builder.icmp_signed("!=", builder.and_(count, I64(n)), I64(0))):
-                copied(n, done)
+        with builder.if_then(builder.icmp_signed("!=", builder.and_(count, I64(31)), I64(0))):
+            for n in (16, 8, 4, 2, 1):  # the rest, digit by digit
+                with builder.if_then(builder.icmp_signed("!=", builder.and_(count, I64(n)), I64(0))):
+                    copied(n, builder.and_(count, I64(-2 * n)))
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, like, out, types.intp, types.boolean), codegen

@@ -8,14 +8,14 @@ holds the loops pc, jr and ir around the micro-kernel.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from meshkernels.errors import MeshError
 from meshkernels.kernels import host, memory, pool
 from meshkernels.kernels.compiled import compiled
-from meshkernels.kernels.pack import Blocks, Panels, Unpacked, write_back
+from meshkernels.kernels.pack import Blocks, Home, Panels, Source, Target, Unpacked, fill, home
 
 
 class Lanes(NamedTuple):
@@ -61,16 +61,51 @@ def panel_ahead(A, B, a_next, call, to_next, depth):
     return A.numbers.ctypes.data + (A.at if a_next < 0 else a_next) * A.numbers.itemsize
 
 
-def over_blocks(block: Callable[[Lanes, Lanes, np.ndarray], object], A: Unpacked, B: Panels,
+class Product(NamedTuple):
+    """What a thread works on, for compiled code.
+
+    Attributes:
+        tile: the register tile, a `host.MicroTile`.
+        A: the left operand, a `pack.Source`.
+        B: all columns of the right one.
+        C: a `pack.Home`.
+        packed: a buffer for the rows of a block.
+        sums: a buffer for the sums of a block, in register tiles: column of tiles by column.
+    """
+
+    tile: host.MicroTile
+    A: Source
+    B: Lanes
+    C: Home
+    packed: np.ndarray
+    sums: np.ndarray
+
+
+@compiled
+def block_lanes(product, i0, i1, j0, j1):
+    """The rows of a block, packed, and its columns: two `Lanes`."""
+    B, mr = product.B, len(product.tile.rows)
+    fill(product.A, Target(product.packed, product.tile.rows, B.kc, i0, i1 - i0, False), i0 // mr, i1 // mr)
+    return (Lanes(product.packed, i1 - i0, 0, product.A.start[i0:i1], B.kc),
+            Lanes(B.numbers, B.total, j0, B.start[j0:j1], B.kc))  # fmt: skip
+
+
+#: Multiply-adds between two looks at signals: about 0.1 s.
+_PATIENCE = 1 << 33
+
+
+def over_blocks(macro: Callable[[Product, np.ndarray, Any], object], more: Any, A: Unpacked, B: Panels,
                 tile: host.MicroTile, C: np.ndarray | Blocks, copies: int, threads: int | None) -> None:  # fmt: skip
-    """The loops jc and ic, shared by threads: ``block(lanes of A, lanes of B, sums)``, then its sums go to C.
+    """The loops jc and ic, shared by threads: ``macro(product, blocks, more)`` on each.
 
     Args:
-        block: a macro-kernel; ``sums`` are ``copies`` blocks of C in register tiles, uninitialised.
+        macro: compiled; for each of ``blocks (n, 4)``, rows i0 .. i1 - 1 and columns j0 .. j1 - 1 of C as they are
+            packed, in whole register tiles: `block_lanes`, a macro-kernel, `pack.write_back`.
+        more: what it needs beside.
         A: the left operand: a thread packs the rows of its block and then reads them from its own cache.
         B: the right one, packed for the same order.
         tile: the register tile that both are laid out for.
-        C: (M, N), as `pack.write_back` takes it.
+        C: (M, N), as `pack.home` takes it.
         copies: blocks of sums that the macro-kernel needs.
         threads: at most so many.
 
@@ -82,22 +117,21 @@ def over_blocks(block: Callable[[Lanes, Lanes, np.ndarray], object], A: Unpacked
         if panels.layout.width != width:
             raise MeshError(f"an operand is packed {panels.layout.width} lanes wide, for another width of vectors: "
                             f"{host.simd()} takes {width}; pack it again")  # fmt: skip
-    rows, cols, K = A.layout.source, B.layout.source, len(A.layout.k_of)
+    rows, cols, K = len(A.layout.source), len(B.layout.source), len(A.layout.k_of)
     _, mc, nc = host.blocking(tile, B.data.itemsize, K, A.kc)
     threads = pool.threads_for(A.lanes * B.lanes * K // 8, threads)
-    spans_i, spans_j = pool.spans(len(rows), mr, mc, threads), pool.spans(len(cols), nr, nc // copies)
-    blocks = [(i, j) for j in spans_j for i in spans_i]
+    spans_i, spans_j = pool.spans(rows, mr, mc, threads), pool.spans(cols, nr, nc // copies)
+    blocks = np.array([(i.start, i.stop, j.start, j.stop) for j in spans_j for i in spans_i])
     tallest, widest = (max(part.stop - part.start for part in spans) for spans in (spans_i, spans_j))
+    # many at a time, since Python between them runs from main memory; few enough that threads end together
+    at_a_time = max(1, min(_PATIENCE // (tallest * widest * K), len(blocks) // (8 * threads if threads > 1 else 1)))
+    where, columns = home(C, A.layout, B.layout), Lanes(B.data, cols, 0, B.layout.start, B.kc)
 
     def work(items: Iterator[int]) -> None:
-        sums, packed = (memory.borrow(tallest * n, B.data.dtype) for n in (copies * widest, K))
-        for i, j in (blocks[item] for item in items):
-            A.part(i, packed)
-            block(Lanes(packed, i.stop - i.start, 0, A.layout.start[i], A.kc),
-                  Lanes(B.data, len(cols), j.start, B.layout.start[j], B.kc), sums)
-            write_back(sums, mr, nr, rows[i.start : min(i.stop, A.lanes)], cols[j.start : min(j.stop, B.lanes)],
-                       B.layout.runs[j], C)  # fmt: skip
+        packed, sums = (memory.borrow(tallest * n, B.data.dtype) for n in (K, copies * widest))
+        for item in items:
+            macro(Product(tile, A.source, columns, where, packed, sums), blocks[item * at_a_time :][:at_a_time], more)
         memory.give_back(sums)
         memory.give_back(packed)
 
-    pool.parallel(work, len(blocks), threads)
+    pool.parallel(work, -(-len(blocks) // at_a_time), threads)

@@ -12,6 +12,7 @@ float16 and bfloat16 become float32 in packing, except in `Columns`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -153,49 +154,70 @@ def layout(start: np.ndarray, blocks: np.ndarray, block: int, K: int, width: int
     return Layout(index, np.asarray(start)[index].astype(np.int32), places, k_of, by_k, padding, runs, width)
 
 
-class _Source(NamedTuple):
-    """Where an operand's numbers are.
+class Source(NamedTuple):
+    """An operand that is to be packed, for compiled code.
 
     Attributes:
-        lanes: address of k = 0 of each packed lane.
-        runs: for each lane that begins a run of neighbours within a panel, how many these are.
+        lanes: (panels * width,) address of k = 0 of each packed lane.
+        start: (panels * width,) see `Layout`.
+        runs: (panels * width,) for each lane that begins a run of neighbours within a panel, how many these are.
+        begins: the lanes that begin runs, in the order of memory.
+        side_by_side: whether lanes lie side by side in memory, and not k.
+        k_at: (places,) bytes from k = 0 to the number at each place.
         step: bytes from k to k + 1, within a block.
+        by_k: (places,) see `Layout`.
+        padding: see `Layout`.
         like: an empty array of the operand's dtype.
     """
 
     lanes: np.ndarray
+    start: np.ndarray
     runs: np.ndarray
+    begins: np.ndarray
+    side_by_side: bool
+    k_at: np.ndarray
     step: int
+    by_k: np.ndarray
+    padding: np.ndarray
     like: np.ndarray
 
 
-class _Target(NamedTuple):
-    """Panels being filled; the length of ``width`` is that of a panel. See `Panels` for the order."""
+class Target(NamedTuple):
+    """Panels being filled; see `Panels` for the order.
+
+    Attributes:
+        numbers: of these panels.
+        width: of a panel, as the length of a tuple.
+        kc: depth of a chunk.
+        first: number, in the operand, of the first lane that the panels hold.
+        total: lanes that they hold.
+        non_temporal: write past the caches.
+    """
 
     numbers: np.ndarray
     width: tuple[int, ...]
-    k_at: np.ndarray
-    by_k: np.ndarray
     kc: int
+    first: int
+    total: int
     non_temporal: bool
 
 
-def past_caches(data: np.ndarray) -> bool:
+def past_caches(data: np.ndarray | Blocks) -> bool:
     """Whether ``data`` is best written past the caches.
 
     Args:
-        data: an array that is about to be filled and not read at once.
+        data: what is about to be filled, and not read at once.
 
     Returns:
         Whether it fills half of L3, or eight L2 caches where many cores share L3: it would be evicted before it is
         read.
     """
     _, l2, l3 = host.caches()
-    return data.nbytes >= min(l3 // 2, 8 * l2)
+    return math.prod(data.shape) * data.dtype.itemsize >= min(l3 // 2, 8 * l2)
 
 
 class Unpacked:
-    """An operand that is to be packed: whole, or a part of its lanes when they are needed.
+    """An operand that is to be packed: whole, or by `fill` a part of its lanes when they are needed.
 
     Args:
         X: (lanes, K), any strides: A itself, or B.T; either of them in blocks.
@@ -206,6 +228,7 @@ class Unpacked:
     Attributes:
         layout, kc, lanes, dtype: of `Panels`.
         packed: dtype of the panels.
+        source: for `fill`.
     """
 
     def __init__(self, X: np.ndarray | Blocks, layout: Layout, kc: int, widened: bool = True):
@@ -214,49 +237,29 @@ class Unpacked:
             runs = _runs(down, X.dtype.itemsize, layout.width)
         else:
             array, down, across, runs = X, layout.source * X.strides[0], layout.k_of * X.strides[1], layout.runs
-        addresses, stored = array.__array_interface__["data"][0] + down, seen(X.dtype)
-        self._side_by_side = array.strides[-2] == array.itemsize
+        lanes, stored = array.__array_interface__["data"][0] + down, seen(X.dtype)
+        begins = np.flatnonzero(runs)
         self.layout, self.kc, self.lanes, self.dtype = layout, kc, X.shape[0], X.dtype
         self.packed = wide(X.dtype) if widened else stored
-        self._k_at, self._source = across, _Source(addresses, runs, array.strides[-1], np.empty(0, stored))
-
-    def part(self, lanes: slice, data: np.ndarray) -> None:
-        """Pack some lanes, whole panels, by the calling thread.
-
-        Args:
-            lanes: which of the layout.
-            data: (lanes * places,) filled as `Panels` of these lanes alone.
-        """
-        source, width = self._source, self.layout.width
-        source = source._replace(lanes=source.lanes[lanes], runs=source.runs[lanes])
-        self._fill(source, _Target(data, (0,) * width, self._k_at, self.layout.by_k, self.kc, False),
-                   slice(0, len(source.lanes) // width))  # fmt: skip
-
-    def _fill(self, source: _Source, target: _Target, panels: slice) -> None:
-        """Pack these panels of the target."""
-        width = self.layout.width
-        if self._side_by_side:
-            begins = panels.start * width + np.flatnonzero(source.runs[panels.start * width : panels.stop * width])
-            _copy_runs(source, begins[np.argsort(source.lanes[begins])], target)
-        else:
-            _transpose(source, target, panels.start, panels.stop)
-        _clear(target, len(source.lanes), self.layout.padding, panels.start, panels.stop)
+        self.source = Source(lanes, layout.start, runs, begins[np.argsort(down[begins])],
+                             array.strides[-2] == array.itemsize, across, array.strides[-1], layout.by_k,
+                             layout.padding, np.empty(0, stored))  # fmt: skip
 
     def whole(self, threads: int | None, allocate: Callable[[int, np.dtype], np.ndarray]) -> Panels:
         """Pack all lanes, by ``threads`` threads at most, into what ``allocate`` gives."""
-        source, k_of, width = self._source, self.layout.k_of, self.layout.width
-        data = allocate(len(source.lanes) * len(k_of), self.packed)
+        lanes, width = len(self.layout.source), self.layout.width
+        data = allocate(lanes * len(self.layout.k_of), self.packed)
         # Past the caches, 16 KiB of a row at a time are best, long stretches of main memory; else 1 KiB: few panels at
         # a time.
         non_temporal = past_caches(data)
         stretch = 16 << 10 if non_temporal else 1 << 10
-        target = _Target(data, (0,) * width, self._k_at, self.layout.by_k, self.kc, non_temporal)
+        target = Target(data, (0,) * width, self.kc, 0, lanes, non_temporal)
         threads = pool.threads_for(data.size, threads)
-        groups = pool.spans(len(source.lanes) // width, 1, max(1, stretch // (self.dtype.itemsize * width)), threads)
+        groups = pool.spans(lanes // width, 1, max(1, stretch // (self.dtype.itemsize * width)), threads)
 
         def work(items: Iterator[int]) -> None:
             for item in items:
-                self._fill(source, target, groups[item])
+                fill(self.source, target, groups[item].start, groups[item].stop)
 
         pool.parallel(work, len(groups), threads)
         return Panels(data, self.layout, self.kc, self.lanes, self.dtype)
@@ -299,7 +302,7 @@ def _pack_columns(W: Columns, layout: Layout, kc: int, threads: int | None,
     data, bytes_ = allocate(len(source) * places, wide(W.dtype)), host.SIMD[host.simd()].bytes
     order, place = layout.k_of.copy(), np.arange(places)
     order[layout.padding] = -1
-    target = _Target(data, (0,) * width, layout.k_of, layout.by_k, kc, False)
+    target = Target(data, (0,) * width, kc, 0, len(source), False)
     index = np.full(W.shape[1], -1)
     stored = np.zeros(len(source), bool)
     for part in W.parts:
@@ -364,7 +367,7 @@ def _unpacker(name: str, bytes_: int) -> Callable:
     def unpack(where, panel, rows, target):
         """One panel of W to the packed operand, through ``rows``."""
         data, stride, offsets, spans, batches, runs, firsts, total = where
-        out, lanes, kc, K = target.numbers, len(target.width), target.kc, len(target.k_at)
+        out, lanes, kc, K = target.numbers, len(target.width), target.kc, batches[len(batches) - 1, 0]
         for batch in range(len(batches) - 1):
             (begin, s), (end, stop) = batches[batch], batches[batch + 1]
             chunk = begin // kc * kc
@@ -389,33 +392,51 @@ def _plain_layout(K: int, N: int, width: int) -> Layout:
 
 
 @compiled
+def fill(source, target, p0, p1):
+    """Pack panels p0 .. p1 - 1 of a `Source`, which `Target` holds."""
+    if source.side_by_side:
+        first, last = p0 * len(target.width), p1 * len(target.width)
+        _copy_runs(source, source.begins[(source.begins >= first) & (source.begins < last)], target)
+    else:
+        _transpose(source, target, p0, p1)
+    out, kc, width, K = target.numbers, target.kc, len(target.width), len(source.k_at)
+    for place in source.padding:
+        chunk = place - place % kc
+        depth = min(kc, K - chunk)
+        for p in range(p0 - target.first // width, p1 - target.first // width):
+            for l in range(width):
+                out[chunk * target.total + (p * depth + place - chunk) * width + l] = 0
+
+
+@compiled
 def _copy_runs(source, begins, target):
-    """Pack an operand whose lanes lie side by side: copy the runs that begin at these lanes, k after k.
+    """Pack lanes that lie side by side: copy the runs that begin at these lanes, k after k.
 
     Both in the order of memory, for the prefetchers of the hardware.
     """
-    lanes, runs, _, like = source
-    out, panel, k_at, by_k, kc, non_temporal = target
+    lanes, like, by_k, k_at = source.lanes, source.like, source.by_k, source.k_at
+    out, panel, kc, first, total, non_temporal = target
     K, width = len(k_at), len(panel)
     for i in range(K):
         place = by_k[i]
         chunk = place - place % kc
         depth, row, ahead = min(kc, K - chunk), k_at[place], k_at[by_k[min(i + 8, K - 1)]]
-        for l in begins:
-            run, at = runs[l], lanes[l] + row
-            home = chunk * len(lanes) + l // width * width * depth + l % width + (place - chunk) * width
+        for lane in begins:
+            run, l = source.runs[lane], lane - first
+            home = chunk * total + l // width * width * depth + l % width + (place - chunk) * width
             for byte in range(0, run * like.itemsize, 64):
-                prefetch(lanes[l] + ahead + byte)
-            copy_line(at, run, like, out, home, non_temporal)
+                prefetch(lanes[lane] + ahead + byte)
+            copy_line(lanes[lane] + row, run, like, out, home, non_temporal)
 
 
 @compiled
 def _transpose(source, target, p0, p1):
     """Pack panels p0 .. p1 - 1 of lanes that lie apart: a transposition, 4 x 4 at a time where k is contiguous."""
-    like, out, lanes, step, size = source.like, target.numbers, source.lanes, source.step, source.like.itemsize
-    k_at, by_k, kc, width, strip = target.k_at, target.by_k, target.kc, len(target.width), 64 // size  # a cache line
+    like, lanes, step, by_k, k_at = source.like, source.lanes, source.step, source.by_k, source.k_at
+    out, kc, size, K, width = target.numbers, target.kc, like.itemsize, len(k_at), len(target.width)
+    strip = 64 // size  # a cache line
     for p in range(p0, p1):
-        i, K = 0, len(k_at)
+        i, later = 0, min(p + 1, p1 - 1)
         while i < K:
             place = by_k[i]
             chunk = place - place % kc
@@ -424,11 +445,12 @@ def _transpose(source, target, p0, p1):
             while (count < limit and by_k[i + count] == place + count
                    and k_at[place + count] == k_at[place] + count * step):  # fmt: skip
                 count += 1
-            row, to = k_at[place], chunk * len(lanes) + (p * depth + place - chunk) * width
-            fours = count - count % 4 if step == size else 0
+            row = k_at[place]
+            to = chunk * target.total + ((p - target.first // width) * depth + place - chunk) * width
             if (lanes[p * width] + row) % 64 < count * size:  # a new line: too many streams for the hardware
-                for l in range(min(p + 1, p1 - 1) * width, min(p + 2, p1) * width):
+                for l in range(later * width, later * width + width):
                     prefetch(lanes[l] + row)
+            fours = count - count % 4 if step == size else 0
             for l in range(0, width - 3, 4):
                 q = p * width + l
                 a0, a1, a2, a3 = lanes[q] + row, lanes[q + 1] + row, lanes[q + 2] + row, lanes[q + 3] + row
@@ -442,49 +464,58 @@ def _transpose(source, target, p0, p1):
             i += count
 
 
-@compiled
-def _clear(target, lanes, padding, p0, p1):
-    """Zeros at the places of padding, in panels p0 .. p1 - 1 of an operand of so many lanes."""
-    out, width, kc, K = target.numbers, len(target.width), target.kc, len(target.k_at)
-    for place in padding:
-        chunk = place - place % kc
-        depth = min(kc, K - chunk)
-        for p in range(p0, p1):
-            for l in range(width):
-                out[chunk * lanes + (p * depth + place - chunk) * width + l] = 0
+class Home(NamedTuple):
+    """Where the numbers of a result go, in memory: element (i, j) to ``numbers[down[i] + across[j]]``.
+
+    Attributes:
+        numbers: the result, flat, as it lies in memory.
+        down: of each packed row, but for padding.
+        across: of each packed column, but for padding.
+        runs: for each column that begins a run of neighbours within a panel, how many these are.
+        non_temporal: write past the caches.
+    """
+
+    numbers: np.ndarray
+    down: np.ndarray
+    across: np.ndarray
+    runs: np.ndarray
+    non_temporal: bool
 
 
-@compiled
-def _write_back(tiles, mr, panel, rows, cols, runs, out, non_temporal):
-    nr, padded, strip = len(panel), (len(rows) + mr - 1) // mr * mr, 8
-    for i0 in range(0, len(rows), strip):  # a few rows at a time: runs in both, and lines that stay in L1
-        j = 0
-        while j < len(cols):
-            for i in range(i0, min(i0 + strip, len(rows))):
-                at = tiles.ctypes.data + ((j // nr * padded + i) * nr + j % nr) * tiles.itemsize
-                copy_line(at, runs[j], tiles, out, rows[i] + cols[j], non_temporal)
-            j += runs[j]
-
-
-def write_back(tiles: np.ndarray, mr: int, nr: int, rows: np.ndarray, cols: np.ndarray, runs: np.ndarray,
-               C: np.ndarray | Blocks) -> None:  # fmt: skip
-    """Copy register tiles, column of tiles by column, to the rows and columns of C that they stand for.
-
-    Element (i, j) of the block is ``tiles[(j // nr * padded + i) * nr + j % nr]`` with padded = rows rounded up to mr.
+def home(C: np.ndarray | Blocks, rows: Layout, cols: Layout) -> Home:
+    """Where `write_back` puts a product.
 
     Args:
-        tiles: the block of C.
-        mr: rows of a register tile.
-        nr: its columns.
-        rows: of C, of each row of the block.
-        cols: of C, of each column.
-        runs: those of the columns, see `Layout`.
         C: (M, N), or its blocks; the memory is contiguous, and elements of a row (of a block) lie side by side.
+        rows: of the left operand.
+        cols: of the right one.
+
+    Returns:
+        For compiled code.
     """
+    lanes = rows.source[: C.shape[0]], cols.source[: C.shape[1]]
     if isinstance(C, Blocks):
-        out, (down, across) = C.array, (C.offsets(axis, at) // C.dtype.itemsize for axis, at in ((0, rows), (1, cols)))
-        out, runs = out.transpose(0, 2, 1, 3), _runs(across, 1, nr)  # as it lies in memory
+        memory_order = C.array.transpose(0, 2, 1, 3)
+        down, across = (C.offsets(axis, each) // C.dtype.itemsize for axis, each in enumerate(lanes))
+        runs = _runs(across, 1, cols.width)
     else:
-        out, down, across = C, rows * C.shape[1], cols
-    flat = out.reshape(-1).view(seen(C.dtype))
-    _write_back(tiles, mr, (0,) * nr, down, across, runs, flat, past_caches(flat))
+        memory_order, down, across, runs = C, lanes[0] * C.shape[1], lanes[1], cols.runs
+    return Home(memory_order.reshape(-1).view(seen(C.dtype)), down, across, runs, past_caches(C))
+
+
+@compiled
+def write_back(tile, sums, out, i0, i1, j0, j1):
+    """Copy register tiles, column of tiles by column, to rows i0 .. i1 - 1 and columns j0 .. j1 - 1 of a `Home`.
+
+    Element (i, j) of the block is ``sums[(j // nr * (i1 - i0) + i) * nr + j % nr]``.
+    """
+    nr, strip, down, across = len(tile.vectors) * len(tile.lanes), 8, out.down, out.across
+    rows, cols = min(i1, len(down)), min(j1, len(across))
+    for i_strip in range(i0, rows, strip):  # a few rows at a time: runs in both, and lines that stay in L1
+        j = j0
+        while j < cols:
+            run, l = out.runs[j], j - j0
+            for i in range(i_strip, min(i_strip + strip, rows)):
+                at = sums.ctypes.data + ((l // nr * (i1 - i0) + i - i0) * nr + l % nr) * sums.itemsize
+                copy_line(at, run, sums, out.numbers, down[i] + across[j], out.non_temporal)
+            j += run

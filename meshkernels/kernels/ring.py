@@ -23,7 +23,7 @@ from meshkernels.errors import MeshError
 from meshkernels.kept import remember
 from meshkernels.kernels import host, loops, memory
 from meshkernels.kernels.compiled import compiled
-from meshkernels.kernels.pack import Blocks, Columns, Layout, Panels, Unpacked, layout, pack, wide
+from meshkernels.kernels.pack import Blocks, Columns, Layout, Panels, Unpacked, layout, pack, wide, write_back
 from meshkernels.kernels.ukernel import Left, Life, Right, Sums, chain, live_chain
 
 
@@ -36,7 +36,7 @@ def _ring_block(tile, A, B, clock, C):
         A: `loops.Lanes` of rows, their ``start`` being each lane's share of u.
         B: `loops.Lanes` of columns, the same.
         clock: ``(3 L + 1,)`` see above.
-        C: register tiles, column of tiles by column; see `pack.write_back`.
+        C: register tiles, column of tiles by column.
     """
     mr, nr, rows, cols, kc = len(tile.rows), len(tile.vectors) * len(tile.lanes), len(A.start), len(B.start), A.kc
     L = (len(clock) - 1) // 3
@@ -88,6 +88,14 @@ def _spans(low, high, L, clock, pc, stop, k0, spans):
     return count
 
 
+@compiled
+def _ring_blocks(product, blocks, clock):
+    for i0, i1, j0, j1 in blocks:
+        A, B = loops.block_lanes(product, i0, i1, j0, j1)
+        _ring_block(product.tile, A, B, clock, product.sums)
+        write_back(product.tile, product.sums, product.C, i0, i1, j0, j1)
+
+
 def ring_product(A: np.ndarray | Blocks, B: np.ndarray | Blocks | Columns | Panels, order: Any, *,
                  out_dtype: Any = None, accumulate: str | None = None, threads: int | None = None,
                  out: Any = None) -> Any:  # fmt: skip
@@ -127,7 +135,7 @@ def ring_product(A: np.ndarray | Blocks, B: np.ndarray | Blocks | Columns | Pane
     tile = host.micro_tile(right.data.dtype, accumulate == "float16")
     clock = np.concatenate([left.layout.places[:-1] + K * turn for turn in range(3)] + [[3 * K]])
 
-    loops.over_blocks(lambda a, b, sums: _ring_block(tile, a, b, clock, sums), left, right, tile, C, 1, threads)
+    loops.over_blocks(_ring_blocks, clock, left, right, tile, C, 1, threads)
     if right is not B:
         memory.give_back(right.data)
     return C
