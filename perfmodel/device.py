@@ -261,18 +261,12 @@ class Gpu(Described):
         memory_bandwidth: of device memory, bytes/s.
         gpus_per_node: GPUs that share the fast link.
         link_bandwidth: bytes/s per direction and GPU inside a node.
-        link_latency: seconds of a message inside a node.
-        network_bandwidth: bytes/s per direction and GPU between nodes.
-        network_latency: seconds of a message between nodes.
     """
 
     memory_bytes: float
     memory_bandwidth: float
     gpus_per_node: int
     link_bandwidth: float
-    link_latency: float
-    network_bandwidth: float
-    network_latency: float
 
 
 @dataclass(frozen=True)
@@ -322,9 +316,6 @@ RULES: dict[str, tuple[str, float, float]] = {
     "memory_bandwidth": ("byte/s", 1e6, 1e15),
     "gpus_per_node": ("gpu", 1, 1024),
     "link_bandwidth": ("byte/s", 1e6, 1e14),
-    "link_latency": ("second", 1e-9, 1.0),
-    "network_bandwidth": ("byte/s", 1e6, 1e14),
-    "network_latency": ("second", 1e-9, 1.0),
     "overhead": ("second", 0, 10.0),
 }
 #: quantities that a file may leave out

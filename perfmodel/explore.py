@@ -12,7 +12,7 @@ import numpy as np
 
 from perfmodel import checks, llm, tune
 from perfmodel.capacity import resident_bytes
-from perfmodel.device import RULES, Device
+from perfmodel.device import RULES, Device, Gpu, as_device
 from perfmodel.errors import DoesNotFit, ModelError, shown
 from perfmodel.model import Model, as_model
 from perfmodel.operators import mesh
@@ -41,11 +41,11 @@ class Sweep(ByValue):
     bound: np.ndarray = dataclasses.field(repr=False)
 
 
-def sweep(chip: Device | str, predict: Callable[[Device], Prediction], **fields: Iterable[float]) -> Sweep:
+def sweep(chip: Device | Gpu | str, predict: Callable[[Any], Prediction], **fields: Iterable[float]) -> Sweep:
     """Predict for every combination of device parameters; calibration is kept, as in `Device.replace`.
 
     Args:
-        chip: a mesh device, or its name.
+        chip: a mesh device, a GPU, or the name of one.
         predict: a prediction of one point from a device.
         **fields: field of the device -> values (``alpha=[1, 2, 4], word_bytes=[2, 4, 8]``).
 
@@ -62,7 +62,8 @@ def sweep(chip: Device | str, predict: Callable[[Device], Prediction], **fields:
     >>> bool((np.diff(found.cycles) > 0).all())
     True
     """
-    chip = mesh(chip)
+    chip = as_device(chip)
+    chip = chip if isinstance(chip, Gpu) else mesh(chip)
     if not callable(predict):
         raise ModelError(f"predict = {shown(predict)} must be a function of a device")
     axes = {name: np.atleast_1d(np.asarray(list(np.atleast_1d(values)))) for name, values in fields.items()}  # type: ignore[call-overload]

@@ -24,8 +24,8 @@ from perfmodel.parameters import Kernel
 from perfmodel.values import ByValue
 
 Columns = Mapping[str, np.ndarray]
-#: terms of a form: constants, columns of sizes, device
-Form = Callable[[Mapping[str, float], Columns, Device], forms.Terms]
+#: terms of a form: constants, columns of sizes, device of its kind
+Form = Callable[[Mapping[str, float], Columns, Any], forms.Terms]
 
 
 def _gemm(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
@@ -58,10 +58,6 @@ def _host(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
             "transfer": x["bytes"] * c["per_byte"] + x["products"] * c["per_product"]}
 
 
-def _system(name: str) -> Form:
-    return lambda c, x, _: systems.FORMS[name](c, x)
-
-
 @dataclass(frozen=True)
 class Kind:
     """A form and the constants to fit (name -> typical size).
@@ -88,15 +84,15 @@ KINDS: dict[str, Kind] = {
     "decode": Kind(_decode, {"row": 30, "beta": 20}, "decode"),
     "shift": Kind(_shift, {"startup": 80}, "shift"),
     "matmul": Kind(_matmul, {"launch": 2000, "issue": 40, "multicast": 2, "exposed": 0.3}, "matmul"),
-    "t10_prefill": Kind(_system("t10_prefill"), {"element": 2, "relay": 100}),
-    "t10_decode": Kind(_system("t10_decode"), {"relay": 20}),
-    "ladder_prefill": Kind(_system("ladder_prefill"), {"element": 1, "barrier": 800}),
-    "ladder_decode": Kind(_system("ladder_decode"), {"element": 1, "barrier": 400}),
+    "t10_prefill": Kind(systems.t10_prefill, {"element": 2, "relay": 100}),
+    "t10_decode": Kind(systems.t10_decode, {"relay": 20}),
+    "ladder_prefill": Kind(systems.ladder_prefill, {"element": 1, "barrier": 800}),
+    "ladder_decode": Kind(systems.ladder_decode, {"element": 1, "barrier": 400}),
     # a roofline misses by a tenth
-    "a100_prefill": Kind(_system("a100_prefill"), {"compute_efficiency": 0.7, "fabric_efficiency": 0.1,
+    "a100_prefill": Kind(systems.a100_prefill, {"compute_efficiency": 0.7, "fabric_efficiency": 0.1,
                                                    "phase": 1e-3}, soft=0.1),
-    "a100_decode": Kind(_system("a100_decode"), {"memory_efficiency": 0.8, "layer": 1e-4, "network": 1e-4}, soft=0.1),
-    "a100_gemv": Kind(_system("a100_gemv"), {"phase": 1e-4, "memory_efficiency": 0.8}, soft=0.1),
+    "a100_decode": Kind(systems.a100_decode, {"memory_efficiency": 0.8, "layer": 1e-4, "network": 1e-4}, soft=0.1),
+    "a100_gemv": Kind(systems.a100_gemv, {"phase": 1e-4, "memory_efficiency": 0.8}, soft=0.1),
     "host": Kind(_host, {"overhead": 1e-5, "per_flop": 1e-11, "per_byte": 1e-10, "per_step": 1e-6,
                          "per_product": 1e-7}, soft=0.1),
 }

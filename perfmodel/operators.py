@@ -22,8 +22,8 @@ def mesh(chip: Any) -> Device:
     """The device (or that of a name or file), if its cores sit on a mesh."""
     chip = as_device(chip)
     if not isinstance(chip, Device):
-        raise ModelError(f"{shown(getattr(chip, 'name', chip))} is no mesh of cores; GPUs are predicted as a system, "
-                         f"system='a100x8', beside a mesh device, whose clock states the cycles")
+        raise ModelError(f"{shown(getattr(chip, 'name', chip))} is no mesh of cores; GPUs are predicted in LLM "
+                         f"inference, as a system: system='a100x8'")
     return chip
 
 

@@ -132,7 +132,7 @@ def _gemv(row: dict[str, Any]) -> float:
 def _gpu_gemv(size: int, count: int) -> float:
     """Milliseconds of a GEMV split over GPUs."""
     constants = parameters.kernel("a100", "gemv").values
-    return 1e3 * sum(systems.a100_gemv(constants, {"weights": size**2, "gpus": count}).values())
+    return 1e3 * sum(systems.a100_gemv(constants, {"weights": size**2, "gpus": count}, device("a100")).values())
 
 
 def _published(row: dict[str, Any], metric: str, system: str) -> float:
