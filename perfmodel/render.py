@@ -129,9 +129,9 @@ NOTES = [
     "MeshGEMM's transfers hide behind the product at every measured size.",
     "SUMMA, Cannon and all-gather were not measured: their steps have MeshGEMM's constants, their distances alpha and "
     "beta.",
-    "Table 6, GPUs: two constants. A product is charged half of what a phase of its collective is (it is launched, a phase "
-    "is launched and waited for); that half was chosen on these six rows. Sixteen GPUs take as long for 16K as for 32K, "
-    "which no reading of the matrix explains.",
+    "Table 6, GPUs: two constants. A product is charged half of what a phase of its collective is (it is launched, a "
+    "phase is launched and waited for); that half was chosen on these six rows. Sixteen GPUs take as long for 16K as "
+    "for 32K, which no reading of the matrix explains.",
     "A100: bandwidth and latency of the network between nodes are in no form: with the bandwidth in the all-reduces of "
     "table 3 its rows are met to 7.7 % instead of 3.2 %.",
     "Table 2 serves three of four A100 requests at half the rate of table 4, without a reason given: one factor, "
