@@ -175,6 +175,8 @@ def gemm_without_barrier(c: Constants, device: Device, algorithm: str, M: Any, K
         Cycles by kind of cost.
     """
     start = (c["startup"] - 2 * (device.alpha + device.ramp)) / MESSAGES
+    if algorithm == "meshgemm_t":  # two hops a step, with a barrier or without
+        return _meshgemm_t(c, device, M, K, N, rows, cols)
     if algorithm == "gemm_t":
         pipeline, added = _gemm_t(c, device, M, K, N, rows, cols), cdiv(M, rows) * cdiv(N, rows)
         return {**pipeline, "compute": pipeline["compute"] + rows * (start + added / BEAT * c["beat"]),
@@ -224,19 +226,17 @@ def _gemm_t(c: Constants, device: Device, M: Any, K: Any, N: Any, rows: Any, col
     Returns:
         Cycles by kind of cost.
     """
-    m, k, n = cdiv(M, rows), cdiv(K, cols), cdiv(N, rows)
-    words = words_cycles(device, m * n)
+    blocks = np.lcm(rows, cols)  # as many products and streams of a core, lcm / rows in each of its steps
+    m, k, n = cdiv(M, rows), cdiv(K, cols), cdiv(N, blocks)
     return {
-        "compute": rows * local_product(c, m, k, n),
-        "transfer": rows * words,
+        "compute": blocks * local_product(c, m, k, n),
+        "transfer": blocks * words_cycles(device, m * n) * (np.asarray(cols) > 1),
         "alpha": (cols - 1) * device.alpha,
         "beta": (cols - 1) * device.beta,
-        "overhead": c["launch"] + c["startup"] * rows,
+        "overhead": c["launch"] + c["startup"] * blocks,
     }
 
 
-#: vectors that stream along a line one after the other: a phase each, and the broadcast; ``stream`` is of a K-tree's
-STREAMS = {"ktree": 3, "chain": 2, "pipeline": 2}
 def _meshgemm_t(c: Constants, device: Device, M: Any, K: Any, N: Any, rows: Any, cols: Any) -> Terms:
     """C = A B^T with A in place: as MeshGEMM, with tiles of B and of C for its messages.
 
@@ -258,6 +258,10 @@ def _meshgemm_t(c: Constants, device: Device, M: Any, K: Any, N: Any, rows: Any,
         "beta": 0.0 * work,
         "overhead": c["launch"] + c["startup"] * (rounds + steps),
     }
+
+
+#: vectors that stream along a line one after the other: a phase each, and the broadcast; ``stream`` is of a K-tree's
+STREAMS = {"ktree": 3, "chain": 2, "pipeline": 2}
 
 
 def gemv(c: Constants, device: Device, reduce: str, M: Any, N: Any, rows: Any, cols: Any, groups: Any) -> Terms:

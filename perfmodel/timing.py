@@ -11,6 +11,7 @@ step_hops            ``(steps,)`` links on the longest path of a step's messages
 step_stages          ``(steps,)`` software-handled stages on such a path; or stages, their sum
 step_bytes           ``(steps,)`` bytes of the longest message of a step; or bytes_per_link, their sum
 step_messages        optional: ``(steps,)`` messages that a core handles one after the other; default: 1
+step_streams         optional: ``(steps,)`` bytes of reductions of what a step computes, that only the end reads; default: 0
 step_products        ``(steps,)`` lists of ``[m, k, n]``: the tile products of a core in a step; or macs_per_core
 links                optional: ``{"bytes": {"east": (rows, cols) ...}}``: all bytes of the links, by direction
 peak_bytes_per_core  optional: buffers of a core, held against its memory
@@ -18,8 +19,9 @@ colours              optional: routing paths of the busiest router, held against
 ===================  ====================================================================================
 
 A step costs ``startup`` (for each of its messages, if there are several) plus the longer of its products and its
-messages; a message costs its words, hops and stages. Sums instead of lists are shared out evenly over the steps. With
-the constants of the GEMV kernel, a vector instruction is issued for each row of a product, and the steps of the
+messages; a message costs its words, hops and stages. A stream begins when the products of its step have ended: its words
+add to them, but it goes on while the next step works, so that only the longest way, of the last one, is waited for. Sums
+instead of lists are shared out evenly over the steps. With the constants of the GEMV kernel, a vector instruction is issued for each row of a product, and the steps of the
 reduction follow each other without a start-up.
 """
 
@@ -50,6 +52,7 @@ class Steps:
     stages: np.ndarray
     bytes: np.ndarray
     messages: np.ndarray
+    streams: np.ndarray
     products: np.ndarray
     macs: np.ndarray
 
@@ -109,12 +112,15 @@ def _stepwise(c: Mapping[str, float], chip: Device, steps: Steps) -> forms.Terms
     at, m, k, n = steps.products.T
     work = c["beat"] / forms.BEAT * steps.macs
     np.add.at(work, at, forms.local_product(c, m, k, n))
-    words, hops, relays = _words(chip, steps.bytes), steps.hops * chip.alpha, steps.stages * chip.beta
+    streaming = steps.streams > 0
+    words = _words(chip, np.where(steps.streams >= steps.bytes, 0.0, steps.bytes))
+    hops, relays = (np.where(streaming, 0.0, column) for column in (steps.hops * chip.alpha, steps.stages * chip.beta))
+    way = [float(column[streaming].max(initial=0.0)) for column in (steps.hops, steps.stages)]
     message = words + hops + relays
     with np.errstate(divide="ignore", invalid="ignore"):
         exposed = np.where(message > work, (message - work) / message, 0.0)
-    return {"compute": float(work.sum()), "transfer": float(exposed @ words), "alpha": float(exposed @ hops),
-            "beta": float(exposed @ relays),
+    return {"compute": float(work.sum()), "transfer": float(exposed @ words + _words(chip, steps.streams).sum()),
+            "alpha": float(exposed @ hops) + way[0] * chip.alpha, "beta": float(exposed @ relays) + way[1] * chip.beta,
             "overhead": c["launch"] + c["startup"] * float(np.maximum(steps.messages, 1).sum())}
 
 
@@ -157,7 +163,8 @@ def _steps(found: Mapping[str, Any]) -> Steps:
     number = checks.size("steps", _need(found, "steps"), MOST_STEPS, "each is predicted")
     hops, stages, moved = (_column(found, number, *names) for names in (
         ("step_hops", "critical_hops"), ("step_stages", "stages"), ("step_bytes", "bytes_per_link")))
-    messages = _column(found, number, "step_messages", "") if "step_messages" in found else np.ones(number)
+    messages, streams = (_column(found, number, name, "") if name in found else default for name, default in (
+        ("step_messages", np.ones(number)), ("step_streams", np.zeros(number))))
     products, macs = np.zeros((0, 4), np.int64), np.zeros(number)
     if "step_products" in found:
         products = _products(found["step_products"], number)
@@ -165,7 +172,7 @@ def _steps(found: Mapping[str, Any]) -> Steps:
         macs += _numbers("macs_per_core", found["macs_per_core"]).max(initial=0.0) / number
     else:
         raise ModelError("counts lack 'step_products' and 'macs_per_core': give one of them")
-    return Steps(hops, stages, moved, messages, products, macs)
+    return Steps(hops, stages, moved, messages, streams, products, macs)
 
 
 def _products(given: Any, number: int) -> np.ndarray:
