@@ -11,7 +11,7 @@ step_hops            ``(steps,)`` links on the longest path of a step's messages
 step_stages          ``(steps,)`` software-handled stages on such a path; or stages, their sum
 step_bytes           ``(steps,)`` bytes of the longest message of a step; or bytes_per_link, their sum
 step_messages        optional: ``(steps,)`` messages that a core handles one after the other; default: 1
-step_streams         optional: ``(steps,)`` bytes of reductions of what a step computes, that only the end reads; default: 0
+step_streams         optional: ``(steps,)`` bytes of reductions of a step's products that only the end reads; default: 0
 step_products        ``(steps,)`` lists of ``[m, k, n]``: the tile products of a core in a step; or macs_per_core
 links                optional: ``{"bytes": {"east": (rows, cols) ...}}``: all bytes of the links, by direction
 peak_bytes_per_core  optional: buffers of a core, held against its memory
@@ -19,10 +19,10 @@ colours              optional: routing paths of the busiest router, held against
 ===================  ====================================================================================
 
 A step costs ``startup`` (for each of its messages, if there are several) plus the longer of its products and its
-messages; a message costs its words, hops and stages. A stream begins when the products of its step have ended: its words
-add to them, but it goes on while the next step works, so that only the longest way, of the last one, is waited for. Sums
-instead of lists are shared out evenly over the steps. With the constants of the GEMV kernel, a vector instruction is issued for each row of a product, and the steps of the
-reduction follow each other without a start-up.
+messages; a message costs its words, hops and stages. A stream begins when the products of its step have ended, and its
+words add to them; but it goes on while the next step works, so that the way is waited for once, at the end. Sums instead
+of lists are shared out evenly over the steps. With the constants of the GEMV kernel, a vector instruction is issued for
+each row of a product, and the steps of the reduction follow each other without a start-up.
 """
 
 from __future__ import annotations

@@ -138,10 +138,7 @@ class Ledger(ByValue):
         return max((axes.count(axis) for axis in axes), default=0)
 
     def _streams(self, step: Step) -> int:
-        """Bytes of the reductions of a step that add up what it computes, for nobody to read before the end.
-
-        Such sums follow their products, and each other from step to step: no core waits for their arrival.
-        """
+        """Bytes of reductions of what a step computes that only the end reads: no core waits for such a sum."""
         written = {operation.into for operation in step.compute}
         return sum(self.schedule.words(move) * self.accumulator for move in step.moves
                    if isinstance(move.route, Reduce) and self.mesh.shape[move.route.axis] > 1
