@@ -20,9 +20,9 @@ colours              optional: routing paths of the busiest router, held against
 
 A step costs ``startup`` (for each of its messages, if there are several) plus the longer of its products and its
 messages; a message costs its words, hops and stages. A stream begins when the products of its step have ended, and its
-words add to them; but it goes on while the next step works, so that the way is waited for once, at the end. Sums instead
-of lists are shared out evenly over the steps. With the constants of the GEMV kernel, a vector instruction is issued for
-each row of a product, and the steps of the reduction follow each other without a start-up.
+words add to them; but it goes on while the next step works, so that the way is waited for once, at the end. Sums
+instead of lists are shared out evenly over the steps. With the constants of the GEMV kernel, a vector instruction is
+issued for each row of a product, and the steps of the reduction follow each other without a start-up.
 """
 
 from __future__ import annotations
