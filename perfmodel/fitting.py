@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel import checks, counts_reduce, files, forms, parameters, systems
+from perfmodel import checks, counts_reduce, files, forms, forms_gemm, parameters, systems
 from perfmodel.constants import KERNELS
 from perfmodel.counts import cdiv
 from perfmodel.device import Device
@@ -29,7 +29,7 @@ Form = Callable[[Mapping[str, float], Columns, Any], forms.Terms]
 
 
 def _gemm(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
-    return forms.gemm(c, chip, "meshgemm", x["M"], x["K"], x["N"], x["P"], x["P"])
+    return forms_gemm.gemm(c, chip, "meshgemm", x["M"], x["K"], x["N"], x["P"], x["P"])
 
 
 def _gemv(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:

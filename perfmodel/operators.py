@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel import bounds, counts, counts_reduce, forms, parameters
+from perfmodel import bounds, counts, counts_reduce, forms, forms_gemm, parameters
 from perfmodel.checks import choice, size, sizes, together
 from perfmodel.counts import cdiv
 from perfmodel.counts_reduce import REDUCES
@@ -16,6 +16,7 @@ from perfmodel.device import Device, as_device
 from perfmodel.errors import DoesNotFit, ModelError, shown
 from perfmodel.parameters import Kernel
 from perfmodel.prediction import Prediction, Use, check_grid, check_memory, lift, range_notes, sides
+from perfmodel.terms import Terms, words_cycles
 
 
 def mesh(chip: Any) -> Device:
@@ -87,8 +88,7 @@ def gemm(chip: Device | str, M: Any, K: Any, N: Any, *, grid: Any = None, algori
                   f"{algorithm}_relay runs",)
     if algorithm != "meshgemm" and kernel.fitted_range:
         notes += (f"{algorithm} was not measured on {chip.name}: its steps have MeshGEMM's constants",)
-    form = forms.gemm if barrier else forms.gemm_without_barrier
-    return _make(chip, kernel, lambda c: form(c, chip, algorithm, M, K, N, rows, cols),
+    return _make(chip, kernel, lambda c: forms_gemm.gemm(c, chip, algorithm, M, K, N, rows, cols, barrier=barrier),
                  bounds.gemm(chip, M, K, N, rows, cols), notes,
                  f"{algorithm} {_shape(M, K, N)} on {rows} x {cols} cores of {chip.name}")
 
@@ -174,7 +174,7 @@ def shift(chip: Device | str, tile: tuple[Any, Any], *, steps: Any, grid: Any,
     if np.any(steps > cols):
         notes += (f"{int(np.max(steps))} steps on {int(np.min(cols))} cores leave the block: each beyond it is "
                   f"charged a vector set-up less, as the sweep shows; why is not known",)
-    limits = {"compute": 0.0, "link": np.minimum(steps, cols) * forms.words_cycles(chip, height * width),
+    limits = {"compute": 0.0, "link": np.minimum(steps, cols) * words_cycles(chip, height * width),
               "distance": 1.0 * steps * chip.alpha}
     return _make(chip, kernel, lambda c: forms.shift(c, chip, height, width, steps, cols), limits, notes,
                  f"shift of {_shape(height, width)} tiles by {_shape(steps)} steps on {_shape(rows, cols)} cores of "
@@ -285,7 +285,7 @@ def allreduce(chip: Device | str, words: Any, *, cores: Any, algorithm: str = "k
     kernel = parameters.on(chip, "gemv", constants)
     limits = {"compute": 0.0 * words, **bounds.allreduce(chip, words, cores)}
 
-    def form(c: Any) -> forms.Terms:
+    def form(c: Any) -> Terms:
         return forms.gemv({**c, "row": 0.0, "beat": 0.0}, chip, algorithm, cores, words, cores, 1, groups)
 
     return _make(chip, kernel, form, limits, _line_notes(kernel, algorithm, groups, grid=cores, words=words),
@@ -409,7 +409,7 @@ def _shape(*values: Any) -> str:
     return " x ".join(str(np.max(value)) for value in values)
 
 
-def _make(chip: Device, kernel: Kernel | None, form: Callable[[Any], forms.Terms], limits: Any, notes: tuple[str, ...],
+def _make(chip: Device, kernel: Kernel | None, form: Callable[[Any], Terms], limits: Any, notes: tuple[str, ...],
           label: str) -> Prediction:
     """Evaluate the form, broadcast its terms, add them up, turn cycles into seconds."""
     terms, cycles = lift(form({} if kernel is None else kernel.values), limits)

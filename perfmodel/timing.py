@@ -33,12 +33,15 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel import checks, forms, parameters
+from perfmodel import checks, parameters
 from perfmodel.counts import cdiv
 from perfmodel.device import Device
 from perfmodel.errors import DoesNotFit, ModelError, shown
+from perfmodel.forms import STREAMS
+from perfmodel.forms_gemm import local_product
 from perfmodel.operators import Constants, mesh
 from perfmodel.prediction import Prediction, Use, check_grid, lift
+from perfmodel.terms import BEAT, Terms
 
 #: most steps that are read one by one: MeshGEMM on the widest wafer has 1,800
 MOST_STEPS = 1 << 20
@@ -95,7 +98,7 @@ def time(counts: Any, device: Device | str, *, kernel: str | None = None, consta
     extra = _busiest(found) - float(steps.bytes.sum())
     terms_of = _vectors if name == "gemv" else _stepwise
 
-    def form(c: Mapping[str, float]) -> forms.Terms:
+    def form(c: Mapping[str, float]) -> Terms:
         terms = terms_of(c, chip, steps)
         return {**terms, "transfer": terms["transfer"] + _words(chip, max(extra, 0.0))}
 
@@ -107,11 +110,11 @@ def time(counts: Any, device: Device | str, *, kernel: str | None = None, consta
                       uses=(Use(calibration, lambda c: lift(form(c), limits)[1]),), chip=chip)
 
 
-def _stepwise(c: Mapping[str, float], chip: Device, steps: Steps) -> forms.Terms:
+def _stepwise(c: Mapping[str, float], chip: Device, steps: Steps) -> Terms:
     """Of every step its start-up and the longer of products and messages."""
     at, m, k, n = steps.products.T
-    work = c["beat"] / forms.BEAT * steps.macs
-    np.add.at(work, at, forms.local_product(c, m, k, n))
+    work = c["beat"] / BEAT * steps.macs
+    np.add.at(work, at, local_product(c, m, k, n))
     streaming = steps.streams > 0
     words = _words(chip, np.where(steps.streams >= steps.bytes, 0.0, steps.bytes))
     hops, relays = (np.where(streaming, 0.0, column) for column in (steps.hops * chip.alpha, steps.stages * chip.beta))
@@ -124,14 +127,14 @@ def _stepwise(c: Mapping[str, float], chip: Device, steps: Steps) -> forms.Terms
             "overhead": c["launch"] + c["startup"] * float(np.maximum(steps.messages, 1).sum())}
 
 
-def _vectors(c: Mapping[str, float], chip: Device, steps: Steps) -> forms.Terms:
+def _vectors(c: Mapping[str, float], chip: Device, steps: Steps) -> Terms:
     """A GEMV: a vector instruction per row of a tile, then the reduction."""
     _, m, k, n = steps.products.T
     words = np.maximum(steps.bytes // chip.word_bytes, steps.bytes > 0)
-    rows = (m * k * np.maximum(c["row"], cdiv(n, forms.BEAT) * c["beat"])).sum()
+    rows = (m * k * np.maximum(c["row"], cdiv(n, BEAT) * c["beat"])).sum()
     return {
-        "compute": float(rows + steps.macs.sum() * c["beat"] / forms.BEAT),
-        "transfer": float(np.maximum(words - 1, 0).sum() / forms.STREAMS["ktree"] * c["stream"]),
+        "compute": float(rows + steps.macs.sum() * c["beat"] / BEAT),
+        "transfer": float(np.maximum(words - 1, 0).sum() / STREAMS["ktree"] * c["stream"]),
         "alpha": float(steps.hops.sum() * c["alpha"]), "beta": float(steps.stages.sum() * c["beta"]),
         "overhead": c["launch"],
     }
