@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from perfmodel.counts import RINGS, Path, cdiv, path
+from perfmodel.counts import cdiv
+from perfmodel.counts_path import RINGS, Path, path
 from perfmodel.device import Device
 from perfmodel.terms import BEAT, Constants, Terms, words_cycles
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel import files, llm, operators, parameters, systems, tune
+from perfmodel import files, llm, parameters, reductions, systems, tune
 from perfmodel.calibrate import FITTED, refit
 from perfmodel.capacity import capacity
 from perfmodel.device import device
@@ -157,7 +157,7 @@ def _reduce_rows() -> list[Row]:
     columns = (data.columns[name].tolist() for name in ("P", "B_words", "group_size"))
     return [
         Row("reduce", f"{cores} cores, {words} words, groups of {size}", "wse2", measured,
-            float(operators.reduce(device("wse2"), words, cores=cores, group_size=size).cycles), "cycle", False)
+            float(reductions.reduce(device("wse2"), words, cores=cores, group_size=size).cycles), "cycle", False)
         for cores, words, size, measured in zip(*columns, data.measured.tolist())
     ]
 

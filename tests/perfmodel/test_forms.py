@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import perfmodel as pm
-from perfmodel import bounds, counts, counts_reduce, forms, forms_gemm
+from perfmodel import bounds, counts, counts_path, counts_reduce, forms, forms_gemm
 
 UNIT = {"launch": 1000.0, "startup": 100.0, "k_loop": 10.0, "remainder": 1.0, "vector": 0.1, "beat": 0.01}
 
@@ -45,10 +45,10 @@ def test_paths_of_arrays_have_the_counted_steps_and_hops(algorithm):
     """The vectorised path against the counts, which equal the ledger (test_counts)."""
     grids = [(p, p) for p in (*range(1, 34), 96, 97)] + [(r, c) for r in range(1, 14) for c in range(1, 14)]
     grids += [(96, 60), (97, 64), (60, 97)]
-    many = counts.path(algorithm, *np.array(grids).T)
+    many = counts_path.path(algorithm, *np.array(grids).T)
     for at, (rows, cols) in enumerate(grids):
         counted = counts.gemm(algorithm, 1, 1, 1, rows, cols)
-        way = counts.Path(*(float(np.broadcast_to(part, len(grids))[at]) for part in many))
+        way = counts_path.Path(*(float(np.broadcast_to(part, len(grids))[at]) for part in many))
         assert way.steps == np.lcm(rows, cols)
         assert way.rounds + (1 if algorithm.startswith("allgather") else way.steps) == counted.steps
         assert way.round_hops + way.turns * way.hops == pytest.approx(counted.hops)
