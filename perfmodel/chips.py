@@ -172,7 +172,7 @@ class Device(Described):
         memory_bytes_per_cycle: bytes a core can read from its memory per cycle.
         die_rows: rows of cores between two die boundaries.
         dram_bandwidth: bytes/s of memory beside the chip, 0 if there is none.
-        constants: constants of kernels that a device file of one's own gives (`Calibrated`).
+        constants: of kernels, as a device file of one's own gives them.
     """
 
     cores: int
@@ -240,7 +240,7 @@ class Cluster(Device):
         memory_bytes_per_cycle: bytes a process can copy per cycle.
         die_rows: no die boundaries: more than there are rows.
         dram_bandwidth: none.
-        constants: constants of kernels that a device file of one's own gives (`Calibrated`).
+        constants: of kernels, as a device file of one's own gives them.
     """
 
     @property
@@ -251,12 +251,25 @@ class Cluster(Device):
 
 @dataclass(frozen=True)
 class Calibrated:
-    """One constant of a device file: its kernel, name, value, and the device as it was when the value held."""
+    """Constants of a kernel that one's own measurements, or one's own file, give.
+
+    Attributes:
+        kernel: whose constants.
+        reference: the device as it was when they held.
+        values: (name, value) of each.
+        stderr: (name, standard error) of those that were fitted.
+        correlation: of these, in their order.
+        ranges: (size, (least, most)) of the rows that they were fitted to.
+        held_out: relative error that 90 % of the rows stay within; None: not known.
+    """
 
     kernel: str
-    name: str
-    value: float
     reference: Device
+    values: tuple[tuple[str, float], ...]
+    stderr: tuple[tuple[str, float], ...] = ()
+    correlation: tuple[tuple[float, ...], ...] = ()
+    ranges: tuple[tuple[str, tuple[float, float]], ...] = ()
+    held_out: float | None = None
 
 
 @dataclass(frozen=True)

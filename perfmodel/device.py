@@ -18,13 +18,15 @@ A changed device keeps the calibration of the one it was made from::
     alpha = 2              # in the unit of the base; or a whole table
     [constants.gemm]       # optional: constants fitted to measurements of one's own
     startup = 80.0
+    [constants.gemm.about] # optional, as `Fit.save` writes it: stderr, correlation, range, held_out
+    stderr = { startup = 0.3 }
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, overload
@@ -164,16 +166,45 @@ def _changed(path: Path, tables: dict[str, Any]) -> Device | Gpu | Host:
         return built  # type: ignore[return-value]
     if not isinstance(built, Device):
         raise DataError(f"{path.name}: constants belong to a mesh device, not to {base.name}")
-    return dataclasses.replace(built, constants=tuple(_constants(path, constants, built)))
+    kept = tuple(entry for entry in built.constants if entry.kernel not in constants)
+    own = tuple(_constants(path, kernel, table, built) for kernel, table in constants.items())
+    return dataclasses.replace(built, constants=kept + own)
 
 
-def _constants(path: Path, tables: dict[str, Any], built: Device) -> Iterator[Calibrated]:
-    """The constants of a device file, checked: kernel and name must be known, values positive."""
-    for kernel, table in tables.items():
-        names = KERNELS[checks.choice(f"kernel in {path.name}", kernel, KERNELS)]
-        for name, value in checks.table(f"{path.name}: constants.{kernel}", table).items():
-            checks.choice(f"constant of {kernel} in {path.name}", name, names)
-            yield Calibrated(kernel, name, checks.number(f"{path.name}: {kernel}.{name}", value, 0.0, 1e12), built)
+#: what a file may say about the constants of a kernel
+ABOUT = ("stderr", "correlation", "range", "held_out")
+
+
+def _constants(path: Path, kernel: str, table: Any, built: Device) -> Calibrated:
+    """The constants of a kernel in a device file, checked: kernel and names must be known, values positive."""
+    where = f"{path.name}: constants.{checks.choice(f'kernel in {path.name}', kernel, KERNELS)}"
+    given = dict(checks.table(where, table))
+    about = checks.table(f"{where}.about", given.pop("about", {}))
+    for key in about:
+        checks.choice(f"key of {where}.about", key, ABOUT)
+
+    def numbers(what: str, found: Any, known: Iterable[str]) -> tuple[tuple[str, float], ...]:
+        return tuple((checks.choice(f"{what} of {kernel} in {path.name}", name, known),
+                      checks.number(f"{where}: {what} {name}", value, 0.0, 1e12))
+                     for name, value in checks.table(f"{where}: {what}", found).items())
+
+    values = numbers("constant", given, KERNELS[kernel])
+    stderr = numbers("stderr", about.get("stderr", {}), given)
+    correlation = _table(f"{where}: correlation", about.get("correlation", []), -1.0, 1.0, len(stderr))
+    spans = checks.table(f"{where}: range", about.get("range", {}))
+    ranges = tuple((size, (low, high)) for size, span in spans.items()
+                   for (low, high) in _table(f"{where}: range of {size}", [span], 0.0, 1e18, 2))
+    held_out = about.get("held_out")
+    if held_out is not None:
+        held_out = checks.number(f"{where}: held_out", held_out, 0.0, 1e3)
+    return Calibrated(kernel, built, values, stderr, correlation, ranges, held_out)
+
+
+def _table(where: str, rows: Any, low: float, high: float, width: int) -> tuple[tuple[float, ...], ...]:
+    """Rows of ``width`` numbers from low to high."""
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == width for row in rows):
+        raise DataError(f"{where} must be made of {width} numbers a row, not {shown(rows)}")
+    return tuple(tuple(checks.number(where, value, low, high) for value in row) for row in rows)
 
 
 def _quantity(path: Path, field: str, table: object) -> Quantity:

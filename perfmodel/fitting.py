@@ -6,8 +6,7 @@ Minimises sum soft_l1((model / measured - 1) / soft) over non-negative constants
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,12 @@ from typing import Any
 import numpy as np
 
 from perfmodel import checks, counts_reduce, files, parameters
+from perfmodel.chips import Calibrated
 from perfmodel.constants import KERNELS
 from perfmodel.counts import cdiv
-from perfmodel.device import Device
 from perfmodel.errors import ModelError
 from perfmodel.kinds import KINDS
 from perfmodel.measurements import SWEEPS, Measurements, measurements
-from perfmodel.parameters import Kernel
 from perfmodel.terms import total
 from perfmodel.values import ByValue
 
@@ -143,26 +141,21 @@ class Fit(ByValue):
             found["words"] = cdiv(columns["N"], columns["P"])
         return {name: (int(values.min()), int(values.max())) for name, values in found.items()}
 
-    def on(self, chip: Device, calibrated: Kernel) -> Kernel:
-        """A kernel whose constants are these, scaled from the device of the measurements to ``chip``.
-
-        Args:
-            chip: the device to predict for.
-            calibrated: the kernel as it would be without the fit.
+    def calibrated(self) -> Calibrated:
+        """The constants as a device may have them, with their errors.
 
         Returns:
-            The kernel with these constants.
+            Values, standard errors, correlation, ranges of sizes, and the error that 90 % of the rows stay within.
+
+        Raises:
+            ModelError: the constants belong to no kernel of a mesh device.
         """
-        reference = self.measurements.chip
-        values = {name: value * parameters.ratio(name, chip, reference) for name, value in self.values.items()}
-        found = parameters.replaced(calibrated, values, f"the fit of {self.measurements.name}")
-        entries = {name: dataclasses.replace(p, stderr=self.stderr.get(name)) for name, p in found.parameters.items()}
-        order = [name for name in entries if name in self.params and entries[name].stderr]
-        at = [list(self.params).index(name) for name in order]
-        correlation = self.correlation[np.ix_(at, at)]
-        ranges = {name: (float(low), float(high)) for name, (low, high) in self.range().items()}
-        return dataclasses.replace(found, parameters=entries, correlation=tuple(map(tuple, correlation.tolist())),
-                                   fitted_range=ranges, held_out=float(np.quantile(np.abs(self.residuals), 0.9)))
+        if self.kernel is None:
+            raise ModelError(f"{self.measurements.name}: its constants are of no kernel on a mesh; no device has them")
+        ranges = tuple((name, (float(low), float(high))) for name, (low, high) in self.range().items())
+        return Calibrated(self.kernel, self.measurements.chip, tuple(self.values.items()), tuple(self.stderr.items()),
+                          tuple(map(tuple, self.correlation.round(6).tolist())), ranges,
+                          float(np.quantile(np.abs(self.residuals), 0.9)))
 
     def save(self, path: str | Path) -> Path:
         """Write a device file with these constants, for `perfmodel.device`.
@@ -177,9 +170,7 @@ class Fit(ByValue):
             ModelError: the constants belong to no kernel of a mesh device.
             DataError: the file cannot be written.
         """
-        path = Path(path)
-        if self.kernel is None:
-            raise ModelError(f"{self.measurements.name}: its constants are of no kernel on a mesh; nothing to save")
+        path, own = Path(path), self.calibrated()
         if not self.measurements.chip.base:
             raise ModelError(f"{self.measurements.chip.name} is not made from a packaged device: its file can have "
                              f"a table [constants.{self.kernel}] only with base = ...")
@@ -191,8 +182,10 @@ class Fit(ByValue):
         lines += [f"{field} = {getattr(chip, field)!r}" for field in packaged.quantities
                   if getattr(chip, field) != getattr(packaged, field)]
         lines += ["", f"[constants.{self.kernel}]  # fitted to {len(self.residuals)} rows"]
-        lines += [f"{name} = {value!r}" + (f"  # +- {self.stderr[name]:.2g}" if name in self.stderr else "")
-                  for name, value in self.values.items()]
+        lines += [f"{name} = {value!r}" for name, value in own.values]
+        lines += ["", f"[constants.{self.kernel}.about]", f"held_out = {own.held_out!r}",
+                  f"stderr = {_inline(own.stderr)}", f"correlation = {[list(row) for row in own.correlation]}",
+                  f"range = {_inline((size, list(span)) for size, span in own.ranges)}"]
         files.write(path, "\n".join(lines) + "\n")
         return path
 
@@ -219,6 +212,11 @@ class Fit(ByValue):
             params = _solve(data, ~out, self.fixed, list(self.params)).x
             missed[out] = _residuals(data, out, dict(zip(self.params, params)) | self.fixed)
         return CrossValidation(by, missed)
+
+
+def _inline(pairs: Iterable[tuple[str, Any]]) -> str:
+    """An inline table of TOML."""
+    return f"{{ {', '.join(f'{name} = {value!r}' for name, value in pairs)} }}"
 
 
 def fit(data: Any, *, fix: Mapping[str, float] | None = None, drop: tuple[str, ...] = ()) -> Fit:
