@@ -11,7 +11,7 @@ import numpy as np
 
 from perfmodel.counts import cdiv
 from perfmodel.counts_path import RINGS, Path, path
-from perfmodel.device import Device
+from perfmodel.device import Device, as_device
 from perfmodel.terms import BEAT, Constants, Terms, words_cycles
 
 #: messages whose starts the start-up of a step contains: a send and a receipt along either axis
@@ -139,8 +139,15 @@ def _step_by_step(c: Constants, device: Device, algorithm: str, share: _Share) -
 
 
 def _message_start(c: Constants, device: Device) -> float:
-    """Cycles to start one message: a step's start-up less the way of its messages, shared out to them."""
-    return (c["startup"] - 2 * (device.alpha + device.ramp)) / MESSAGES
+    """Cycles to start one message: a step's start-up less the way of its messages, shared out to them.
+
+    The way is that of the device on which the start-up was measured: other hops do not change the rest.
+
+    Returns:
+        Cycles, none below zero.
+    """
+    measured = as_device(device.base) if device.base else device
+    return max(c["startup"] - 2 * (measured.alpha + measured.ramp), 0.0) / MESSAGES
 
 
 def _ring_free(c: Constants, device: Device, share: _Share, longest: Any) -> Terms:
@@ -166,7 +173,7 @@ def _broadcast_free(c: Constants, device: Device, share: _Share, longest: Any, r
     steps, work, words = share.way.steps, share.work, share.words
     far, relays = longest * device.alpha, longest * device.beta * relay
     late = np.maximum(words + far + relays - (c["startup"] + np.maximum(work, words)), 0.0)
-    waves = 1 + WAVES * late / np.maximum(far + relays, 1)
+    waves = 1 + np.minimum(WAVES, steps) * late / np.maximum(far + relays, 1)
     return {"compute": steps * work, "transfer": np.maximum(words - work, 0.0) * steps + words, "alpha": waves * far,
             "beta": waves * relays, "overhead": c["launch"] + c["startup"] * (1 + steps)}
 

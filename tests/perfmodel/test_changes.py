@@ -11,6 +11,7 @@ import pytest
 import perfmodel as pm
 from perfmodel import parameters
 from perfmodel.__main__ import main
+from perfmodel.counts import GEMMS
 from perfmodel.device import RULES
 
 WSE2, WSE3, N150, A100 = (pm.device(name) for name in ("wse2", "wse3", "n150", "a100"))
@@ -21,6 +22,11 @@ WAFER = {
     "gemm, exposed": lambda chip: pm.gemm(chip, 720, 720, 720, grid=720, algorithm="cannon"),
     "summa": lambda chip: pm.gemm(chip, 1440, 1440, 1440, grid=(240, 180), algorithm="summa_relay"),
     "gemm_t": lambda chip: pm.gemm(chip, 1440, 1440, 1440, grid=240, algorithm="gemm_t"),
+    **{f"{name}, no barrier": lambda chip, name=name: pm.gemm(chip, 480, 240, 480, grid=(24, 40), algorithm=name,
+                                                              barrier=False) for name in GEMMS},
+    "counts": lambda chip: pm.time({
+        "rows": 4, "cols": 4, "steps": 2, "step_hops": [5, 7], "step_stages": [3, 4], "step_bytes": [96, 300],
+        "step_products": [[[4, 4, 4]], [[1, 1, 1]]], "step_streams": [40, 0]}, chip),
     "gemv": lambda chip: pm.gemv(chip, 4096, 4096, grid=480),
     "allreduce": lambda chip: pm.allreduce(chip, 40, cores=480),
     "reduce": lambda chip: pm.reduce(chip, 4096, cores=512, group_size=32),
