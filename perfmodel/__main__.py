@@ -147,8 +147,9 @@ def fitted(options: argparse.Namespace) -> dict[str, Any]:
     data = measurements(options.file, options.device)
     result = fit(data, fix=dict(options.fix))
     found: dict[str, Any] = {
-        "measurements": data.name, "kind": data.kind, "rows": len(data), "params": result.params,
-        "stderr": result.stderr, "fixed": result.fixed, "correlation": result.correlation.round(3).tolist(),
+        "measurements": data.name, "kind": data.kind, "device": data.chip.name, "rows": len(data),
+        "params": result.params, "stderr": result.stderr, "fixed": result.fixed,
+        "correlation": result.correlation.round(3).tolist(),
         "mean_error": float(np.abs(result.residuals).mean()), "worst_error": float(np.abs(result.residuals).max()),
         "warnings": list(result.warnings),
     }
