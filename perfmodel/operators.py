@@ -166,8 +166,11 @@ def shift(chip: Device | str, tile: tuple[Any, Any], *, steps: Any, grid: Any,
     rows, cols = sides(grid)
     together(tile_rows=height, tile_cols=width, steps=steps, rows=rows, cols=cols)
     check_grid(chip, rows, cols)
-    _check_tiles(chip, lambda r, c: 2.0 * counts.ELEMENT_BYTES * height * width, grid,
-                 f"shift of tiles of {_shape(height, width)}")
+    held = 2.0 * counts.ELEMENT_BYTES * float(np.max(np.asarray(height, float) * width))
+    if held > chip.memory_per_core:
+        raise DoesNotFit(f"shift of tiles of {_shape(height, width)} holds two of them, {held:.0f} bytes per core; "
+                         f"{chip.name} has {chip.memory_per_core}, for tiles of at most "
+                         f"{chip.memory_per_core // (2 * counts.ELEMENT_BYTES)} elements")
     kernel = parameters.on(chip, "shift", constants)
     notes = kernel.notes
     if np.any(steps > cols):

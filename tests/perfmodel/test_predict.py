@@ -184,6 +184,7 @@ def test_claims_of_the_paper():
     (lambda: pm.gemm(WSE3, 8, 8, 8, grid=800), pm.DoesNotFit, r"800 x 800 cores is larger than the 1170 x 755 of wse3"),
     (lambda: pm.gemm(WSE3, 8192, 8192, 8192, grid=60), pm.DoesNotFit, r"needs \d+ bytes per core; wse3 has 49152"),
     (lambda: pm.gemm(WSE3, 8, 8, 8, grid=4, storage="DRAM"), pm.ModelError, "storage = 'DRAM' belongs to matmul"),
+    (lambda: pm.shift(WSE3, (64, 193), steps=1, grid=3), pm.DoesNotFit, "two of them, 49408 bytes .* at most 12288"),
     (lambda: pm.gemm(WSE3, 8, 8, 0, grid=4), pm.ModelError, r"N = 0 must be a whole number of at least 1"),
     (lambda: pm.gemm(WSE3, 8, 8, 8.5, grid=4), pm.ModelError, r"N = 8\.5"),
     (lambda: pm.gemm(WSE3, 8, 8, 8, grid=4, algorithm="sumna"), pm.UnknownName, "did you mean 'summa'"),
