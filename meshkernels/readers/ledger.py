@@ -127,10 +127,13 @@ class Ledger(ByValue):
         """Bytes of the longest message of a step: messages of one axis follow each other, the axes go in parallel."""
         sizes: dict[object, int] = {}
         for move in step.moves:
-            width = self.itemsize if self.schedule.stored(move.buffer) else self.accumulator
             axis = getattr(move.route, "axis", None)
-            sizes[axis] = sizes.get(axis, 0) + self.schedule.words(move) * width
+            sizes[axis] = sizes.get(axis, 0) + self._bytes(move)
         return max(sizes.values(), default=0)
+
+    def _bytes(self, move: Move) -> int:
+        """Bytes of one message of a move."""
+        return self.schedule.words(move) * (self.itemsize if self.schedule.stored(move.buffer) else self.accumulator)
 
     def _messages(self, step: Step) -> int:
         """Messages of a step that a core handles one after the other: moves along one axis."""
@@ -140,7 +143,7 @@ class Ledger(ByValue):
     def _streams(self, step: Step) -> int:
         """Bytes of reductions of what a step computes that only the end reads: no core waits for such a sum."""
         written = {operation.into for operation in step.compute}
-        return sum(self.schedule.words(move) * self.accumulator for move in step.moves
+        return sum(self._bytes(move) for move in step.moves
                    if isinstance(move.route, Reduce) and self.mesh.shape[move.route.axis] > 1
                    and move.buffer in written and move.target not in self._read)  # fmt: skip
 
