@@ -194,6 +194,9 @@ def _constants(path: Path, kernel: str, table: Any, built: Device) -> Calibrated
     spans = checks.table(f"{where}: range", about.get("range", {}))
     ranges = tuple((size, (low, high)) for size, span in spans.items()
                    for (low, high) in _table(f"{where}: range of {size}", [span], 0.0, 1e18, 2))
+    for size, (low, high) in ranges:
+        if low > high:
+            raise DataError(f"{where}: range of {size} = [{low:g}, {high:g}] ends before it begins")
     held_out = about.get("held_out")
     if held_out is not None:
         held_out = checks.number(f"{where}: held_out", held_out, 0.0, 1e3)

@@ -146,6 +146,7 @@ def test_uncertainty_is_saved_with_the_constants(tmp_path):
     ("stderr = 3", "stderr"), ("stderr = { beat = 0.1 }", "unknown stderr"), ("stderr = { startup = nan }", "finite"),
     ("stderr = { startup = 0.1 }\ncorrelation = [[1.0, 0.5]]", "made of 1 numbers a row"),
     ("stderr = { startup = 0.1 }\ncorrelation = [[2.0]]", "outside -1 to 1"), ("range = { grid = [1] }", "2 numbers"),
+    ("range = { grid = [2, 1] }", "ends before it begins"),
 ])
 def test_what_a_file_says_of_its_constants_is_checked(tmp_path, about, message):
     path = tmp_path / "mine.toml"
