@@ -47,6 +47,13 @@ def check_quantity(where: str, value: object, field: str, rule: tuple[str, float
         raise DataError(f"{where} = {value} is not a whole number")
 
 
+def check_field(what: str, field: str, known: list[str]) -> None:
+    """A quantity must be one of the known; what follows from others is refused with what it follows from."""
+    if field == "peak_flops" and field not in known:
+        raise DataError(f"{what}: peak_flops of a mesh is cores x macs_per_cycle x 2 x clock_hz; change one of those")
+    checks.choice(what, field, known)
+
+
 @dataclass(frozen=True)
 class Quantity:
     """One number of a data file: its value, unit, source, and whether it is an estimate.
@@ -68,13 +75,12 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Described:
-    """What every device has: a name, nominal power, peak rate, and the provenance of all of its numbers.
+    """What every device has: a name, nominal power, and the provenance of all of its numbers.
 
     Attributes:
         name: as in `device`.
         title: what its data sheet calls it.
         power_w: nominal power, W.
-        peak_flops: fp16 operations per second at peak.
         quantities: value, unit and source of every number, by field.
         base: the packaged device whose measurements calibrate it; "" if there is none.
     """
@@ -82,24 +88,26 @@ class Described:
     name: str
     title: str
     power_w: float
-    peak_flops: float
     quantities: MappingProxyType[str, Quantity] = dataclasses.field(repr=False, compare=False)
     base: str = dataclasses.field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
         checks.text("name", self.name)
         found = dict(self.quantities)
-        for field, rule in RULES.items():
-            if not hasattr(self, field):
-                continue
+        for field in self.fields():
             value = getattr(self, field)
-            check_quantity(f"{self.name}: {field}", value, field, rule)
+            check_quantity(f"{self.name}: {field}", value, field, RULES[field])
             value = int(value) if field in INTEGERS else float(value)
             object.__setattr__(self, field, value)
             if field in found and found[field].value != value:
                 was = found[field]
                 found[field] = Quantity(value, was.unit, f"changed; {self.base or self.name} has {was.value:g}")
         object.__setattr__(self, "quantities", MappingProxyType(found))
+
+    @classmethod
+    def fields(cls) -> list[str]:
+        """Names of the quantities that devices of this kind have."""
+        return [field.name for field in dataclasses.fields(cls) if field.name in RULES]
 
     def replace(self, **changes: Any) -> Self:
         """The same device with some quantities changed; what was measured on it stays its calibration.
@@ -122,9 +130,8 @@ class Described:
         >>> wse2.replace(alpha=2, memory_per_core=96 * 1024).quantity("alpha").source
         'changed; wse2 has 1'
         """
-        known = [field.name for field in dataclasses.fields(self) if field.name in RULES] + ["name", "title"]
         for field in changes:
-            checks.choice(f"quantity of {self.name}", field, known)
+            check_field(f"quantity of {self.name}", field, [*type(self).fields(), "name", "title"])
         return dataclasses.replace(self, **changes)
 
     def quantity(self, field: str) -> Quantity:
@@ -154,7 +161,6 @@ class Device(Described):
         name: as in `device`.
         title: what its data sheet calls it.
         power_w: nominal power, W.
-        peak_flops: fp16 operations per second at peak.
         quantities: value, unit and source of every number, by field.
         base: the packaged device whose measurements calibrate it; "" if there is none.
         cores: cores on the chip.
@@ -199,6 +205,16 @@ class Device(Described):
                             f"cores")
 
     @property
+    def peak_flops(self) -> float:
+        """fp16 operations per second of all cores at peak.
+
+        >>> from perfmodel.device import device
+        >>> device("wse2").peak_flops
+        7480000000000000.0
+        """
+        return self.cores * self.macs_per_cycle * 2 * self.clock_hz
+
+    @property
     def vector_rate(self) -> float:
         """fp16 multiply-accumulates per cycle that both the SIMD unit and the memory sustain.
 
@@ -222,7 +238,6 @@ class Cluster(Device):
         name: as in `device`.
         title: what it is.
         power_w: nominal power, W, of all processes.
-        peak_flops: operations per second of one process.
         quantities: value, unit and source of every number, by field.
         base: the packaged device whose measurements calibrate it; "" if there is none.
         cores: processes.
@@ -242,6 +257,11 @@ class Cluster(Device):
         dram_bandwidth: none.
         constants: of kernels, as a device file of one's own gives them.
     """
+
+    @property
+    def peak_flops(self) -> float:
+        """Operations per second of one process."""
+        return self.macs_per_cycle * 2 * self.clock_hz
 
     @property
     def bandwidth(self) -> float:
@@ -289,6 +309,7 @@ class Gpu(Described):
         link_bandwidth: bytes/s per direction and GPU inside a node.
     """
 
+    peak_flops: float
     memory_bytes: float
     memory_bandwidth: float
     gpus_per_node: int
@@ -311,6 +332,7 @@ class Host(Described):
         overhead: seconds per call.
     """
 
+    peak_flops: float
     cores: int
     memory_bandwidth: float
     overhead: float

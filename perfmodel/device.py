@@ -42,6 +42,7 @@ from perfmodel.chips import (
     Gpu,
     Host,
     Quantity,
+    check_field,
     check_quantity,
 )
 from perfmodel.constants import KERNELS
@@ -54,6 +55,8 @@ _KINDS: dict[str, type[Device] | type[Gpu] | type[Host]] = {
 
 #: quantities that a file may leave out
 _OPTIONAL = {"dram_bandwidth"}
+#: by how much a stated peak rate may differ from what it follows from
+STATED = 0.05
 
 
 def devices() -> list[str]:
@@ -128,8 +131,10 @@ def _build(path: Path, tables: dict[str, Any]) -> Device | Gpu | Host:
         return _changed(path, tables)
     kind = checks.choice(f"kind in {path.name}", tables.get("kind"), _KINDS)
     cls = _KINDS[kind]
-    fields = {field.name for field in dataclasses.fields(cls)} & set(RULES)
+    fields = set(cls.fields())
     given = set(tables) - {"name", "title", "kind"}
+    stated = {"peak_flops"} & given - fields  # of a mesh it follows from others, and may be stated beside them
+    given -= stated
     fields -= _OPTIONAL - given
     if missing := sorted(fields - given):
         raise DataError(f"{path.name}: a {kind} device needs {', '.join(missing)}")
@@ -139,17 +144,23 @@ def _build(path: Path, tables: dict[str, Any]) -> Device | Gpu | Host:
     values = {f: int(q.value) if f in INTEGERS else float(q.value) for f, q in quantities.items()}
     name, title = (checks.text(f"{path.name}: {key}", tables.get(key, path.stem)) for key in ("name", "title"))
     base = name if name in devices() else ""
-    return cls(name=name, title=title, quantities=MappingProxyType(quantities), base=base,
-               **values)  # type: ignore[arg-type]
+    built = cls(name=name, title=title, quantities=MappingProxyType(quantities), base=base,
+                **values)  # type: ignore[arg-type]
+    for field in stated:
+        value, follows = _quantity(path, field, tables[field]).value, getattr(built, field)
+        if abs(value / follows - 1) > STATED:
+            raise DataError(f"{path.name}: {field} = {value:g} contradicts cores x macs_per_cycle x 2 x clock_hz = "
+                            f"{follows:g}; leave it out")
+    return built
 
 
 def _changed(path: Path, tables: dict[str, Any]) -> Device | Gpu | Host:
     """A packaged device with the overrides, and the fitted constants, of a file."""
     base: Described = device(checks.text(f"{path.name}: base", tables["base"]))
-    fields = [field.name for field in dataclasses.fields(base) if field.name in RULES]
+    fields = base.fields()
     given = {key: value for key, value in tables.items() if key not in ("base", "name", "title", "kind", "constants")}
-    if extra := sorted(set(given) - set(fields)):
-        raise unknown(f"quantity in {path.name}", extra[0], fields)
+    for field in sorted(given):
+        check_field(f"quantity in {path.name}", field, fields)
     quantities = dict(base.quantities)
     for field, table in given.items():
         if not isinstance(table, dict):
