@@ -195,7 +195,7 @@ def devices_json() -> dict[str, Any]:
         found[name] = {"title": chip.title} | {
             key: f"{number(q.value)} {q.unit}{' (estimated)' if q.estimated else ''}: {q.source}"
             for key, q in chip.quantities.items()}
-        found[name].setdefault("peak_flops", f"{number(chip.peak_flops)} flop/s: macs_per_cycle x 2 x clock_hz")
+        found[name].setdefault("peak_flops", f"{number(chip.peak_flops)} flop/s: follows from rate and clock")
     return found
 
 
