@@ -11,8 +11,9 @@ from perfmodel.fitting import Fit, fit
 from perfmodel.llm import decode, generate, prefill
 from perfmodel.measurements import Measurements, measurements
 from perfmodel.model import Model, model, models
-from perfmodel.operators import allreduce, gemm, gemv, matmul, reduce, shift
+from perfmodel.operators import allreduce, gemm, gemv, matmul, shift
 from perfmodel.prediction import Prediction
+from perfmodel.reductions import reduce
 from perfmodel.timing import time
 from perfmodel.tune import Choice, best_gemv, best_grid, best_groups
 

@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     adjust = commands.add_parser("fit", help="fit the constants to a sweep (CSV) or this machine's benchmarks (JSON)")
     adjust.add_argument("file", help=f"a .csv or .json file, or one of: {', '.join(names())}")
     adjust.add_argument("--device", help="device of a CSV sweep")
-    adjust.add_argument("--fix", type=assignment, action="append", default=[], metavar="NAME=VALUE",
+    adjust.add_argument("--fix", type=console.assignment, action="append", default=[], metavar="NAME=VALUE",
                         help="hold a constant at a value")
     adjust.add_argument("--save", type=Path, metavar="FILE.toml", help="write the device with these constants")
     adjust.add_argument("--device-out", type=Path, help="of benchmarks: write the fitted machine as a device file")
@@ -50,28 +50,6 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def assignment(text: str) -> tuple[str, float]:
-    """``alpha=2`` as a name and a number.
-
-    Args:
-        text: what the option was given.
-
-    Returns:
-        (name, value).
-
-    Raises:
-        ArgumentTypeError: no ``=``, or no number behind it.
-
-    >>> assignment("alpha=2")
-    ('alpha', 2.0)
-    """
-    name, _, value = text.partition("=")
-    try:
-        return name.strip(), float(value)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER, as alpha=2") from None
-
-
 def _predict(command: argparse.ArgumentParser) -> None:
     """The sub-commands of ``predict``."""
     kinds = command.add_subparsers(dest="what", required=True)
@@ -79,8 +57,8 @@ def _predict(command: argparse.ArgumentParser) -> None:
     def add(name: str, what: str, **options: Any) -> None:
         kind = kinds.add_parser(name, help=what)
         kind.add_argument("--device", default="wse2", help=f"one of {', '.join(devices())}, or a TOML file")
-        kind.add_argument("--set", type=assignment, action="append", default=[], metavar="NAME=VALUE", dest="changes",
-                          help="change a quantity of the device; its calibration is kept")
+        kind.add_argument("--set", type=console.assignment, action="append", default=[], metavar="NAME=VALUE",
+                          dest="changes", help="change a quantity of the device; its calibration is kept")
         kind.add_argument("--json", action="store_true", help="one JSON object")
         for option, settings in options.items():
             kind.add_argument(f"--{option.replace('_', '-')}", **settings)
@@ -169,8 +147,9 @@ def fitted(options: argparse.Namespace) -> dict[str, Any]:
     data = measurements(options.file, options.device)
     result = fit(data, fix=dict(options.fix))
     found: dict[str, Any] = {
-        "measurements": data.name, "kind": data.kind, "rows": len(data), "params": result.params,
-        "stderr": result.stderr, "fixed": result.fixed, "correlation": result.correlation.round(3).tolist(),
+        "measurements": data.name, "kind": data.kind, "device": data.chip.name, "rows": len(data),
+        "params": result.params, "stderr": result.stderr, "fixed": result.fixed,
+        "correlation": result.correlation.round(3).tolist(),
         "mean_error": float(np.abs(result.residuals).mean()), "worst_error": float(np.abs(result.residuals).max()),
         "warnings": list(result.warnings),
     }

@@ -85,6 +85,28 @@ def grid(text: str) -> tuple[int, int]:
     return int(sides[0]), int(sides[-1])
 
 
+def assignment(text: str) -> tuple[str, float]:
+    """Type of an argument: ``alpha=2``, a name and a number.
+
+    Args:
+        text: what the option was given.
+
+    Returns:
+        (name, value).
+
+    Raises:
+        ArgumentTypeError: no ``=``, or no number behind it.
+
+    >>> assignment("alpha=2")
+    ('alpha', 2.0)
+    """
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER, as alpha=2") from None
+
+
 def utf8(text: str) -> str:
     """Type of an argument: text in UTF-8, whatever encoding Python has taken the shell's bytes for."""
     try:

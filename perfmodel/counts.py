@@ -11,14 +11,15 @@ nothing is executed. Conventions (``word`` = one matrix element):
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from perfmodel import checks
+from perfmodel.counts_line import interleaved, natural, ring_flows, shift_hops
+from perfmodel.counts_path import RINGS, path, summa_hops
 
 #: element size of the published kernels: fp16
 ELEMENT_BYTES = 2
@@ -74,103 +75,11 @@ def check_sides(**sides: int) -> list[int]:
             for name, value in sides.items()]
 
 
-# ---------------------------------------------------------------------------------------------- one line of cores
-
-def interleaved(n: int) -> np.ndarray:
-    """Ring position of each core of a line: pi(p) = p/2 if p is even, n - (p+1)/2 if odd.
-
-    Args:
-        n: cores of the line.
-
-    Returns:
-        ``(n,)`` positions on the ring.
-
-    >>> interleaved(5).tolist()
-    [0, 4, 1, 3, 2]
-    """
-    p = np.arange(n)
-    return np.where(p % 2 == 0, p // 2, n - (p + 1) // 2)
-
-
-def natural(n: int) -> np.ndarray:
-    """Ring position of each core when tiles pass to the lower neighbour and wrap from core 0 to the last.
-
-    Args:
-        n: cores of the line.
-
-    Returns:
-        ``(n,)`` positions on the ring.
-
-    >>> natural(5).tolist()
-    [0, 4, 3, 2, 1]
-    """
-    return -np.arange(n) % n
-
-
-def shift_hops(n: int, ring: str) -> int:
-    """Longest message of one ring shift: 2 hops if interleaved, the wrap of n-1 if natural.
-
-    Args:
-        n: cores of the line.
-        ring: "interleaved" or "natural".
-
-    Returns:
-        Hops.
-
-    >>> shift_hops(720, "interleaved"), shift_hops(720, "natural"), shift_hops(1, "natural")
-    (2, 719, 0)
-    """
-    return min(2, n - 1) if ring == "interleaved" else n - 1
-
-
-def ring_flows(n: int) -> np.ndarray:
-    """Flows of a one-directional ring that touch each router of the line, both kinds of ring alike.
-
-    A router sends one and receives one; between the ends one more passes through: interleaved, the flow
-    of its two neighbours; natural, the wrap.
-
-    Args:
-        n: cores of the line.
-
-    Returns:
-        ``(n,)`` flows at each router; 0 where the line is one core.
-
-    >>> ring_flows(5).tolist()
-    [2, 3, 3, 3, 2]
-    """
-    if n == 1:
-        return np.zeros(1, int)
-    flows = np.full(n, 3)
-    flows[[0, -1]] = 2
-    return flows
-
-
-def touching(n: int, spans: list[tuple[int, int]]) -> int:
-    """Most of the given spans (first core, last core) that meet in one core of a line of n.
-
-    Args:
-        n: cores of the line.
-        spans: first and last core of each span, in either order.
-
-    Returns:
-        The number of spans in the busiest core.
-
-    >>> touching(4, [(0, 1), (1, 2), (1, 3)])
-    3
-    """
-    delta = np.zeros(n + 1, int)
-    for a, b in spans:
-        delta[min(a, b)] += 1
-        delta[max(a, b) + 1] -= 1
-    return int(delta.cumsum().max())
-
-
 # ---------------------------------------------------------------------------------------------- GEMM
 
 #: matrix products that can be counted and predicted
 GEMMS = ["meshgemm", "cannon", "summa", "summa_relay", "allgather", "allgather_relay", "gemm_t", "meshgemm_t"]
-#: ring on which the compute-shift algorithms move their tiles
-RINGS = {"meshgemm": "interleaved", "cannon": "natural"}
+
 
 def tiles(M: int, K: int, N: int, rows: int, cols: int) -> tuple[int, int, int, int, int, int]:
     """(mt, kb, nt, L, p, q): tile sizes and the logical lcm(rows, cols) grid.
@@ -192,91 +101,6 @@ def tiles(M: int, K: int, N: int, rows: int, cols: int) -> tuple[int, int, int, 
     """
     L = math.lcm(rows, cols)
     return cdiv(M, rows), cdiv(K, L), cdiv(N, cols), L, L // rows, L // cols
-
-
-class Path(NamedTuple):
-    """The critical path of a GEMM; every field broadcasts.
-
-    Attributes:
-        rounds: steps that no product overlaps: alignments, a first broadcast, a gathering.
-        round_hops, round_stages: of their longest messages, added up.
-        steps: main steps, each a local product and the messages beside it.
-        hops, stages: of one main step, in the mean over all.
-        turns: how many main steps send (a last shift is not needed).
-    """
-
-    rounds: Any
-    round_hops: Any
-    round_stages: Any
-    steps: Any
-    hops: Any
-    stages: Any
-    turns: Any
-
-
-def path(algorithm: str, rows: Any, cols: Any) -> Path:
-    """The critical path of a GEMM algorithm on rows x cols cores, for arrays of grids.
-
-    Args:
-        algorithm: one of `GEMMS` but ``gemm_t``.
-        rows: cores of a column; a number or an array.
-        cols: cores of a row; a number or an array.
-
-    Returns:
-        Steps, hops and stages; `gemm` has the same.
-
-    >>> [int(v) for v in path("meshgemm", 720, 720)], [int(v) for v in path("cannon", 4, 6)]
-    ([360, 720, 0, 720, 2, 0, 719], [3, 15, 0, 12, 5, 0, 11])
-    """
-    rows, cols = np.broadcast_arrays(np.asarray(rows), np.asarray(cols))
-    square = np.array_equal(rows, cols)
-    steps, longest = (rows, rows) if square else (np.lcm(rows, cols), np.maximum(rows, cols))
-    if algorithm == "meshgemm_t":  # B is aligned, then C shifts once more than B, then C is
-        along_x, along_y = _rounds(rows, cols), _rounds(cols, rows)
-        x, y = np.minimum(cols - 1, 2), np.minimum(rows - 1, 2)
-        return Path(along_x + along_y, along_y * y + (1 + along_x) * x, 0, steps, np.maximum(x, y), 0, steps - 1)
-    base, _, relay = algorithm.partition("_")
-    if base in RINGS:
-        most = 2 if base == "meshgemm" else LONGEST_HOP
-        hops = np.minimum(longest - 1, most)
-        if square:
-            rounds = rows // 2
-            return Path(rounds, rounds * hops, 0, steps, hops, 0, steps - 1)
-        along_x, along_y = _rounds(rows, cols), _rounds(cols, rows)
-        both = np.minimum(along_x, along_y)
-        rest = (along_x - both) * np.minimum(cols - 1, most) + (along_y - both) * np.minimum(rows - 1, most)
-        return Path(np.maximum(along_x, along_y), both * hops + rest, 0, steps, hops, 0, steps - 1)
-    if base == "allgather":
-        return Path(1, longest - 1, longest - 1 if relay else 0, steps, 0, 0, 0)
-    if square:  # the farthest core of a broadcast from root r is max(r, P-1-r) away: (3P-2)/4 in the mean over r
-        reach = (3 * rows - 2 - rows % 2 / rows) / 4
-    else:
-        grids, back = np.unique(np.stack([rows.ravel(), cols.ravel()]), axis=1, return_inverse=True)
-        reach = np.array([_summa_reach(int(r), int(c)) for r, c in grids.T])[back].reshape(rows.shape)
-    stages = reach if relay else 0
-    return Path(1, reach, stages, steps, reach, stages, steps - 1)
-
-
-#: no line of cores is as long
-LONGEST_HOP = 1 << 40
-
-
-def _rounds(rows: Any, cols: Any) -> Any:
-    """Rounds that align the rows of A: row i turns by t = floor(i cols / rows), the shorter way round.
-
-    t grows with i, and min(t, cols - t) is largest where t passes cols / 2: at i = rows / 2 or just behind.
-
-    Returns:
-        Rounds of one hop along a row, for each grid.
-    """
-    turns = [i * cols // rows for i in (rows // 2, rows // 2 + 1)]
-    return np.maximum(*(np.minimum(t, cols - t) for t in turns))
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def _summa_reach(rows: int, cols: int) -> float:
-    """Mean over the lcm(rows, cols) broadcasts of the way to the farthest core, on a rectangular grid."""
-    return summa_hops(rows, cols) / math.lcm(rows, cols)
 
 
 def gemm_bytes(algorithm: str, M: Any, K: Any, N: Any, rows: Any, cols: Any) -> Any:
@@ -482,32 +306,6 @@ def _ring_colours(x: _Axis, y: _Axis) -> int:
     per_row = set(zip(x.directions().tolist(), ring_flows(y.n).tolist()))
     per_col = set(zip(y.directions().tolist(), ring_flows(x.n).tolist()))
     return max(dx * fx + dy * fy for dx, fy in per_row for dy, fx in per_col)
-
-
-def _reach(n: int) -> np.ndarray:
-    """Distance from each core of a line to the farther end."""
-    root = np.arange(n)
-    return np.maximum(root, n - 1 - root)
-
-
-def summa_hops(rows: int, cols: int) -> int:
-    """Longest paths of the lcm(rows, cols) broadcasts along rows and columns, added up.
-
-    Args:
-        rows: rows of cores.
-        cols: columns of cores.
-
-    Returns:
-        Hops.
-
-    >>> summa_hops(2, 2), summa_hops(4, 4)
-    (2, 10)
-    """
-    L = math.lcm(rows, cols)
-    # between two first blocks of a core, of either axis, neither root changes
-    first = np.union1d(np.arange(cols) * (L // cols), np.arange(rows) * (L // rows))
-    longest = np.maximum(_reach(cols)[first // (L // cols)], _reach(rows)[first // (L // rows)])
-    return int(longest @ np.diff(first, append=L))
 
 
 def _broadcast_colours(n: int, relay: bool) -> int:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from perfmodel import checks
-from perfmodel.counts import ELEMENT_BYTES, Counts, cdiv, check_sides, check_sizes, ring_flows, shift_hops, touching
+from perfmodel.counts import ELEMENT_BYTES, Counts, cdiv, check_sides, check_sizes
+from perfmodel.counts_line import ring_flows, shift_hops, touching
 from perfmodel.errors import ModelError
 
 REDUCES = ["ktree", "chain", "pipeline", "ring"]

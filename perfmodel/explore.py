@@ -12,7 +12,7 @@ import numpy as np
 
 from perfmodel import checks, llm, tune
 from perfmodel.capacity import resident_bytes
-from perfmodel.device import RULES, Device
+from perfmodel.device import RULES, Device, Gpu, as_device
 from perfmodel.errors import DoesNotFit, ModelError, shown
 from perfmodel.model import Model, as_model
 from perfmodel.operators import mesh
@@ -41,11 +41,11 @@ class Sweep(ByValue):
     bound: np.ndarray = dataclasses.field(repr=False)
 
 
-def sweep(chip: Device | str, predict: Callable[[Device], Prediction], **fields: Iterable[float]) -> Sweep:
+def sweep(chip: Device | Gpu | str, predict: Callable[[Any], Prediction], **fields: Iterable[float]) -> Sweep:
     """Predict for every combination of device parameters; calibration is kept, as in `Device.replace`.
 
     Args:
-        chip: a mesh device, or its name.
+        chip: a mesh device, a GPU, or the name of one.
         predict: a prediction of one point from a device.
         **fields: field of the device -> values (``alpha=[1, 2, 4], word_bytes=[2, 4, 8]``).
 
@@ -62,7 +62,8 @@ def sweep(chip: Device | str, predict: Callable[[Device], Prediction], **fields:
     >>> bool((np.diff(found.cycles) > 0).all())
     True
     """
-    chip = mesh(chip)
+    chip = as_device(chip)
+    chip = chip if isinstance(chip, Gpu) else mesh(chip)
     if not callable(predict):
         raise ModelError(f"predict = {shown(predict)} must be a function of a device")
     axes = {name: np.atleast_1d(np.asarray(list(np.atleast_1d(values)))) for name, values in fields.items()}  # type: ignore[call-overload]
@@ -142,6 +143,9 @@ class Need:
         alone: field -> value at which it alone reaches the target; None where not even the best admissible does.
         limits: field -> tokens per second with the best admissible value of it alone.
         memory_per_core: bytes per core that hold the whole model with its context; None if a core has them.
+        best_parts: tokens per second with the best admissible value of every field but the clock at once: more than
+            that takes another kernel, or another clock.
+        kernel_constant: the constant of the kernel that costs most then, as set-up of a vector for each ``row``.
     """
 
     target: float
@@ -152,12 +156,18 @@ class Need:
     alone: Mapping[str, float | None]
     limits: Mapping[str, float]
     memory_per_core: int | None
+    best_parts: float = dataclasses.field(repr=False)
+    kernel_constant: str = dataclasses.field(repr=False)
 
     def __str__(self) -> str:
         ways = [f"{name} {value:.3g} {RULES[name][0]}" for name, value in self.alone.items() if value is not None]
         text = (f"{self.reached:.0f} of {self.target:.0f} token/s on {self.grid}^2 cores; {self.binding} binds "
-                f"({self.shares[self.binding]:.0%} of the time); alone would do: "
-                f"{', '.join(ways) or 'no single field'}")
+                f"({self.shares[self.binding]:.0%} of the time); ")
+        text += ("nothing needs a change" if self.reached >= self.target else
+                 f"alone would do: {', '.join(ways) or 'no single field'}")
+        if self.best_parts < self.target:
+            text += (f"; with all parts but the clock at their best {self.best_parts:.0f} token/s: the rest is "
+                     f"{self.kernel_constant!r}, how the kernel is written")
         return text if self.memory_per_core is None else f"{text}; a core needs {self.memory_per_core} bytes"
 
 
@@ -202,9 +212,12 @@ def need(chip: Device | str, model: Model | str, *, tokens_per_s: float, context
         best = RULES[field][1] if direction < 0 else RULES[field][2]
         limits[field] = rate(chip.replace(**{field: best}))
         alone[field] = _reach(chip, field, best, target, rate) if limits[field] >= target else None
+    ideal = chip.replace(**{field: RULES[field][1 if direction < 0 else 2] for field, direction in BETTER.items()
+                            if field != "clock_hz"})
+    then = llm.decode(ideal, model, context=context, grid=grid, constants=constants)
     held = int(np.ceil(resident_bytes(chip, model, context, grid)))
     return Need(float(target), float(now.tokens_per_s), grid, now.bound, shares, alone, limits,
-                held if held > chip.memory_per_core else None)
+                held if held > chip.memory_per_core else None, float(then.tokens_per_s), sensitivity(then)[0].constant)
 
 
 def _reach(chip: Device, field: str, best: float, target: float, rate: Callable[[Device], float]) -> float:

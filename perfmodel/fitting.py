@@ -6,101 +6,22 @@ Minimises sum soft_l1((model / measured - 1) / soft) over non-negative constants
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from perfmodel import checks, counts_reduce, files, forms, parameters, systems
+from perfmodel import checks, counts_reduce, files, parameters
+from perfmodel.chips import Calibrated
 from perfmodel.constants import KERNELS
 from perfmodel.counts import cdiv
-from perfmodel.device import Device
 from perfmodel.errors import ModelError
+from perfmodel.kinds import KINDS
 from perfmodel.measurements import SWEEPS, Measurements, measurements
-from perfmodel.parameters import Kernel
+from perfmodel.terms import total
 from perfmodel.values import ByValue
-
-Columns = Mapping[str, np.ndarray]
-#: terms of a form: constants, columns of sizes, device
-Form = Callable[[Mapping[str, float], Columns, Device], forms.Terms]
-
-
-def _gemm(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
-    return forms.gemm(c, chip, "meshgemm", x["M"], x["K"], x["N"], x["P"], x["P"])
-
-
-def _gemv(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
-    return forms.gemv(c, chip, "ktree", x["M"], x["N"], x["P"], x["P"], x["groups"])
-
-
-def _prefill(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
-    return forms.prefill(c, chip, x["dim"], x["ffn"], x["tokens"], x["P"])
-
-
-def _decode(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
-    return forms.decode(c, chip, x["dim"], x["ffn"], x["tokens"], x["P"], counts_reduce.published_groups(x["P"]))
-
-
-def _shift(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
-    return forms.shift(c, chip, x["tile_rows"], x["tile_cols"], x["L"], x["P"])
-
-
-def _matmul(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
-    return forms.matmul(c, chip, x["M"], x["K"], x["N"], x["grid_y"], x["grid_x"], x["fidelity"],
-                        x["storage_in0_out"] == "DRAM")
-
-
-def _host(c: Mapping[str, float], x: Columns, chip: Device) -> forms.Terms:
-    return {"overhead": c["overhead"] + x["steps"] * c["per_step"], "compute": x["flops"] * c["per_flop"],
-            "transfer": x["bytes"] * c["per_byte"] + x["products"] * c["per_product"]}
-
-
-def _system(name: str) -> Form:
-    return lambda c, x, _: systems.FORMS[name](c, x)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A form and the constants to fit (name -> typical size).
-
-    Attributes:
-        form: terms from constants and sizes.
-        free: constants that are fitted unless they are fixed.
-        kernel: the kernel of `perfmodel.constants.KERNELS` that it calibrates, whose other constants are held.
-        soft: the relative residual at which the loss turns from square to linear: about the error expected of the
-            form. Rows that miss by far more pull no harder for it.
-    """
-
-    form: Form
-    free: Mapping[str, float]
-    kernel: str | None = None
-    soft: float = 0.02
-
-
-KINDS: dict[str, Kind] = {
-    "gemm": Kind(_gemm, {"launch": 80, "startup": 80, "k_loop": 40, "remainder": 4, "vector": 1, "beat": 1}, "gemm"),
-    # the sweep repeats to a few cycles; on 16 cores a side other effects show, which stay out
-    "gemv": Kind(_gemv, {"launch": 100, "row": 3, "stream": 3, "alpha": 2, "beta": 10, "die": 10}, "gemv", 0.001),
-    "prefill": Kind(_prefill, {"k_loop": 50, "beat": 2}, "gemm"),
-    "decode": Kind(_decode, {"row": 30, "beta": 20}, "decode"),
-    "shift": Kind(_shift, {"startup": 80}, "shift"),
-    "matmul": Kind(_matmul, {"launch": 2000, "issue": 40, "multicast": 2, "exposed": 0.3}, "matmul"),
-    "t10_prefill": Kind(_system("t10_prefill"), {"element": 2, "relay": 100}),
-    "t10_decode": Kind(_system("t10_decode"), {"relay": 20}),
-    "ladder_prefill": Kind(_system("ladder_prefill"), {"element": 1, "barrier": 800}),
-    "ladder_decode": Kind(_system("ladder_decode"), {"element": 1, "barrier": 400}),
-    # a roofline misses by a tenth
-    "a100_prefill": Kind(_system("a100_prefill"), {"compute_efficiency": 0.7, "fabric_efficiency": 0.1,
-                                                   "phase": 1e-3}, soft=0.1),
-    "a100_decode": Kind(_system("a100_decode"), {"memory_efficiency": 0.8, "layer": 1e-4, "network": 1e-4}, soft=0.1),
-    "a100_gemv": Kind(_system("a100_gemv"), {"phase": 1e-4, "memory_efficiency": 0.8}, soft=0.1),
-    "host": Kind(_host, {"overhead": 1e-5, "per_flop": 1e-11, "per_byte": 1e-10, "per_step": 1e-6,
-                         "per_product": 1e-7}, soft=0.1),
-}
-
 
 #: most groups that are left out in turn: each costs a fit
 MOST_GROUPS = 200
@@ -182,7 +103,7 @@ class Fit(ByValue):
         if self.measurements.kind in SWEEPS:
             sizes = dict(zip(sizes, checks.sizes(**sizes)))
         form, chip = KINDS[self.measurements.kind].form, self.measurements.chip
-        return forms.total(form(self.values, {name: np.asarray(v) for name, v in sizes.items()}, chip))[()]
+        return total(form(self.values, {name: np.asarray(v) for name, v in sizes.items()}, chip))[()]
 
     def deviation(self) -> np.ndarray:
         """Standard deviation of each row's prediction that the uncertainty of the constants makes.
@@ -220,26 +141,21 @@ class Fit(ByValue):
             found["words"] = cdiv(columns["N"], columns["P"])
         return {name: (int(values.min()), int(values.max())) for name, values in found.items()}
 
-    def on(self, chip: Device, calibrated: Kernel) -> Kernel:
-        """A kernel whose constants are these, scaled from the device of the measurements to ``chip``.
-
-        Args:
-            chip: the device to predict for.
-            calibrated: the kernel as it would be without the fit.
+    def calibrated(self) -> Calibrated:
+        """The constants as a device may have them, with their errors.
 
         Returns:
-            The kernel with these constants.
+            Values, standard errors, correlation, ranges of sizes, and the error that 90 % of the rows stay within.
+
+        Raises:
+            ModelError: the constants belong to no kernel of a mesh device.
         """
-        reference = self.measurements.chip
-        values = {name: value * parameters.ratio(name, chip, reference) for name, value in self.values.items()}
-        found = parameters.replaced(calibrated, values, f"the fit of {self.measurements.name}")
-        entries = {name: dataclasses.replace(p, stderr=self.stderr.get(name)) for name, p in found.parameters.items()}
-        order = [name for name in entries if name in self.params and entries[name].stderr]
-        at = [list(self.params).index(name) for name in order]
-        correlation = self.correlation[np.ix_(at, at)]
-        ranges = {name: (float(low), float(high)) for name, (low, high) in self.range().items()}
-        return dataclasses.replace(found, parameters=entries, correlation=tuple(map(tuple, correlation.tolist())),
-                                   fitted_range=ranges, held_out=float(np.quantile(np.abs(self.residuals), 0.9)))
+        if self.kernel is None:
+            raise ModelError(f"{self.measurements.name}: its constants are of no kernel on a mesh; no device has them")
+        ranges = tuple((name, (float(low), float(high))) for name, (low, high) in self.range().items())
+        return Calibrated(self.kernel, self.measurements.chip, tuple(self.values.items()), tuple(self.stderr.items()),
+                          tuple(map(tuple, self.correlation.round(6).tolist())), ranges,
+                          float(np.quantile(np.abs(self.residuals), 0.9)))
 
     def save(self, path: str | Path) -> Path:
         """Write a device file with these constants, for `perfmodel.device`.
@@ -254,9 +170,7 @@ class Fit(ByValue):
             ModelError: the constants belong to no kernel of a mesh device.
             DataError: the file cannot be written.
         """
-        path = Path(path)
-        if self.kernel is None:
-            raise ModelError(f"{self.measurements.name}: its constants are of no kernel on a mesh; nothing to save")
+        path, own = Path(path), self.calibrated()
         if not self.measurements.chip.base:
             raise ModelError(f"{self.measurements.chip.name} is not made from a packaged device: its file can have "
                              f"a table [constants.{self.kernel}] only with base = ...")
@@ -268,8 +182,10 @@ class Fit(ByValue):
         lines += [f"{field} = {getattr(chip, field)!r}" for field in packaged.quantities
                   if getattr(chip, field) != getattr(packaged, field)]
         lines += ["", f"[constants.{self.kernel}]  # fitted to {len(self.residuals)} rows"]
-        lines += [f"{name} = {value!r}" + (f"  # +- {self.stderr[name]:.2g}" if name in self.stderr else "")
-                  for name, value in self.values.items()]
+        lines += [f"{name} = {value!r}" for name, value in own.values]
+        lines += ["", f"[constants.{self.kernel}.about]", f"held_out = {own.held_out!r}",
+                  f"stderr = {_inline(own.stderr)}", f"correlation = {[list(row) for row in own.correlation]}",
+                  f"range = {_inline((size, list(span)) for size, span in own.ranges)}"]
         files.write(path, "\n".join(lines) + "\n")
         return path
 
@@ -296,6 +212,11 @@ class Fit(ByValue):
             params = _solve(data, ~out, self.fixed, list(self.params)).x
             missed[out] = _residuals(data, out, dict(zip(self.params, params)) | self.fixed)
         return CrossValidation(by, missed)
+
+
+def _inline(pairs: Iterable[tuple[str, Any]]) -> str:
+    """An inline table of TOML."""
+    return f"{{ {', '.join(f'{name} = {value!r}' for name, value in pairs)} }}"
 
 
 def fit(data: Any, *, fix: Mapping[str, float] | None = None, drop: tuple[str, ...] = ()) -> Fit:
@@ -376,7 +297,7 @@ def errors(data: Measurements, constants: Mapping[str, float]) -> np.ndarray:
 def _residuals(data: Measurements, rows: np.ndarray, constants: Mapping[str, float]) -> np.ndarray:
     """Relative errors, predicted / measured - 1, of the chosen rows."""
     columns = {name: values[rows] for name, values in data.columns.items()}
-    return forms.total(KINDS[data.kind].form(constants, columns, data.chip)) / data.measured[rows] - 1
+    return total(KINDS[data.kind].form(constants, columns, data.chip)) / data.measured[rows] - 1
 
 
 def _solve(data: Measurements, rows: np.ndarray, held: Mapping[str, float], free: list[str]) -> Any:

@@ -1,212 +1,20 @@
-"""The forms of the model: cycles of each kernel as a few constants times counted work.
+"""The forms of GEMV, shift, a layer of prefill and of decode, and a matmul with multicast; those of GEMM have a module.
 
-Every function takes the constants ``c`` (name -> cycles) and returns exposed cycles by kind:
-
-* ``compute``: the local product; * ``transfer``: words on links; * ``alpha``: hops; * ``beta``: software stages;
-* ``overhead``: start-ups of steps and launches.
-
-What hides behind something longer is not in the sum. All arguments broadcast as NumPy arrays, so a million
-points are one call. The same functions predict and are fitted.
+What a form is, says `perfmodel.terms`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from perfmodel import counts_reduce
-from perfmodel.counts import ELEMENT_BYTES, MATRIX_TILE, RINGS, cdiv, matmul_tiles, path
+from perfmodel.counts import ELEMENT_BYTES, MATRIX_TILE, cdiv, matmul_tiles
 from perfmodel.device import Device
-
-Constants = Mapping[str, float]
-Terms = dict[str, Any]
-
-#: fp16 elements that one 64-bit memory access holds
-BEAT = 4
-
-
-#: messages whose starts the start-up of a step contains: a send and a receipt along either axis
-MESSAGES = 4
-#: broadcasts one after the other that a launch of SUMMA waits for: along rows, along columns, back to the first root
-WAVES = 3
-
-
-def beats(m: Any, n: Any) -> Any:
-    """64-bit words that n consecutive columns of m fp16 elements touch, column j starting at element m j.
-
-    A column of 3 elements that starts at element 3 of a word lies in two: alignment costs a beat.
-
-    Args:
-        m: elements of a column.
-        n: columns.
-
-    Returns:
-        64-bit words.
-
-    >>> int(beats(3, 4)), int(beats(8, 1)), int(beats(1, 5))
-    (6, 2, 5)
-    """
-    m, n = np.asarray(m), np.asarray(n)
-    # columns j, j + 4, j + 8 ... start at the same place in a word; shifts, since a division costs ten of them
-    return sum(((n - j + 3) >> 2) * (((m * j & 3) + m + 3) >> 2) for j in range(BEAT))
-
-
-def never_less(form: Callable[[Any], Terms], rows: Any, side: Any) -> Terms:
-    """Terms of ``form(rows)``, but so that no time falls as rows are added.
-
-    Columns of 4 i + 3 rows lie across 64-bit words (`beats`), and the measured kernels pay for it: by ``form``, tiles
-    of 4 i + 4 rows take less time than those. Of such a pair both take the time of the one whose launches were
-    published: 4 rows (2048 tokens on 660 cores), as if tiles of 3 were padded; else 4 i + 3 (4096 tokens on 600 and
-    660: 7 rows), which for 4 i + 4 is too long rather than too short, by about a tenth.
-
-    Args:
-        form: terms of as many rows of the whole operand as it is given.
-        rows: rows of the left operand, or tokens.
-        side: cores that the rows are shared out to.
-
-    Returns:
-        The terms, in cycles.
-    """
-    terms, tile = form(rows), cdiv(rows, side)
-    other = _where(tile == BEAT - 1, BEAT * side, _where((tile % BEAT == 0) & (tile > BEAT), (tile - 1) * side, rows))
-    if np.all(other == rows):
-        return terms
-    found = form(other)
-    takes = (total(found) < total(terms)) == (other > rows)
-    return {kind: _where(takes, found[kind], value) for kind, value in terms.items()}
-
-
-def _where(condition: Any, yes: Any, no: Any) -> Any:
-    """Elementwise choice; of scalars a scalar."""
-    return np.asarray(np.where(condition, yes, no))[()]
-
-
-def local_product(c: Constants, m: Any, k: Any, n: Any) -> Any:
-    """Cycles of C += A B on tiles m x k and k x n, columns of C in the inner loop.
-
-    k_loop per pass over k, unrolled by four (``remainder`` for each pass beyond), ``vector`` to start each of the
-    k n multiply-accumulate vectors, ``beat`` per 64-bit word of the columns of C they run over.
-
-    Args:
-        c: constants of the kernel, by name.
-        m: rows of the tiles of A and C.
-        k: columns of the tile of A.
-        n: columns of the tiles of B and C.
-
-    Returns:
-        Cycles.
-    """
-    return k * c["k_loop"] + k % 4 * c["remainder"] + k * n * c["vector"] + k * beats(m, n) * c["beat"]
-
-
-def gemm(c: Constants, device: Device, algorithm: str, M: Any, K: Any, N: Any, rows: Any, cols: Any) -> Terms:
-    """C[M,N] = A[M,K] B[K,N] on rows x cols cores.
-
-    Each main step costs ``startup`` plus the longer of the local product and its messages; a step before them
-    ``startup`` plus the way of its message (weights are aligned when they are loaded). An all-gather has one message
-    for each block.
-
-    Args:
-        c: constants of the kernel, by name.
-        device: a mesh device.
-        algorithm: one of `perfmodel.counts.GEMMS`.
-        M: rows of A and of C.
-        K: columns of A, rows of B.
-        N: columns of B and of C.
-        rows: rows of cores.
-        cols: columns of cores.
-
-    Returns:
-        Cycles by kind of cost.
-    """
-    if algorithm == "gemm_t":
-        return _gemm_t(c, device, M, K, N, rows, cols)
-    if algorithm == "meshgemm_t":
-        return _meshgemm_t(c, device, M, K, N, rows, cols)
-    rounds, round_hops, round_stages, steps, hops, stages, _ = path(algorithm, rows, cols)
-    m, k, n = cdiv(M, rows), cdiv(K, steps), cdiv(N, cols)
-    a_block, b_block = m * k, k * n
-    rings = algorithm in RINGS
-    if not rings or np.array_equal(rows, cols):  # one block is what travels
-        a_words, b_words = words_cycles(device, a_block), words_cycles(device, b_block)
-    else:
-        a_words = words_cycles(device, a_block * (steps // cols))
-        b_words = words_cycles(device, b_block * (steps // rows))
-    work, words = local_product(c, m, k, n), np.maximum(a_words, b_words)
-    far, relays = hops * device.alpha, stages * device.beta
-    message = words + (far + relays)
-    gathers = algorithm.startswith("allgather")  # all messages in one step, all products in the next
-    messages, started = (steps, steps + 1) if gathers else (rounds, rounds + steps)
-    # the share of a message that the product does not hide, in all steps
-    exposed = np.maximum(message - work, 0) / message * steps if not gathers and np.any(message > work) else 0.0
-    return {
-        "compute": steps * work,
-        "transfer": exposed * words + messages * (a_words if rings else words),
-        "alpha": exposed * far + round_hops * device.alpha,
-        "beta": exposed * relays + round_stages * device.beta,
-        "overhead": c["launch"] + c["startup"] * started,
-    }
-
-
-def gemm_without_barrier(c: Constants, device: Device, algorithm: str, M: Any, K: Any, N: Any, rows: Any,
-                         cols: Any) -> Terms:
-    """As `gemm`, where each core goes on when it has its data and none waits for the others.
-
-    The way of a message is then not paid in every step. A ring of P cores pays its 2 (P - 1) hops once in P steps,
-    however long the longest of them is. A broadcast of SUMMA sets off when its root begins a step; what its way is
-    longer than a step delays the far corner of the mesh, along rows and along columns, and then the first root once
-    more: `WAVES` times in all. An all-gather pays for its messages, not for steps: `MESSAGES` make a step's start-up.
-    dist-GEMM-T clears its partial sums in every step, and each root waits for the one before: that sends (two hops),
-    and the root adds one stream or two, one and a half in the mean.
-
-    Args:
-        c: constants of the kernel, by name.
-        device: a mesh device.
-        algorithm: one of `perfmodel.counts.GEMMS`.
-        M: rows of A and of C.
-        K: columns of A, rows of B.
-        N: columns of B and of C.
-        rows: rows of cores.
-        cols: columns of cores.
-
-    Returns:
-        Cycles by kind of cost.
-    """
-    start = (c["startup"] - 2 * (device.alpha + device.ramp)) / MESSAGES
-    if algorithm == "gemm_t":
-        pipeline, added = _gemm_t(c, device, M, K, N, rows, cols), cdiv(M, rows) * cdiv(N, rows)
-        return {**pipeline, "compute": pipeline["compute"] + rows * (start + added / BEAT * c["beat"]),
-                "transfer": 1.5 * pipeline["transfer"], "alpha": 2 * rows * device.alpha, "beta": 0.0 * rows,
-                "overhead": pipeline["overhead"] + rows * (2.5 * start + 2 * device.ramp)}
-    rounds, round_hops, round_stages, steps, *_ = path(algorithm, rows, cols)
-    m, k, n = cdiv(M, rows), cdiv(K, steps), cdiv(N, cols)
-    p, q = (1, 1) if np.array_equal(rows, cols) or algorithm not in RINGS else (steps // rows, steps // cols)
-    a_words, b_words = words_cycles(device, q * m * k), words_cycles(device, p * k * n)
-    work, words = local_product(c, m, k, n), np.maximum(a_words, b_words)
-    compute, longest = steps * work, np.maximum(rows, cols) - 1
-    if algorithm.startswith("allgather"):  # all messages in one step, all products in the next
-        starts = 2 * steps * start
-        return {"compute": compute, "transfer": np.maximum(steps * words - starts, 0.0),
-                "alpha": round_hops * device.alpha, "beta": round_stages * device.beta, "overhead": starts}
-    if algorithm in RINGS:
-        far = 2 * longest / (longest + 1) * device.alpha
-        exposed = np.maximum(words + far - work, 0.0) / (words + far) * steps
-        return {"compute": compute, "transfer": exposed * words + rounds * a_words,
-                "alpha": exposed * far + np.minimum(round_hops, 2 * rounds) * device.alpha, "beta": 0.0 * steps,
-                "overhead": c["launch"] + c["startup"] * (rounds + steps)}
-    far, relays = longest * device.alpha, longest * device.beta * algorithm.endswith("_relay")
-    late = np.maximum(words + far + relays - (c["startup"] + np.maximum(work, words)), 0.0)
-    waves = 1 + WAVES * late / np.maximum(far + relays, 1)
-    return {"compute": compute, "transfer": np.maximum(words - work, 0.0) * steps + words, "alpha": waves * far,
-            "beta": waves * relays, "overhead": c["launch"] + c["startup"] * (1 + steps)}
-
-
-def words_cycles(device: Device, elements: Any) -> Any:
-    """Cycles that fp16 elements occupy a link for, packed into whole fabric words."""
-    words = cdiv(elements, device.word_bytes // ELEMENT_BYTES)
-    return words if device.link_words_per_cycle == 1 else words / device.link_words_per_cycle
+from perfmodel.forms_gemm import gemm
+from perfmodel.terms import BEAT, Constants, Terms, add, total, words_cycles
 
 
 def _whole(device: Device, elements: Any) -> Any:
@@ -214,50 +22,8 @@ def _whole(device: Device, elements: Any) -> Any:
     return np.maximum(elements // (device.word_bytes // ELEMENT_BYTES), 1)
 
 
-def _gemm_t(c: Constants, device: Device, M: Any, K: Any, N: Any, rows: Any, cols: Any) -> Terms:
-    """C = A B^T: every row streams its partial sums past its cores while the next tile of B arrives.
-
-    The streams of successive steps follow each other, so the way across the row is paid once. The counts of
-    `perfmodel.counts` are those of lockstep, where a step starts when the last has ended: P (P - 1) hops and stages
-    on P^2 cores, an upper bound without overlap of successive steps. The measured prefill agrees with the pipeline.
-
-    Returns:
-        Cycles by kind of cost.
-    """
-    m, k, n = cdiv(M, rows), cdiv(K, cols), cdiv(N, rows)
-    words = words_cycles(device, m * n)
-    return {
-        "compute": rows * local_product(c, m, k, n),
-        "transfer": rows * words,
-        "alpha": (cols - 1) * device.alpha,
-        "beta": (cols - 1) * device.beta,
-        "overhead": c["launch"] + c["startup"] * rows,
-    }
-
-
 #: vectors that stream along a line one after the other: a phase each, and the broadcast; ``stream`` is of a K-tree's
 STREAMS = {"ktree": 3, "chain": 2, "pipeline": 2}
-def _meshgemm_t(c: Constants, device: Device, M: Any, K: Any, N: Any, rows: Any, cols: Any) -> Terms:
-    """C = A B^T with A in place: as MeshGEMM, with tiles of B and of C for its messages.
-
-    B is aligned first, C last, half of the rounds each.
-
-    Returns:
-        Cycles by kind of cost.
-    """
-    rounds, round_hops, _, steps, hops, _, _ = path("meshgemm_t", rows, cols)
-    m, k, n = cdiv(M, rows), cdiv(K, cols), cdiv(N, steps)
-    b_words, c_words = words_cycles(device, n * k * (steps // rows)), words_cycles(device, m * n * (steps // cols))
-    work, far = local_product(c, m, k, n), hops * device.alpha
-    message = np.maximum(b_words, c_words) + far
-    exposed = np.maximum(message - work, 0) / message * steps
-    return {
-        "compute": steps * work,
-        "transfer": exposed * (message - far) + rounds * (b_words + c_words) / 2,
-        "alpha": exposed * far + round_hops * device.alpha,
-        "beta": 0.0 * work,
-        "overhead": c["launch"] + c["startup"] * (rounds + steps),
-    }
 
 
 def gemv(c: Constants, device: Device, reduce: str, M: Any, N: Any, rows: Any, cols: Any, groups: Any) -> Terms:
@@ -293,17 +59,6 @@ def gemv(c: Constants, device: Device, reduce: str, M: Any, N: Any, rows: Any, c
         "beta": stages * c["beta"],
         "overhead": c["launch"] + 0 * hops,
     }
-
-
-def add(*parts: Terms) -> Terms:
-    """Sum of terms, kind by kind."""
-    kinds = ("compute", "transfer", "alpha", "beta", "overhead")
-    return {kind: sum(part[kind] for part in parts) for kind in kinds}
-
-
-def total(terms: Terms) -> Any:
-    """Cycles: the exposed parts added up."""
-    return sum(terms.values())
 
 
 #: Plans of a layer: as published, or with norms and softmax riding along with products
@@ -345,6 +100,36 @@ def prefill_products(dim: Any, ffn: Any, tokens: Any, plan: str = "paper") -> li
         Product("meshgemm", tokens, dim, ffn, times=2, aligned=1),  # up, gate
         Product("meshgemm", tokens, ffn, dim),  # down
     ]
+
+
+def never_less(form: Callable[[Any], Terms], rows: Any, side: Any) -> Terms:
+    """Terms of ``form(rows)``, but so that no time falls as rows are added.
+
+    Columns of 4 i + 3 rows lie across 64-bit words (`beats`), and the measured kernels pay for it: by ``form``, tiles
+    of 4 i + 4 rows take less time than those. Of such a pair both take the time of the one whose launches were
+    published: 4 rows (2048 tokens on 660 cores), as if tiles of 3 were padded; else 4 i + 3 (4096 tokens on 600 and
+    660: 7 rows), which for 4 i + 4 is too long rather than too short, by about a tenth.
+
+    Args:
+        form: terms of as many rows of the whole operand as it is given.
+        rows: rows of the left operand, or tokens.
+        side: cores that the rows are shared out to.
+
+    Returns:
+        The terms, in cycles.
+    """
+    terms, tile = form(rows), cdiv(rows, side)
+    other = _where(tile == BEAT - 1, BEAT * side, _where((tile % BEAT == 0) & (tile > BEAT), (tile - 1) * side, rows))
+    if np.all(other == rows):
+        return terms
+    found = form(other)
+    takes = (total(found) < total(terms)) == (other > rows)
+    return {kind: _where(takes, found[kind], value) for kind, value in terms.items()}
+
+
+def _where(condition: Any, yes: Any, no: Any) -> Any:
+    """Elementwise choice; of scalars a scalar."""
+    return np.asarray(np.where(condition, yes, no))[()]
 
 
 def prefill(c: Constants, device: Device, dim: Any, ffn: Any, tokens: Any, grid: Any, plan: str = "paper") -> Terms:

@@ -17,7 +17,7 @@ from perfmodel import bounds, counts_reduce, forms, parameters, systems
 from perfmodel.capacity import residency
 from perfmodel.checks import choice, size, sizes, together
 from perfmodel.counts import ELEMENT_BYTES, cdiv
-from perfmodel.device import Device
+from perfmodel.device import Device, Gpu, as_device
 from perfmodel.errors import ModelError, shown
 from perfmodel.model import Model, as_model
 from perfmodel.operators import Constants, check_groups, mesh
@@ -25,12 +25,13 @@ from perfmodel.parameters import Kernel
 from perfmodel.prediction import Prediction, Use, check_grid, check_memory, in_blocks, lift, range_notes, side
 
 
-def prefill(chip: Device | str, model: Model | str, *, tokens: Any, grid: Any = None, system: str = "waferllm",
+def prefill(chip: Device | Gpu | str, model: Model | str, *, tokens: Any, grid: Any = None, system: str = "waferllm",
             constants: Constants = None, plan: str = "paper") -> Prediction:
     """Predict the prefill of a prompt; a longer one never takes less time (see `forms.never_less`).
 
     Args:
-        chip: a mesh device, or its name; of ``system="a100xN"`` only its clock is used, to state cycles.
+        chip: a mesh device, or its name; of ``system="a100xN"`` its clock states the cycles, or it is a GPU of one's
+            own to take for the A100.
         model: from `perfmodel.model`, or its name.
         tokens: length of the prompt.
         grid: cores a side (a number, an array, or a square pair or mesh); ignored by a100 systems.
@@ -67,7 +68,7 @@ def prefill(chip: Device | str, model: Model | str, *, tokens: Any, grid: Any = 
                   f"prefill of {np.max(tokens)} tokens by {model.name} on {np.max(grid)}^2 cores of {chip.name}")
 
 
-def decode(chip: Device | str, model: Model | str, *, context: Any, grid: Any = None, groups: Any = None,
+def decode(chip: Device | Gpu | str, model: Model | str, *, context: Any, grid: Any = None, groups: Any = None,
            system: str = "waferllm", constants: Constants = None, plan: str = "paper") -> Prediction:
     """Predict one token of decode with ``context`` tokens in the cache.
 
@@ -75,7 +76,8 @@ def decode(chip: Device | str, model: Model | str, *, context: Any, grid: Any = 
     phase of a layer takes how much of both.
 
     Args:
-        chip: a mesh device, or its name; of ``system="a100xN"`` only its clock is used, to state cycles.
+        chip: a mesh device, or its name; of ``system="a100xN"`` its clock states the cycles, or it is a GPU of one's
+            own to take for the A100.
         model: from `perfmodel.model`, or its name.
         context: tokens in the cache.
         grid: cores a side (a number, an array, or a square pair or mesh); ignored by a100 systems.
@@ -136,7 +138,7 @@ COMMUNICATION = ("transfer", "alpha", "beta")
 MOST_NEW = 1 << 20
 
 
-def generate(chip: Device | str, model: Model | str, *, prompt: int, new: int, prefill_grid: Any = None,
+def generate(chip: Device | Gpu | str, model: Model | str, *, prompt: int, new: int, prefill_grid: Any = None,
              decode_grid: Any = None, system: str = "waferllm") -> Prediction:
     """Predict a whole request: the prefill of the prompt, then ``new`` tokens, each with the context it finds.
 
@@ -145,7 +147,7 @@ def generate(chip: Device | str, model: Model | str, *, prompt: int, new: int, p
     ``tokens_per_s`` is new tokens over the whole time, as published.
 
     Args:
-        chip: a mesh device, or its name.
+        chip: a mesh device, or its name; of ``system="a100xN"`` as in `prefill`.
         model: from `perfmodel.model`, or its name.
         prompt: tokens of the prompt.
         new: tokens to generate.
@@ -189,7 +191,7 @@ def generate(chip: Device | str, model: Model | str, *, prompt: int, new: int, p
     terms |= {"around": sum(around.values())} if around else {}
     limits = {kind: _sum(first.bounds[kind]) + _sum(rest.bounds[kind], new) for kind in first.bounds}
     cycles = sum(terms.values())
-    seconds = cycles / chip.clock_hz
+    seconds = cycles / systems.clock(chip)
     uses = (*first.uses, *(Use(use.kernel, lambda c, use=use: slower * _sum(use.cycles(c), new))  # type: ignore[misc]
                            for use in rest.uses))
     return Prediction(cycles, seconds, terms, limits, tuple(dict.fromkeys(first.notes + rest.notes + notes)),
@@ -218,10 +220,12 @@ def _sum(value: Any, times: int = 1) -> float:
 
 
 def _check(chip: Any, model: Any, system: Any, plan: Any = "paper") -> tuple[Device, Model]:
-    """Chip and model, loaded if they are names; system and plan must be known."""
+    """Chip (of GPU systems maybe a GPU) and model, loaded if they are names; system and plan must be known."""
     systems.check(system)
     choice("plan", plan, forms.PLANS if system == "waferllm" else forms.PLANS[:1])
-    return mesh(chip), as_model(model)
+    found: Any = as_device(chip)
+    of_gpus = isinstance(found, Gpu) and systems.gpus(system)
+    return found if of_gpus else mesh(found), as_model(model)
 
 
 def working_bytes(model: Model, phase: str, tokens: Any, grid: Any) -> Any:
@@ -307,18 +311,18 @@ def _notes(constants: Kernel, model: Model, tokens: Any, grid: Any, groups: Any 
     return range_notes(constants, grid=grid, tokens=tokens, dim=model.dim, ffn=model.ffn, tile=tile, **tree)
 
 
-def _whole(chip: Device, kernel: Kernel, form: Callable[[Any], forms.Terms], limits: Any, tokens: Any,
+def _whole(chip: Device | Gpu, kernel: Kernel, form: Callable[[Any], forms.Terms], limits: Any, tokens: Any,
            notes: tuple[str, ...], label: str) -> Prediction:
     """The prediction that the form's terms of all layers make."""
     terms, cycles = lift(form(kernel.values), limits)
-    seconds = cycles / chip.clock_hz
+    seconds = cycles / systems.clock(chip)
     uses = (Use(kernel, lambda c: lift(form(c), limits)[1]),)
     return Prediction(cycles, seconds, terms, limits, notes, tokens / seconds, label, uses, chip=chip)
 
 
-def _of_system(chip: Device, model: Model, system: str, phase: str, tokens: Any, grid: Any,
+def _of_system(chip: Any, model: Model, system: str, phase: str, tokens: Any, grid: Any,
                constants: Constants) -> Prediction:
-    """A competitor's time; in cycles of the wafer's clock, so that terms can be compared."""
+    """A competitor's time; in cycles of `systems.clock`, so that terms can be compared."""
     if constants is not None:
         raise ModelError(f"constants are of the mesh kernels of waferllm, not of {system}")
     tokens = sizes(tokens=tokens)[0]
@@ -326,7 +330,9 @@ def _of_system(chip: Device, model: Model, system: str, phase: str, tokens: Any,
     kernel = systems.kernel_of(system, phase, chip)
     notes = range_notes(kernel, tokens=tokens, dim=model.dim, ffn=model.ffn)
     gpus = systems.gpus(system)
-    if not gpus:
+    if gpus:
+        notes += systems.held(system, chip, model)
+    else:
         grid = sizes(grid=grid)[0]
         held = _check_layers(chip, model, phase, tokens, grid)
         notes = range_notes(kernel, grid=grid, tokens=tokens, dim=model.dim, ffn=model.ffn) + held

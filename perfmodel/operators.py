@@ -1,29 +1,29 @@
-"""Predicted time of one operator on a mesh: GEMM, GEMV, all-reduce, reduce, broadcast."""
+"""Predicted time of one operator on a mesh: GEMM, matmul with multicast, GEMV, all-reduce, shift."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from perfmodel import bounds, counts, counts_reduce, forms, parameters
-from perfmodel.checks import choice, size, sizes, together
+from perfmodel import bounds, counts, counts_reduce, forms, forms_gemm, parameters
+from perfmodel.checks import choice, sizes, together
 from perfmodel.counts import cdiv
 from perfmodel.counts_reduce import REDUCES
 from perfmodel.device import Device, as_device
 from perfmodel.errors import DoesNotFit, ModelError, shown
 from perfmodel.parameters import Kernel
 from perfmodel.prediction import Prediction, Use, check_grid, check_memory, lift, range_notes, sides
+from perfmodel.terms import Terms, words_cycles
 
 
 def mesh(chip: Any) -> Device:
     """The device (or that of a name or file), if its cores sit on a mesh."""
     chip = as_device(chip)
     if not isinstance(chip, Device):
-        raise ModelError(f"{shown(getattr(chip, 'name', chip))} is no mesh of cores; GPUs are predicted as a system, "
-                         f"system='a100x8', beside a mesh device, whose clock states the cycles")
+        raise ModelError(f"{shown(getattr(chip, 'name', chip))} is no mesh of cores; GPUs are predicted in LLM "
+                         f"inference, as a system: system='a100x8'")
     return chip
 
 
@@ -87,8 +87,7 @@ def gemm(chip: Device | str, M: Any, K: Any, N: Any, *, grid: Any = None, algori
                   f"{algorithm}_relay runs",)
     if algorithm != "meshgemm" and kernel.fitted_range:
         notes += (f"{algorithm} was not measured on {chip.name}: its steps have MeshGEMM's constants",)
-    form = forms.gemm if barrier else forms.gemm_without_barrier
-    return _make(chip, kernel, lambda c: form(c, chip, algorithm, M, K, N, rows, cols),
+    return built(chip, kernel, lambda c: forms_gemm.gemm(c, chip, algorithm, M, K, N, rows, cols, barrier=barrier),
                  bounds.gemm(chip, M, K, N, rows, cols), notes,
                  f"{algorithm} {_shape(M, K, N)} on {rows} x {cols} cores of {chip.name}")
 
@@ -135,7 +134,7 @@ def matmul(chip: Device | str, M: Any, K: Any, N: Any, *, grid: Any = None, fide
     limits = {"compute": counts.matmul_tiles(M, K, N, rows, cols)[0] * forms.tile_cycles(chip, fidelity),
               "distance": np.maximum(rows, cols) // 2 * chip.alpha,
               "memory": dram * forms.dram_cycles(chip, M, K, N)}
-    return _make(chip, kernel, lambda c: forms.matmul(c, chip, M, K, N, rows, cols, fidelity, dram), limits, notes,
+    return built(chip, kernel, lambda c: forms.matmul(c, chip, M, K, N, rows, cols, fidelity, dram), limits, notes,
                  f"matmul {_shape(M, K, N)} at {fidelity} in {storage} on {rows} x {cols} cores of {chip.name}")
 
 
@@ -167,16 +166,19 @@ def shift(chip: Device | str, tile: tuple[Any, Any], *, steps: Any, grid: Any,
     rows, cols = sides(grid)
     together(tile_rows=height, tile_cols=width, steps=steps, rows=rows, cols=cols)
     check_grid(chip, rows, cols)
-    _check_tiles(chip, lambda r, c: 2.0 * counts.ELEMENT_BYTES * height * width, grid,
-                 f"shift of tiles of {_shape(height, width)}")
+    held = 2.0 * counts.ELEMENT_BYTES * float(np.max(np.asarray(height, float) * width))
+    if held > chip.memory_per_core:
+        raise DoesNotFit(f"shift of tiles of {_shape(height, width)} holds two of them, {held:.0f} bytes per core; "
+                         f"{chip.name} has {chip.memory_per_core}, for tiles of at most "
+                         f"{chip.memory_per_core // (2 * counts.ELEMENT_BYTES)} elements")
     kernel = parameters.on(chip, "shift", constants)
     notes = kernel.notes
     if np.any(steps > cols):
         notes += (f"{int(np.max(steps))} steps on {int(np.min(cols))} cores leave the block: each beyond it is "
                   f"charged a vector set-up less, as the sweep shows; why is not known",)
-    limits = {"compute": 0.0, "link": np.minimum(steps, cols) * forms.words_cycles(chip, height * width),
+    limits = {"compute": 0.0, "link": np.minimum(steps, cols) * words_cycles(chip, height * width),
               "distance": 1.0 * steps * chip.alpha}
-    return _make(chip, kernel, lambda c: forms.shift(c, chip, height, width, steps, cols), limits, notes,
+    return built(chip, kernel, lambda c: forms.shift(c, chip, height, width, steps, cols), limits, notes,
                  f"shift of {_shape(height, width)} tiles by {_shape(steps)} steps on {_shape(rows, cols)} cores of "
                  f"{chip.name}")
 
@@ -217,7 +219,7 @@ def gemv(chip: Device | str, M: Any, N: Any, *, grid: Any, reduce: str = "ktree"
     kernel = parameters.on(chip, "gemv", constants)
     notes = _line_notes(kernel, reduce, groups, grid=(rows, cols), tile=(cdiv(M, rows), cdiv(N, cols)))
     notes += _square_notes(kernel, rows, cols)
-    return _make(chip, kernel, lambda c: forms.gemv(c, chip, reduce, M, N, rows, cols, groups),
+    return built(chip, kernel, lambda c: forms.gemv(c, chip, reduce, M, N, rows, cols, groups),
                  bounds.gemv(chip, M, N, rows, cols), notes,
                  f"gemv {_shape(M, N)} with {reduce} on {rows} x {cols} cores of {chip.name}")
 
@@ -285,10 +287,10 @@ def allreduce(chip: Device | str, words: Any, *, cores: Any, algorithm: str = "k
     kernel = parameters.on(chip, "gemv", constants)
     limits = {"compute": 0.0 * words, **bounds.allreduce(chip, words, cores)}
 
-    def form(c: Any) -> forms.Terms:
+    def form(c: Any) -> Terms:
         return forms.gemv({**c, "row": 0.0, "beat": 0.0}, chip, algorithm, cores, words, cores, 1, groups)
 
-    return _make(chip, kernel, form, limits, _line_notes(kernel, algorithm, groups, grid=cores, words=words),
+    return built(chip, kernel, form, limits, _line_notes(kernel, algorithm, groups, grid=cores, words=words),
                  f"{algorithm} all-reduce of {words} elements over {cores} cores of {chip.name}")
 
 
@@ -329,87 +331,12 @@ def check_groups(chip: Device, reduce: str, rows: Any, groups: Any) -> Any:
     return checked
 
 
-REDUCTIONS = ["star", "chain", "tree", "two_phase", "broadcast", "ring"]
-
-
-def reduce(chip: Device | str, words: int, *, cores: int, algorithm: str = "two_phase",
-           group_size: int | None = None) -> Prediction:
-    """Predict a reduction of 32-bit words along a line with nothing fitted: the forms of HPDC 2024.
-
-    star B(P-1) + 2T + 1; chain B + (2T+2)(P-1); two-phase with groups of S: [B + (2T+2)(S-1)] +
-    [B + (2T+1+S)(P/S-1)]; broadcast B + P + 2T; ring all-reduce 2(P-1)B/P + 4P-6 + 2(P-1)(2T+1); a binary tree from
-    the general max(C, E/N + L) + (2T+1)D. T is the ramp between router and core.
-
-    Args:
-        chip: a mesh device, or its name.
-        words: 32-bit words of the vector.
-        cores: cores of the line.
-        algorithm: one of `REDUCTIONS`.
-        group_size: cores of a group of the two-phase reduce; default: the square root of the cores.
-
-    Returns:
-        Time, terms and bounds.
-
-    Raises:
-        DoesNotFit: the line is longer than the device.
-        ModelError: a size or name that is none, groups that do not divide the line.
-
-    References:
-        Luczynski et al., Near-Optimal Wafer-Scale Reduce, HPDC 2024.
-
-    >>> float(reduce("wse2", 4096, cores=512, group_size=32).cycles)
-    8933.0
-    """
-    chip = mesh(chip)
-    words, cores = size("words", words), size("cores", cores)
-    choice("reduction", algorithm, REDUCTIONS)
-    check_line(chip, cores)
-    if algorithm == "two_phase":
-        members = math.isqrt(cores) if group_size is None else size("group_size", group_size)
-        if cores % members:
-            raise ModelError(f"group_size = {members} must divide the {cores} cores")
-        terms = _two_phase(words, cores, members, chip.ramp)
-    else:
-        terms = _reduction(algorithm, words, cores, chip.ramp)
-    terms = {**terms, "transfer": terms["transfer"] / chip.link_words_per_cycle, "alpha": terms["alpha"] * chip.alpha}
-    limits = {"compute": 0.0, "link": words * (cores > 1) / chip.link_words_per_cycle,
-              "distance": (cores - 1) * chip.alpha}
-    return _make(chip, None, lambda c: terms, limits, (),
-                 f"{algorithm} reduction of {words} words over {cores} cores of {chip.name}")
-
-
-def _two_phase(words: int, cores: int, size: int, ramp: float) -> dict[str, float]:
-    """Chains inside groups, then a chain of the groups' heads, which lie ``size`` hops apart."""
-    groups = cores // size
-    if size in (1, cores):  # a plain chain
-        return _reduction("chain", words, cores, ramp)
-    return {"transfer": 2.0 * words, "alpha": float(size - 1 + size * (groups - 1)),
-            "beta": (2 * ramp + 1) * (size - 1 + groups - 1)}
-
-
-def _reduction(algorithm: str, words: int, cores: int, ramp: float) -> dict[str, float]:
-    """Transfer, distance and stages of the other forms."""
-    far, depth = cores - 1, math.ceil(math.log2(cores)) if cores > 1 else 0
-    stage = 2 * ramp + 1
-    if algorithm == "star":
-        return {"transfer": float(words * far), "alpha": 0.0, "beta": stage}
-    if algorithm == "chain":
-        return {"transfer": float(words), "alpha": float(far), "beta": stage * far}
-    if algorithm == "broadcast":
-        return {"transfer": float(words), "alpha": float(cores), "beta": 2 * ramp}
-    if algorithm == "ring":
-        return {"transfer": 2 * far * words / cores, "alpha": max(4.0 * cores - 6, 0.0), "beta": 2 * far * stage}
-    received, hops = words * depth, words * cores / 2 * depth
-    travelled = hops / max(far, 1) + far
-    return {"transfer": float(received), "alpha": max(travelled - received, 0.0), "beta": stage * depth}
-
-
 def _shape(*values: Any) -> str:
     """Sizes for a message; a sweep shows its largest."""
     return " x ".join(str(np.max(value)) for value in values)
 
 
-def _make(chip: Device, kernel: Kernel | None, form: Callable[[Any], forms.Terms], limits: Any, notes: tuple[str, ...],
+def built(chip: Device, kernel: Kernel | None, form: Callable[[Any], Terms], limits: Any, notes: tuple[str, ...],
           label: str) -> Prediction:
     """Evaluate the form, broadcast its terms, add them up, turn cycles into seconds."""
     terms, cycles = lift(form({} if kernel is None else kernel.values), limits)

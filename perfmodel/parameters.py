@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from perfmodel import checks
+from perfmodel.chips import Calibrated, Device
 from perfmodel.constants import KERNELS, MEANING
-from perfmodel.device import Device, device
+from perfmodel.device import device
 from perfmodel.errors import ModelError, shown
 
 FILE = Path(__file__).parent / "data" / "parameters.toml"
@@ -169,10 +170,9 @@ def on(chip: Device, name: str, constants: Any = None) -> Kernel:
     """
     calibrated = kernels().get((chip.base, name))
     found = data_sheet(chip, name) if calibrated is None else scaled(calibrated, chip, _reference(chip.base))
-    own = [entry for entry in chip.constants if entry.kernel == name]
-    if own:
-        values = {entry.name: entry.value * ratio(entry.name, chip, entry.reference) for entry in own}
-        found = replaced(found, values, f"the device file of {chip.name}")
+    for entry in chip.constants:
+        if entry.kernel == name:
+            found = given(found, entry, chip, f"the device file of {chip.name}")
     if constants is None:
         return found
     if isinstance(constants, Mapping):
@@ -185,7 +185,7 @@ def on(chip: Device, name: str, constants: Any = None) -> Kernel:
     if constants.kernel != name:
         raise ModelError(f"the fit of {constants.measurements.name} has constants of {constants.kernel!r}, not of "
                          f"{name!r}")
-    return constants.on(chip, found)
+    return given(found, constants.calibrated(), chip, f"the fit of {constants.measurements.name}")
 
 
 @functools.cache
@@ -235,6 +235,35 @@ def replaced(kernel: Kernel, values: Mapping[str, float], whose: str) -> Kernel:
     note = f"{', '.join(values)} of {kernel.name} are given by {whose}"
     kept = kernel.notes if set(values) < set(kernel.parameters) else ()
     return dataclasses.replace(kernel, parameters=MappingProxyType(parameters), correlation=(), notes=(*kept, note))
+
+
+def given(kernel: Kernel, own: Calibrated, chip: Device, whose: str) -> Kernel:
+    """A kernel with constants of one's own, scaled from the device they held on, with what is known of their errors.
+
+    Args:
+        kernel: as it would be without them.
+        own: the constants.
+        chip: the device to predict for.
+        whose: for the note.
+
+    Returns:
+        The kernel with these constants.
+    """
+    factors = {name: ratio(name, chip, own.reference) for name, _ in own.values}
+    found = replaced(kernel, {name: value * factors[name] for name, value in own.values}, whose)
+    errors = {name: error * factors[name] for name, error in own.stderr if error}
+    entries = {name: dataclasses.replace(p, stderr=errors.get(name)) if name in factors else p
+               for name, p in found.parameters.items()}
+    order, names = [name for name, p in entries.items() if p.stderr], [name for name, _ in own.stderr]
+    correlation: tuple[tuple[float, ...], ...] = ()
+    if len(own.correlation) == len(names) and set(order) <= set(names):
+        at = [names.index(name) for name in order]
+        correlation = tuple(tuple(own.correlation[i][j] for j in at) for i in at)
+    moved = any(factor != 1.0 for factor in factors.values())
+    return dataclasses.replace(
+        found, parameters=MappingProxyType(entries), correlation=correlation,
+        fitted_range=dict(own.ranges) or found.fitted_range,
+        held_out=None if moved else found.held_out if own.held_out is None else own.held_out)
 
 
 def data_sheet(chip: Device, name: str) -> Kernel:

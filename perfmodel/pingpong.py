@@ -141,8 +141,7 @@ def write(path: Path, fit: dict[str, Any]) -> None:
     clock, word = base.clock_hz, base.word_bytes
     values = {"alpha": fit["alpha"] * clock, "beta": fit["beta"] * clock, "cores": fit["ranks"], "rows": fit["ranks"],
               "cols": fit["ranks"], "link_words_per_cycle": fit["bandwidth"] / clock / word,
-              "macs_per_cycle": fit["rate"] / clock, "peak_flops": 2 * fit["rate"],
-              "memory_bytes_per_cycle": fit["copy"] / clock}  # fmt: skip
+              "macs_per_cycle": fit["rate"] / clock, "memory_bytes_per_cycle": fit["copy"] / clock}  # fmt: skip
     values["rows"] = max(n for n in range(1, fit["ranks"] + 1) if fit["ranks"] % n == 0 and n * n <= fit["ranks"])
     values["cols"] = fit["ranks"] // values["rows"]
     lines = [f"# Measured by `mpiexec -n {fit['ranks']} python -m perfmodel ping-pong --save {path.name}`.",

@@ -114,9 +114,9 @@ NOTES = [
     "accesses to one bank) and a hop half.",
     "WSE-2 prefill has six rows and one constant fitted: start-up per step is the WSE-3's, the start of a vector is "
     "inside `beat`.",
-    "Widths that P does not divide are padded; with widths cut down to whole tiles instead, as the published scripts' "
-    "integer division would, the six rows of table 3 are met to 0.5 % (mean) and 1.7 % (worst) by the same one "
-    "constant. Nothing published says which it was.",
+    "Widths that P does not divide are padded, as the published launch files of decode have them (but for 8B on 240 "
+    "cores: 17.07 tiles, 17). Those of prefill are not published: with widths cut down to whole tiles instead, the six "
+    "rows of table 3 are met to 0.6 % (mean) and 1.6 % (worst) by the same one constant.",
     "A stage of the decode kernel costs 4.4 times one of the plain GEMV kernel: its all-reduces are fused, looped over "
     "the batch, and each is launched; stages and launches rise together with P, so six rows do not separate them. On "
     "the WSE-3 it re-programs routes six times a layer too, which no microbenchmark tells apart.",
@@ -129,11 +129,20 @@ NOTES = [
     "MeshGEMM's transfers hide behind the product at every measured size.",
     "SUMMA, Cannon and all-gather were not measured: their steps have MeshGEMM's constants, their distances alpha and "
     "beta.",
+    "Table 6, GPUs: two constants. A product is charged half of what a phase of its collective is (it is launched, a "
+    "phase is launched and waited for); that half was chosen on these six rows. Sixteen GPUs take as long for 16K as "
+    "for 32K, which no reading of the matrix explains.",
+    "A100: bandwidth and latency of the network between nodes are in no form: with the bandwidth in the all-reduces of "
+    "table 3 its rows are met to 7.7 % instead of 3.2 %.",
     "Table 2 serves three of four A100 requests at half the rate of table 4, without a reason given: one factor, "
     "`served`, is fitted; the fourth request (4096 + 4096) is missed by half.",
     "Table 2, WaferLLM: `generate` has growing contexts and a re-placement between the phases, the paper's arithmetic "
-    "has neither (`report` shows both). Decode is met to 0.6 %; prefill on 660^2 is 3 to 7 % too slow: 4096 tokens and "
-    "widths are 6.2 tiles of 660, padded to 7, and the published time lies between those of 6 and 7.",
+    "has neither (`report` shows both). Decode is met to 0.6 %; the error is the prefill's on 660^2, 3 to 7 % too slow "
+    "without the re-placement. With the same tiles of 7 on both grids 660^2 takes at least 1.04 of table 3's 163.6 ms "
+    "on 600^2, whatever the constants, 170 ms; table 2 leaves 165 for prefill and re-placement. Widths rounded to 6 "
+    "and 22 tiles instead of padded to 7 and 22 give all four rows to 0.8 % (1.2 % worst) with nothing fitted, growing "
+    "contexts and re-placement included. That reading was chosen on these rows and no other published row tests it; a "
+    "layer of 4096 columns does not fit 6 tiles of 660, so predictions keep the padding.",
     "Table 5: two rows, one constant (`capacity.CODE`): the arithmetic stands at the head of `perfmodel/capacity.py`.",
     "Tenstorrent: operands of DRAM rows are cut into blocks by the library; the form reads them once and is up to 13 % "
     "off there.",
@@ -186,6 +195,7 @@ def devices_json() -> dict[str, Any]:
         found[name] = {"title": chip.title} | {
             key: f"{number(q.value)} {q.unit}{' (estimated)' if q.estimated else ''}: {q.source}"
             for key, q in chip.quantities.items()}
+        found[name].setdefault("peak_flops", f"{number(chip.peak_flops)} flop/s: follows from rate and clock")
     return found
 
 

@@ -11,6 +11,7 @@ step_hops            ``(steps,)`` links on the longest path of a step's messages
 step_stages          ``(steps,)`` software-handled stages on such a path; or stages, their sum
 step_bytes           ``(steps,)`` bytes of the longest message of a step; or bytes_per_link, their sum
 step_messages        optional: ``(steps,)`` messages that a core handles one after the other; default: 1
+step_streams         optional: ``(steps,)`` bytes of reductions of a step's products that only the end reads; default: 0
 step_products        ``(steps,)`` lists of ``[m, k, n]``: the tile products of a core in a step; or macs_per_core
 links                optional: ``{"bytes": {"east": (rows, cols) ...}}``: all bytes of the links, by direction
 peak_bytes_per_core  optional: buffers of a core, held against its memory
@@ -18,9 +19,10 @@ colours              optional: routing paths of the busiest router, held against
 ===================  ====================================================================================
 
 A step costs ``startup`` (for each of its messages, if there are several) plus the longer of its products and its
-messages; a message costs its words, hops and stages. Sums instead of lists are shared out evenly over the steps. With
-the constants of the GEMV kernel, a vector instruction is issued for each row of a product, and the steps of the
-reduction follow each other without a start-up.
+messages; a message costs its words, hops and stages. A stream begins when the products of its step have ended, and its
+words add to them; but it goes on while the next step works, so that the way is waited for once, at the end. Sums
+instead of lists are shared out evenly over the steps. With the constants of the GEMV kernel, a vector instruction is
+issued for each row of a product, and the steps of the reduction follow each other without a start-up.
 """
 
 from __future__ import annotations
@@ -31,12 +33,15 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel import checks, forms, parameters
+from perfmodel import checks, parameters
 from perfmodel.counts import cdiv
 from perfmodel.device import Device
 from perfmodel.errors import DoesNotFit, ModelError, shown
+from perfmodel.forms import STREAMS
+from perfmodel.forms_gemm import local_product
 from perfmodel.operators import Constants, mesh
 from perfmodel.prediction import Prediction, Use, check_grid, lift
+from perfmodel.terms import BEAT, Terms
 
 #: most steps that are read one by one: MeshGEMM on the widest wafer has 1,800
 MOST_STEPS = 1 << 20
@@ -50,6 +55,7 @@ class Steps:
     stages: np.ndarray
     bytes: np.ndarray
     messages: np.ndarray
+    streams: np.ndarray
     products: np.ndarray
     macs: np.ndarray
 
@@ -92,7 +98,7 @@ def time(counts: Any, device: Device | str, *, kernel: str | None = None, consta
     extra = _busiest(found) - float(steps.bytes.sum())
     terms_of = _vectors if name == "gemv" else _stepwise
 
-    def form(c: Mapping[str, float]) -> forms.Terms:
+    def form(c: Mapping[str, float]) -> Terms:
         terms = terms_of(c, chip, steps)
         return {**terms, "transfer": terms["transfer"] + _words(chip, max(extra, 0.0))}
 
@@ -104,28 +110,31 @@ def time(counts: Any, device: Device | str, *, kernel: str | None = None, consta
                       uses=(Use(calibration, lambda c: lift(form(c), limits)[1]),), chip=chip)
 
 
-def _stepwise(c: Mapping[str, float], chip: Device, steps: Steps) -> forms.Terms:
+def _stepwise(c: Mapping[str, float], chip: Device, steps: Steps) -> Terms:
     """Of every step its start-up and the longer of products and messages."""
     at, m, k, n = steps.products.T
-    work = c["beat"] / forms.BEAT * steps.macs
-    np.add.at(work, at, forms.local_product(c, m, k, n))
-    words, hops, relays = _words(chip, steps.bytes), steps.hops * chip.alpha, steps.stages * chip.beta
+    work = c["beat"] / BEAT * steps.macs
+    np.add.at(work, at, local_product(c, m, k, n))
+    streaming = steps.streams > 0
+    words = _words(chip, np.where(steps.streams >= steps.bytes, 0.0, steps.bytes))
+    hops, relays = (np.where(streaming, 0.0, column) for column in (steps.hops * chip.alpha, steps.stages * chip.beta))
+    way = [float(column[streaming].max(initial=0.0)) for column in (steps.hops, steps.stages)]
     message = words + hops + relays
     with np.errstate(divide="ignore", invalid="ignore"):
         exposed = np.where(message > work, (message - work) / message, 0.0)
-    return {"compute": float(work.sum()), "transfer": float(exposed @ words), "alpha": float(exposed @ hops),
-            "beta": float(exposed @ relays),
+    return {"compute": float(work.sum()), "transfer": float(exposed @ words + _words(chip, steps.streams).sum()),
+            "alpha": float(exposed @ hops) + way[0] * chip.alpha, "beta": float(exposed @ relays) + way[1] * chip.beta,
             "overhead": c["launch"] + c["startup"] * float(np.maximum(steps.messages, 1).sum())}
 
 
-def _vectors(c: Mapping[str, float], chip: Device, steps: Steps) -> forms.Terms:
+def _vectors(c: Mapping[str, float], chip: Device, steps: Steps) -> Terms:
     """A GEMV: a vector instruction per row of a tile, then the reduction."""
     _, m, k, n = steps.products.T
     words = np.maximum(steps.bytes // chip.word_bytes, steps.bytes > 0)
-    rows = (m * k * np.maximum(c["row"], cdiv(n, forms.BEAT) * c["beat"])).sum()
+    rows = (m * k * np.maximum(c["row"], cdiv(n, BEAT) * c["beat"])).sum()
     return {
-        "compute": float(rows + steps.macs.sum() * c["beat"] / forms.BEAT),
-        "transfer": float(np.maximum(words - 1, 0).sum() / forms.STREAMS["ktree"] * c["stream"]),
+        "compute": float(rows + steps.macs.sum() * c["beat"] / BEAT),
+        "transfer": float(np.maximum(words - 1, 0).sum() / STREAMS["ktree"] * c["stream"]),
         "alpha": float(steps.hops.sum() * c["alpha"]), "beta": float(steps.stages.sum() * c["beta"]),
         "overhead": c["launch"],
     }
@@ -157,7 +166,8 @@ def _steps(found: Mapping[str, Any]) -> Steps:
     number = checks.size("steps", _need(found, "steps"), MOST_STEPS, "each is predicted")
     hops, stages, moved = (_column(found, number, *names) for names in (
         ("step_hops", "critical_hops"), ("step_stages", "stages"), ("step_bytes", "bytes_per_link")))
-    messages = _column(found, number, "step_messages", "") if "step_messages" in found else np.ones(number)
+    messages, streams = (_column(found, number, name, "") if name in found else default for name, default in (
+        ("step_messages", np.ones(number)), ("step_streams", np.zeros(number))))
     products, macs = np.zeros((0, 4), np.int64), np.zeros(number)
     if "step_products" in found:
         products = _products(found["step_products"], number)
@@ -165,7 +175,7 @@ def _steps(found: Mapping[str, Any]) -> Steps:
         macs += _numbers("macs_per_core", found["macs_per_core"]).max(initial=0.0) / number
     else:
         raise ModelError("counts lack 'step_products' and 'macs_per_core': give one of them")
-    return Steps(hops, stages, moved, messages, products, macs)
+    return Steps(hops, stages, moved, messages, streams, products, macs)
 
 
 def _products(given: Any, number: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 import perfmodel as pm
 from perfmodel import forms, parameters
+from perfmodel.forms_gemm import gemm, local_product
 from plots.style import COLOURS
 
 GRID = 656
@@ -37,7 +38,7 @@ def _vectors(ax: Axes, data: pm.Measurements, sides: np.ndarray) -> None:
     """One more column of C costs k vectors: the slope between 1 and 8 columns, by the vectors' length m."""
     lengths, k = np.arange(1, 17), 8
     c = parameters.kernel("wse3", "gemm").values
-    curve = [float(forms.local_product(c, m, k, 8) - forms.local_product(c, m, k, 1)) / (7 * k) for m in lengths]
+    curve = [float(local_product(c, m, k, 8) - local_product(c, m, k, 1)) / (7 * k) for m in lengths]
     ax.plot(lengths, curve, ".-", color=COLOURS["blue"], label="model: start + beats of 4 elements, aligned")
     points = [1, 2, 3, 8]
     measured = [(_per_step(data, sides, m, k, 8) - _per_step(data, sides, m, k, 1)) / (7 * k) for m in points]
@@ -53,7 +54,7 @@ def _passes(ax: Axes, data: pm.Measurements, sides: np.ndarray) -> None:
     passes, points = np.arange(2, 17), [2, 3, 8]
     c = parameters.kernel("wse3", "gemm").values
     for (m, n), colour in (((1, 1), "blue"), ((2, 2), "orange"), ((8, 8), "vermilion")):
-        work = forms.local_product(c, m, passes, n) - forms.local_product(c, m, 1, n)
+        work = local_product(c, m, passes, n) - local_product(c, m, 1, n)
         ax.plot(passes, work / (passes - 1), ".-", color=COLOURS[colour], lw=1)
         first = _per_step(data, sides, m, 1, n)
         measured = [(_per_step(data, sides, m, k, n) - first) / (k - 1) for k in points]
@@ -97,6 +98,6 @@ def _model(data: pm.Measurements, sides: np.ndarray, rows: np.ndarray) -> np.nda
     labels = {name: values[rows] for name, values in data.labels.items()}
     fit = pm.fit(pm.Measurements(data.name, data.kind, data.device, columns, data.measured[rows], labels))
     x = data.columns
-    terms = forms.gemm({**fit.params, **fit.fixed}, pm.device("wse3"), "meshgemm", x["M"], x["K"], x["N"], x["P"],
+    terms = gemm({**fit.params, **fit.fixed}, pm.device("wse3"), "meshgemm", x["M"], x["K"], x["N"], x["P"],
                        x["P"])  # fmt: skip
     return forms.total(terms) / data.measured - 1

@@ -9,6 +9,18 @@ settings.register_profile("mesh", deadline=None, max_examples=120, suppress_heal
 settings.load_profile("mesh")
 
 
+@pytest.fixture
+def figures_closed():
+    """Closes the figures of a test, and holds matplotlib's settings to what they were."""
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    before = dict(mpl.rcParams)
+    yield
+    plt.close("all")
+    assert dict(mpl.rcParams) == before
+
+
 @pytest.fixture(scope="session")
 def smollm2():
     """The checkpoint, opened once for all tests that need it (fetched on first use)."""

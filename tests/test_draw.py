@@ -1,6 +1,5 @@
 """Pictures show what was walked and counted, and leave matplotlib as it was."""
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 
@@ -12,13 +11,7 @@ from plots import style
 style.use()
 import matplotlib.pyplot as plt  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def close():
-    before = dict(mpl.rcParams)
-    yield
-    plt.close("all")
-    assert dict(mpl.rcParams) == before
+pytestmark = pytest.mark.usefixtures("figures_closed")
 
 
 def _written(ax):

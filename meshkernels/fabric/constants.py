@@ -14,7 +14,9 @@ from pathlib import Path
 import perfmodel
 from meshkernels.errors import FabricError
 from meshkernels.readers.compliance import as_device
-from perfmodel import forms, parameters
+from perfmodel import parameters
+from perfmodel.forms_gemm import local_product
+from perfmodel.terms import BEAT
 from perfmodel.values import ByValue
 
 #: What ``constants.toml`` has of a chip.
@@ -71,8 +73,8 @@ class Machine(ByValue):
     def multiply(self, m: int, k: int, n: int, vector: bool) -> float:
         """Cycles of a product of tiles ``(m, k)`` and ``(k, n)``; ``vector``: the left operand is a vector in all."""
         if vector:
-            return k * max(self.vector["row"], -(-n // forms.BEAT) * self.vector["beat"])
-        return float(forms.local_product(self.product, m, k, n))
+            return k * max(self.vector["row"], -(-n // BEAT) * self.vector["beat"])
+        return float(local_product(self.product, m, k, n))
 
 
 @functools.cache

@@ -19,7 +19,7 @@ import numpy as np
 from meshkernels.errors import MeshError, MeshTypeError, MissingExtra, ScheduleError, shown
 from meshkernels.mesh import Mesh
 from meshkernels.schedules.check import check, indices
-from meshkernels.schedules.routes import MULTICAST, Flows, Permute, Route
+from meshkernels.schedules.routes import MULTICAST, Flows, Permute, Reduce, Route
 from meshkernels.schedules.steps import Move, Multiply, Repeat, Schedule, Step
 from meshkernels.schedules.walk import Walk
 from perfmodel import tables
@@ -127,15 +127,35 @@ class Ledger(ByValue):
         """Bytes of the longest message of a step: messages of one axis follow each other, the axes go in parallel."""
         sizes: dict[object, int] = {}
         for move in step.moves:
-            width = self.itemsize if self.schedule.stored(move.buffer) else self.accumulator
             axis = getattr(move.route, "axis", None)
-            sizes[axis] = sizes.get(axis, 0) + self.schedule.words(move) * width
+            sizes[axis] = sizes.get(axis, 0) + self._bytes(move)
         return max(sizes.values(), default=0)
+
+    def _bytes(self, move: Move) -> int:
+        """Bytes of one message of a move."""
+        return self.schedule.words(move) * (self.itemsize if self.schedule.stored(move.buffer) else self.accumulator)
 
     def _messages(self, step: Step) -> int:
         """Messages of a step that a core handles one after the other: moves along one axis."""
         axes = [getattr(move.route, "axis", None) for move in step.moves]
         return max((axes.count(axis) for axis in axes), default=0)
+
+    def _streams(self, step: Step) -> int:
+        """Bytes of reductions of what a step computes that only the end reads: no core waits for such a sum."""
+        written = {operation.into for operation in step.compute}
+        return sum(self._bytes(move) for move in step.moves
+                   if isinstance(move.route, Reduce) and self.mesh.shape[move.route.axis] > 1
+                   and move.buffer in written and move.target not in self._read)  # fmt: skip
+
+    @cached_property
+    def _read(self) -> set[str]:
+        """Buffers that a step computes with or sends."""
+        found: set[str] = set()
+        for step in _flat(self.schedule.program, lambda step: step):
+            found |= {move.buffer for move in step.moves}
+            for operation in step.compute:
+                found |= {operation.left, operation.right} if isinstance(operation, Multiply) else {operation.source}
+        return found
 
     def _products(self, step: Step) -> list[list[int]]:
         """``[m, k, n]`` of each local product of a step."""
@@ -223,6 +243,7 @@ class Ledger(ByValue):
             "step_hops": self.step_hops.tolist(), "step_stages": self.step_stages.tolist(),
             "step_bytes": _flat(self.schedule.program, self._longest),
             "step_messages": _flat(self.schedule.program, self._messages),
+            "step_streams": _flat(self.schedule.program, self._streams),
             "step_products": _flat(self.schedule.program, self._products),
             "macs_per_core": self.macs.tolist(), "colours_per_core": self.colours_per_core.tolist(),
             "links": {what: dict(zip(_DIRECTIONS, array.tolist())) for what, array in self._links().items()},

@@ -11,9 +11,10 @@ import pytest
 import perfmodel as pm
 from perfmodel import parameters
 from perfmodel.__main__ import main
+from perfmodel.counts import GEMMS
 from perfmodel.device import RULES
 
-WSE2, WSE3, N150 = pm.device("wse2"), pm.device("wse3"), pm.device("n150")
+WSE2, WSE3, N150, A100 = (pm.device(name) for name in ("wse2", "wse3", "n150", "a100"))
 
 #: what is predicted on each device: every kernel, and the competitors that are stated in cycles of the device
 WAFER = {
@@ -21,6 +22,11 @@ WAFER = {
     "gemm, exposed": lambda chip: pm.gemm(chip, 720, 720, 720, grid=720, algorithm="cannon"),
     "summa": lambda chip: pm.gemm(chip, 1440, 1440, 1440, grid=(240, 180), algorithm="summa_relay"),
     "gemm_t": lambda chip: pm.gemm(chip, 1440, 1440, 1440, grid=240, algorithm="gemm_t"),
+    **{f"{name}, no barrier": lambda chip, name=name: pm.gemm(chip, 480, 240, 480, grid=(24, 40), algorithm=name,
+                                                              barrier=False) for name in GEMMS},
+    "counts": lambda chip: pm.time({
+        "rows": 4, "cols": 4, "steps": 2, "step_hops": [5, 7], "step_stages": [3, 4], "step_bytes": [96, 300],
+        "step_products": [[[4, 4, 4]], [[1, 1, 1]]], "step_streams": [40, 0]}, chip),
     "gemv": lambda chip: pm.gemv(chip, 4096, 4096, grid=480),
     "allreduce": lambda chip: pm.allreduce(chip, 40, cores=480),
     "reduce": lambda chip: pm.reduce(chip, 4096, cores=512, group_size=32),
@@ -37,29 +43,59 @@ CARD = {
     "DRAM": lambda chip: pm.gemm(chip, 512, 4096, 512, storage="DRAM"),
 }
 
+GPU = {
+    "prefill": lambda chip: pm.prefill(chip, "llama3-8b", tokens=4096, system="a100x8"),
+    "decode": lambda chip: pm.decode(chip, "qwen2-72b", context=4096, system="a100x16"),
+    "one": lambda chip: pm.decode(chip, "llama3-8b", context=4096, system="a100x1"),
+    "generate": lambda chip: pm.generate(chip, "llama3-8b", prompt=512, new=8, system="a100x8"),
+}
+CHIPS = ((WSE2, WAFER), (WSE3, WAFER), (N150, CARD), (A100, GPU))
+
 #: fields of which more is slower; of all other rates less is; the rest changes no time
 SLOWER_IF_LARGER = {"alpha", "beta", "ramp"}
 SLOWER_IF_SMALLER = {"clock_hz", "link_words_per_cycle", "macs_per_cycle", "memory_bytes_per_cycle", "word_bytes",
                      "die_rows", "dram_bandwidth"}
-NO_TIME = {"power_w", "peak_flops", "memory_per_core", "colours", "cores", "rows", "cols"}
+NO_TIME = {"power_w", "memory_per_core", "colours", "cores", "rows", "cols"}
+GPU_SLOWER_IF_SMALLER = {"peak_flops", "memory_bandwidth", "gpus_per_node", "link_bandwidth"}
+GPU_NO_TIME = {"power_w", "memory_bytes"}
 
 
 def fields(chip):
     return {field.name for field in dataclasses.fields(chip)} & set(RULES)
 
 
+def slower(chip, field, factor):
+    """The chip with a field worse by a factor, a count by whole ones."""
+    value = getattr(chip, field)
+    worse = value * factor if field in SLOWER_IF_LARGER else value / factor
+    least = {"word_bytes": 2, "gpus_per_node": 1}
+    return chip.replace(**{field: max(int(worse), least[field]) if field in least else worse})
+
+
+def rates(chip):
+    return sorted(fields(chip) & (GPU_SLOWER_IF_SMALLER if chip is A100 else SLOWER_IF_LARGER | SLOWER_IF_SMALLER))
+
+
 def test_every_field_is_one_of_these():
     assert fields(WSE2) == SLOWER_IF_LARGER | SLOWER_IF_SMALLER | NO_TIME
+    assert fields(A100) == GPU_SLOWER_IF_SMALLER | GPU_NO_TIME
+
+
+def test_every_rate_changes_a_time():
+    """A part a quarter as good shows in some prediction on some chip; otherwise it would be no field."""
+    changed = {(chip is A100, field) for chip, cases in CHIPS for field in rates(chip) for predict in cases.values()
+               if predict(slower(chip, field, 4.0)).seconds > predict(chip).seconds}
+    assert changed == {(False, field) for field in SLOWER_IF_LARGER | SLOWER_IF_SMALLER} | {
+        (True, field) for field in GPU_SLOWER_IF_SMALLER}
 
 
 @pytest.mark.parametrize("factor", [1.01, 2.0, 7.3])
-@pytest.mark.parametrize("field", sorted(SLOWER_IF_LARGER | SLOWER_IF_SMALLER))
+@pytest.mark.parametrize("field", sorted(SLOWER_IF_LARGER | SLOWER_IF_SMALLER | GPU_SLOWER_IF_SMALLER))
 def test_a_slower_part_never_makes_anything_faster(field, factor):
-    for chip, cases in ((WSE2, WAFER), (WSE3, WAFER), (N150, CARD)):
-        value = getattr(chip, field) * (factor if field in SLOWER_IF_LARGER else 1 / factor)
-        if field == "word_bytes":
-            value = max(int(value), 2)
-        changed = chip.replace(**{field: value})
+    for chip, cases in CHIPS:
+        if field not in rates(chip):
+            continue
+        changed = slower(chip, field, factor)
         for name, predict in cases.items():
             before, after = predict(chip), predict(changed)
             assert after.seconds >= before.seconds * (1 - 1e-12), (chip.name, name)
@@ -73,9 +109,11 @@ def test_a_smaller_device_makes_nothing_faster(field):
             assert predict(changed).seconds >= predict(chip).seconds, (chip.name, name)
 
 
-@pytest.mark.parametrize("field", sorted(NO_TIME - {"rows", "cols", "cores"}))
+@pytest.mark.parametrize("field", sorted(NO_TIME - {"rows", "cols", "cores"} | GPU_NO_TIME))
 def test_power_and_memory_change_no_time(field):
-    for chip, cases in ((WSE2, WAFER), (WSE3, WAFER), (N150, CARD)):
+    for chip, cases in CHIPS:
+        if field in rates(chip) or field not in fields(chip):
+            continue
         for factor in (2, 1.5):
             changed = chip.replace(**{field: int(getattr(chip, field) * factor)})
             for name, predict in cases.items():
@@ -114,12 +152,13 @@ def test_changes_are_stated():
     ({"clock_hz": float("nan")}, "clock_hz"),
     ({"macs_per_cycle": float("inf")}, "macs_per_cycle"), ({"rows": 2000}, "more than its 850000 cores"),
     ({"memory_per_core": 1000.5}, "not a whole number"), ({"alhpa": 2}, "did you mean 'alpha'"),
-    ({"beta": "5"}, "beta = '5' is not a finite number"), ({"name": 3}, "name = 3 must be a string"),
+    ({"beta": "5"}, "beta = '5' is not a finite number"), ({"peak_flops": 1e15}, "change one of those"),
+    ({"name": 3}, "name = 3 must be a string"),
 ])
 def test_unphysical_values_are_refused(changes, message):
     with pytest.raises(pm.ModelError, match=message):
         WSE2.replace(**changes)
-    if "alhpa" not in changes:
+    if changes.keys() <= {field.name for field in dataclasses.fields(WSE2)}:
         with pytest.raises(pm.ModelError, match=message):
             dataclasses.replace(WSE2, **changes)
 
@@ -135,6 +174,7 @@ def test_a_file_with_a_base(tmp_path):
         assert predict(changed).cycles == predict(expected).cycles, name
     for text, message in (('base = "wse9"', "unknown device"), ('base = "wse2"\nalpha = -2', "outside"),
                           ('base = "wse2"\nalhpa = 2', "did you mean 'alpha'"),
+                          ('base = "wse2"\npeak_flops = 1e15', "peak_flops of a mesh is cores x"),
                           ('base = "wse2"\n[alpha]\nvalue = 1\nunit = "mile"', "expected 'cycle/hop'"),
                           ('base = "wse2"\n[constants.gemn]\nbeat = 1', "unknown kernel"),
                           ('base = "wse2"\n[constants.gemm]\nbeet = 1', "did you mean 'beat'"),
@@ -178,6 +218,22 @@ def test_names_work_everywhere():
         (pm.energy("wse2", 1.0), pm.energy(WSE2, 1.0)),
     ]
     assert all(of_name == of_object for of_name, of_object in pairs)
+
+
+def test_a_gpu_of_ones_own():
+    """Half the flop/s: the share of compute in a prefill doubles, and nothing else; 16 GB hold no 140 of the 72B."""
+    whole, half = GPU["prefill"](A100), GPU["prefill"](A100.replace(peak_flops=A100.peak_flops / 2))
+    assert half.seconds - whole.seconds == pytest.approx(whole.terms["compute"] / 1e9)
+    assert any("fitted to the A100" in note for note in half.notes) and half.uncertainty >= whole.uncertainty
+    beside = pm.prefill("wse2", "llama3-8b", tokens=4096, system="a100x8")
+    assert beside.seconds == pytest.approx(whole.seconds)
+    assert not any("scaled" in note for note in GPU["decode"](A100).notes)
+    assert any("are 140 GB, a100x16 holds 16: " in note for note in GPU["decode"](A100.replace(memory_bytes=1e9)).notes)
+    found = pm.sweep("a100", GPU["one"], memory_bandwidth=[1e12, 2.039e12])
+    assert found.seconds[0] > found.seconds[1] == pytest.approx(GPU["one"](A100).seconds)
+    for system in ("waferllm", "t10"):
+        with pytest.raises(pm.ModelError, match="'a100' is no mesh of cores"):
+            pm.decode(A100, "llama3-8b", context=8, grid=8, system=system)
 
 
 def test_a_million_points_of_a_changed_device():

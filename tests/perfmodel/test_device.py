@@ -27,10 +27,23 @@ def test_wse2_facts():
     assert wse2.rows * wse2.cols <= wse2.cores
 
 
-@pytest.mark.parametrize("name", ["wse2", "wse3", "dojo", "blackhole"])
-def test_stated_peak_is_cores_times_rate(name):
+@pytest.mark.parametrize(("name", "stated"), [("wse2", 7.5e15), ("dojo", 9.06e15), ("blackhole", 387e12)])
+def test_the_peak_is_what_the_vendor_states(name, stated):
+    """Cerebras, Tesla at Hot Chips 34, Tenstorrent; it follows the clock of a changed device."""
     chip = pm.device(name)
-    assert chip.peak_flops == pytest.approx(chip.cores * chip.macs_per_cycle * 2 * chip.clock_hz, rel=0.02)
+    assert chip.peak_flops == pytest.approx(stated, rel=0.02)
+    assert chip.replace(clock_hz=chip.clock_hz / 2).peak_flops == pytest.approx(chip.peak_flops / 2)
+
+
+def test_a_peak_stated_beside_its_parts_must_agree_with_them(tmp_path):
+    path, text = tmp_path / "mine.toml", (FOLDER / "wse2.toml").read_text()
+    for value, agrees in ((7.5e15, True), (7.5e14, False)):
+        path.write_text(f'{text}\n[peak_flops]\nvalue = {value}\nunit = "flop/s"\nsource = "a vendor"\n')
+        if agrees:
+            assert pm.device(path).peak_flops == pm.device("wse2").peak_flops
+        else:
+            with pytest.raises(pm.DataError, match=r"peak_flops = 7.5e\+14 contradicts"):
+                pm.device(path)
 
 
 def test_devices_are_frozen():

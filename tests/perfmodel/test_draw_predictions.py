@@ -9,13 +9,7 @@ import perfmodel as pm
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-
-@pytest.fixture(autouse=True)
-def close():
-    before = dict(mpl.rcParams)
-    yield
-    plt.close("all")
-    assert dict(mpl.rcParams) == before
+pytestmark = pytest.mark.usefixtures("figures_closed")
 
 
 def test_terms_of_a_point_are_one_bar_as_long_as_the_time():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import perfmodel as pm
-from perfmodel import report
+from perfmodel import parameters, report
 
 
 def decode(chip):
@@ -73,6 +73,18 @@ def test_what_a_wafer_would_need():
             assert (rate >= 5000 * (1 - 1e-9)) == reaches, field
     assert found.alone["clock_hz"] is not None and found.alone["alpha"] is None
     assert pm.need("wse2", "llama3-8b", tokens_per_s=100).alone["alpha"] == 1.0
+    assert "nothing needs a change" in str(pm.need("wse2", "llama3-8b", tokens_per_s=100))
+
+
+def test_what_no_part_of_a_wafer_can_give():
+    """Hops, stages, words and beats that cost next to nothing leave the set-up of a vector for each row of a tile."""
+    found = pm.need("wse3", "llama3-70b", tokens_per_s=5000)
+    chip, model = pm.device("wse3"), pm.model("llama3-70b")
+    d, s, f = (-(-size // found.grid) for size in (model.dim, 4096, model.ffn))
+    rows = 3 * d + d + s + d + 2 * d + f
+    cycles = model.layers * rows * parameters.kernel("wse3", "decode").values["row"]
+    assert found.best_parts == pytest.approx(chip.clock_hz / cycles, rel=0.05) and found.best_parts < 5000
+    assert found.kernel_constant == "row" and "how the kernel is written" in str(found)
 
 
 # ---------------------------------------------------------------------------------------------------- uncertainty

@@ -121,3 +121,35 @@ def test_this_machines_steps(tmp_path):
                 "extra_info": {"flops": f, "steps": s}} for f in (1e5, 1e6, 1e8) for s in (4, 64, 700)]
     path.write_text(json.dumps({"benchmarks": entries}))
     assert pm.fit(path).params == pytest.approx({"overhead": 1e-6, "per_flop": 1e-10, "per_step": 2e-6}, rel=1e-4)
+
+
+def test_uncertainty_is_saved_with_the_constants(tmp_path):
+    """A device file predicts what its fit does, with the same interval and range; a second file keeps the first's."""
+    some = pm.fit(GEMM.part(GEMM.columns["P"] <= 208), fix={"beat": 1.0})
+    path = some.save(tmp_path / "mine.toml")
+    by_fit = pm.gemm("wse3", 800, 800, 800, grid=400, constants=some)
+    by_file = pm.gemm(str(path), 800, 800, 800, grid=400)
+    assert by_file.interval == pytest.approx(by_fit.interval) and by_file.cycles == by_fit.cycles
+    assert by_file.uncertainty != pytest.approx(pm.gemm("wse3", 800, 800, 800, grid=400).uncertainty)
+    assert any("grid 400 lies outside 16 to 208" in note for note in by_file.notes)
+    (tmp_path / "more.toml").write_text(f'base = "{path}"\nalpha = 3\n[constants.shift]\nstartup = 80.0\n')
+    more = pm.device(tmp_path / "more.toml")
+    expected = pm.gemm(pm.device(path).replace(alpha=3), 800, 800, 800, grid=400).cycles
+    assert pm.gemm(more, 800, 800, 800, grid=400).cycles == expected > by_file.cycles
+    assert pm.shift(more, (8, 8), steps=4, grid=24).terms["overhead"] == pytest.approx(40 + 4 * 80)
+    faster = pm.device(path).replace(memory_bytes_per_cycle=32)  # scaled constants were not held against anything
+    assert pm.gemm(faster, 800, 800, 800, grid=400).uncertainty > 0.1
+
+
+@pytest.mark.parametrize(("about", "message"), [
+    ("held_out = -1", "held_out = -1 is outside"), ("heldout = 1", "did you mean 'held_out'"),
+    ("stderr = 3", "stderr"), ("stderr = { beat = 0.1 }", "unknown stderr"), ("stderr = { startup = nan }", "finite"),
+    ("stderr = { startup = 0.1 }\ncorrelation = [[1.0, 0.5]]", "made of 1 numbers a row"),
+    ("stderr = { startup = 0.1 }\ncorrelation = [[2.0]]", "outside -1 to 1"), ("range = { grid = [1] }", "2 numbers"),
+    ("range = { grid = [2, 1] }", "ends before it begins"),
+])
+def test_what_a_file_says_of_its_constants_is_checked(tmp_path, about, message):
+    path = tmp_path / "mine.toml"
+    path.write_text(f'base = "wse3"\n[constants.gemm]\nstartup = 80.0\n[constants.gemm.about]\n{about}\n')
+    with pytest.raises(pm.ModelError, match=message):
+        pm.device(path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import perfmodel as pm
-from perfmodel import bounds, counts, counts_reduce, forms
+from perfmodel import bounds, counts, counts_path, counts_reduce, forms, forms_gemm
 
 UNIT = {"launch": 1000.0, "startup": 100.0, "k_loop": 10.0, "remainder": 1.0, "vector": 0.1, "beat": 0.01}
 
@@ -16,17 +16,17 @@ def test_beats_count_the_words_that_columns_touch():
     for m in range(1, 18):
         for n in range(1, 11):
             touched = sum(len({(m * j + i) // 4 for i in range(m)}) for j in range(n))
-            assert int(forms.beats(m, n)) == touched, (m, n)
+            assert int(forms_gemm.beats(m, n)) == touched, (m, n)
 
 
 def test_local_product_by_hand():
     """Tiles 3 x 5 and 5 x 2: 5 passes, 1 beyond four, 10 vectors, columns of 3 touch 1 + 2 words, 5 times."""
-    assert float(forms.local_product(UNIT, 3, 5, 2)) == pytest.approx(50 + 1 + 1.0 + 0.15)
+    assert float(forms_gemm.local_product(UNIT, 3, 5, 2)) == pytest.approx(50 + 1 + 1.0 + 0.15)
 
 
 def test_meshgemm_by_hand():
     """16^3 on 4 x 4: tiles of 4; 2 alignment rounds of 8 words, 4 steps; no transfer outlasts a product."""
-    terms = forms.gemm(UNIT, pm.device("wse3"), "meshgemm", 16, 16, 16, 4, 4)
+    terms = forms_gemm.gemm(UNIT, pm.device("wse3"), "meshgemm", 16, 16, 16, 4, 4)
     assert float(terms["overhead"]) == 1000 + 6 * 100
     assert float(terms["transfer"]) == 2 * 8 * 1.125  # cycles per word on the silicon
     assert float(terms["alpha"]) == 2 * 2 * 2.0
@@ -35,7 +35,7 @@ def test_meshgemm_by_hand():
 
 def test_a_transfer_that_outlasts_the_product_is_exposed():
     """1000-long columns, one pass of one vector: 500 words against 10.1 + 2.5 cycles of work (and 1 remainder)."""
-    terms = forms.gemm(UNIT, pm.device("wse3"), "meshgemm", 4000, 4, 4, 4, 4)
+    terms = forms_gemm.gemm(UNIT, pm.device("wse3"), "meshgemm", 4000, 4, 4, 4, 4)
     message = 500 * 1.125 + 2 * 2
     assert float(terms["compute"] + terms["transfer"] + terms["alpha"]) == pytest.approx((4 + 2) * message)
 
@@ -45,10 +45,10 @@ def test_paths_of_arrays_have_the_counted_steps_and_hops(algorithm):
     """The vectorised path against the counts, which equal the ledger (test_counts)."""
     grids = [(p, p) for p in (*range(1, 34), 96, 97)] + [(r, c) for r in range(1, 14) for c in range(1, 14)]
     grids += [(96, 60), (97, 64), (60, 97)]
-    many = counts.path(algorithm, *np.array(grids).T)
+    many = counts_path.path(algorithm, *np.array(grids).T)
     for at, (rows, cols) in enumerate(grids):
         counted = counts.gemm(algorithm, 1, 1, 1, rows, cols)
-        way = counts.Path(*(float(np.broadcast_to(part, len(grids))[at]) for part in many))
+        way = counts_path.Path(*(float(np.broadcast_to(part, len(grids))[at]) for part in many))
         assert way.steps == np.lcm(rows, cols)
         assert way.rounds + (1 if algorithm.startswith("allgather") else way.steps) == counted.steps
         assert way.round_hops + way.turns * way.hops == pytest.approx(counted.hops)

@@ -100,7 +100,7 @@ def test_numpy_integers_and_whole_floats_are_sizes():
 @pytest.mark.parametrize("call", [
     lambda: pm.gemm("wse9", 8, 8, 8, grid=4), lambda: pm.gemm(None, 8, 8, 8, grid=4),  # type: ignore[arg-type]
     lambda: pm.prefill(WSE2, 8, tokens=8, grid=480),  # type: ignore[arg-type]
-    lambda: pm.prefill(pm.device("a100"), LLAMA, tokens=8, grid=1, system="a100x8"),  # type: ignore[arg-type]
+    lambda: pm.prefill(pm.device("a100"), LLAMA, tokens=8, grid=1), lambda: pm.prefill("host", LLAMA, tokens=8),
     lambda: pm.decode(WSE2, LLAMA, context=8, grid=480, system=["t10"]),  # type: ignore[arg-type]
     lambda: pm.gemm(WSE2, [8, 8], [8, 8, 8], 8, grid=4), lambda: pm.gemm(WSE2, 8, 8, 8, grid=4, algorithm=7),
     lambda: pm.decode(WSE2, LLAMA, context=[8, 9, 10], grid=[480, 481]),
