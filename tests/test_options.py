@@ -145,8 +145,3 @@ def test_without_a_package_of_the_extra_llm_a_command_says_what_to_install(packa
     refused = _without(package, *words)
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and package in refused.stderr
     assert "pip install 'meshkernels[llm]'" in refused.stderr
-
-
-def test_an_example_that_is_not_there(capsys):
-    assert _main("meshkernels")(["examples", "own_devise"]) == 2
-    assert "did you mean 'own_device'" in capsys.readouterr().err
