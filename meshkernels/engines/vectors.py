@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from meshkernels.engines.distribution import Distribution
 from meshkernels.engines.plan import home, plan
-from meshkernels.engines.ranks import Distribution
 from meshkernels.kernels.columns import Columns
 from meshkernels.kernels.gemv import Sums
 from meshkernels.kernels.reduce import combine_in_order

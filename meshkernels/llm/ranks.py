@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from meshkernels.engines import mpi, vectors
+from meshkernels.engines.distribution import Distribution
 from meshkernels.engines.matrix import DistMatrix, whole
 from meshkernels.engines.matrix import Layout as OnRanks
 from meshkernels.engines.plan import home
-from meshkernels.engines.ranks import Distribution
 from meshkernels.errors import MeshError
 from meshkernels.kernels.columns import Columns
 from meshkernels.mesh import Mesh
