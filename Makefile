@@ -41,9 +41,10 @@ figures: $(VENV)/installed
 	$(PY) -m plots
 
 # the API reference, as pages to browse: build/docs/index.html
+DOCUMENTED := meshkernels $(addprefix meshkernels.,schedules llm fabric files draw) perfmodel
 docs: $(VENV)/bin/python
 	$(PY) -m pip install --quiet --editable '.[llm,docs]'
-	$(PY) -W error::UserWarning -m pdoc --docformat google --output-directory build/docs meshkernels perfmodel
+	$(PY) -W error::UserWarning -m pdoc --docformat google --output-directory build/docs $(DOCUMENTED)
 
 # The lower bounds of the dependencies are real: the suite on exactly these versions.
 oldest:

@@ -268,7 +268,8 @@ def _run(argv: list[str] | None) -> int:
     LAST.parent.mkdir(exist_ok=True)
     raw, progress = LAST.with_suffix(".tmp"), Progress()
     status = pytest.main([str(HERE), "-o", "addopts=", "-o", "python_files=bench_*.py", "-p", "no:cacheprovider", "-p",
-                          "no:terminal", "-s", "-k", options.k, "--benchmark-quiet", f"--benchmark-json={raw}"],
+                          "no:terminal", "-s", "-W", "ignore:Not saving anything", "-k", options.k, "--benchmark-quiet",
+                          f"--benchmark-json={raw}"],
                          plugins=[progress])  # fmt: skip
     if status == pytest.ExitCode.NO_TESTS_COLLECTED:
         parser.error(f"no benchmark fits -k {options.k!r}")

@@ -27,10 +27,11 @@ def main(argv: list[str] | None = None) -> int:
             except MissingExtra as missing:
                 if wanted == [name]:
                     raise MeshError(f"{name} cannot run: {missing}") from None
+                commands.add_parser(name, help=f"not installed: {missing.install}")
         options = parser.parse_args(argv)
         return options.run(options)
 
-    return console.run("meshkernels", command, (MeshError, MeshTypeError, WeightsError))
+    return console.run("meshkernels", command, (MeshError, MeshTypeError, WeightsError, MissingExtra))
 
 
 if __name__ == "__main__":

@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from inspect import signature
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 import perfmodel
+from meshkernels import dispatch
 from meshkernels.algorithms import family_of, find
-from meshkernels.algorithms import gemv as vector
 from meshkernels.arguments import (
     MeshLike,
-    accumulator,
     as_axis,
-    as_count,
     as_groups,
     as_mesh,
-    common_dtype,
     operand,
-    output,
 )
-from meshkernels.engines.ranks import current, on_ranks
-from meshkernels.errors import MeshError, MeshTypeError, shown
-from meshkernels.kept import remember
+from meshkernels.dispatch import Observer
+from meshkernels.engines.distribution import on_ranks
+from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.mesh import Mesh
 from meshkernels.placed import Placed
-from meshkernels.readers import fused, lockstep
-from meshkernels.readers.compliance import as_device, require, require_fabric
-from meshkernels.readers.ledger import count
 from meshkernels.schedules import Schedule, verify
 from meshkernels.schedules.check import OPS
-
-Observer = Callable[[Any], object]
 
 
 @on_ranks(2)
@@ -75,12 +65,12 @@ def gemm(A: ArrayLike, B: ArrayLike | Placed, mesh: MeshLike, *, algorithm: str 
         >>> C.shape, float(C[0, 0]), counted.hops_per_step
         ((5, 3), 7.0, 2)
     """
-    A, B = operand("A", A, 2), _weights("B", B, mesh)
+    A, B = operand("A", A, 2), dispatch.weights("B", B, mesh)
     if A.shape[1] != B.shape[0]:
         raise MeshError(f"A {A.shape} and B {B.shape} do not match: {A.shape[1]} columns against {B.shape[0]} rows")
-    wanted = _scheduled("gemm", algorithm, mesh, *A.shape, B.shape[1], **options)
+    wanted = dispatch.scheduled("gemm", algorithm, mesh, *A.shape, B.shape[1], **options)
     operands = dict(zip(wanted.task.operands, (A, B)))  # a schedule of one's own may call them otherwise
-    return _execute(wanted, operands, slice(None), accumulate, out, ledger, device, method, observe)
+    return dispatch.execute(wanted, operands, slice(None), accumulate, out, ledger, device, method, observe)
 
 
 @on_ranks(2)
@@ -117,9 +107,9 @@ def gemm_t(A: ArrayLike, B: ArrayLike, mesh: MeshLike, *, algorithm: str | Sched
     A, B = operand("A", A, 2), operand("B", B, 2)
     if A.shape[1] != B.shape[1]:
         raise MeshError(f"A {A.shape} and B {B.shape} do not match: {A.shape[1]} columns against {B.shape[1]}")
-    wanted = _scheduled("gemm_t", algorithm, mesh, *A.shape, B.shape[0], **options)
+    wanted = dispatch.scheduled("gemm_t", algorithm, mesh, *A.shape, B.shape[0], **options)
     operands = dict(zip(wanted.task.operands, (A, B)))
-    return _execute(wanted, operands, slice(None), accumulate, out, ledger, device, method, observe)
+    return dispatch.execute(wanted, operands, slice(None), accumulate, out, ledger, device, method, observe)
 
 
 @on_ranks(2, whole=True)
@@ -161,12 +151,12 @@ def gemv(x: ArrayLike, W: ArrayLike | Placed, mesh: MeshLike, *, reduce: str = "
         >>> gemv(x, W, Mesh(2), groups=1)
         array([0., 1., 2.])
     """
-    x, W = operand("x", x, 1), _weights("W", W, mesh)
+    x, W = operand("x", x, 1), dispatch.weights("W", W, mesh)
     if len(x) != W.shape[0]:
         raise MeshError(f"x ({len(x)},) and W {W.shape} do not match: {len(x)} elements against {W.shape[0]} rows")
-    options = _reduce_options(reduce, as_axis(axis), broadcast, levels, groups, device)
-    wanted = _scheduled("reduce", reduce, mesh, *W.shape, **options)
-    return _execute(wanted, {"x": x[None], "W": W}, 0, accumulate, out, ledger, device, method, observe)
+    options = dispatch.reduce_options(reduce, as_axis(axis), broadcast, levels, groups, device)
+    wanted = dispatch.scheduled("reduce", reduce, mesh, *W.shape, **options)
+    return dispatch.execute(wanted, {"x": x[None], "W": W}, 0, accumulate, out, ledger, device, method, observe)
 
 
 @on_ranks(1, whole=True)
@@ -215,10 +205,10 @@ def allreduce(values: ArrayLike, mesh: MeshLike, *, axis: int = 0, op: str = "ad
     (rows, cols), (*height, n) = mesh.shape, values.shape[2:]
     if op == "logsumexp" and n == 0:
         raise MeshError("logsumexp combines vectors (m, s_1, ...) of at least 1 element, not of 0")
-    options = _reduce_options(reduce, as_axis(axis), broadcast, levels, groups, device)
+    options = dispatch.reduce_options(reduce, as_axis(axis), broadcast, levels, groups, device)
     build = find("reduce", reduce)  # part of what is remembered: the name may be registered again
     options |= {"reduce": reduce, "op": op, "height": height[0] if height else 1}
-    wanted = _allreduce(build, mesh, n, tuple(sorted(options.items())))
+    wanted = dispatch.allreduce_schedule(build, mesh, n, tuple(sorted(options.items())))
     matrix = values.reshape(rows, cols, options["height"], n).swapaxes(1, 2).reshape(wanted.operands["x"].shape)
     found = run(wanted, {"x": matrix}, accumulate=accumulate, ledger=ledger, device=device)
     result, *more = found if ledger else (found,)
@@ -254,8 +244,8 @@ def transpose(A: ArrayLike, mesh: MeshLike, *, ledger: bool = False, device: per
         [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
     """
     A = operand("A", A, 2)
-    wanted = _scheduled("transpose", "transpose", mesh, *A.shape)
-    return _execute(wanted, {"A": A}, slice(None), None, None, ledger, device, method, observe)
+    wanted = dispatch.scheduled("transpose", "transpose", mesh, *A.shape)
+    return dispatch.execute(wanted, {"A": A}, slice(None), None, None, ledger, device, method, observe)
 
 
 @on_ranks(1, whole=True)
@@ -292,10 +282,10 @@ def alltoall(values: ArrayLike, mesh: MeshLike, *, axis: int = 1, ledger: bool =
     if values.shape[:3] != (*mesh.shape, P):
         raise MeshError(f"values {values.shape}: the first three sides must be {(*mesh.shape, P)}")
     lines, n = mesh.lines(axis), values.shape[3]
-    wanted = _scheduled("alltoall", "alltoall", mesh, n, axis=axis)
+    wanted = dispatch.scheduled("alltoall", "alltoall", mesh, n, axis=axis)
     by_line = values if axis == 1 else values.swapaxes(0, 1)  # (lines, from, to, n)
     matrix = by_line.reshape(lines * P, P * n)
-    found = _execute(wanted, {"A": matrix}, slice(None), None, None, ledger, device, method, observe)
+    found = dispatch.execute(wanted, {"A": matrix}, slice(None), None, None, ledger, device, method, observe)
     result, *more = found if ledger else (found,)
     got = result.reshape(lines, P, P, n)  # (lines, to, from, n)
     got = got if axis == 1 else np.ascontiguousarray(got.swapaxes(0, 1))
@@ -348,10 +338,10 @@ def run(schedule: Schedule, operands: Mapping[str, ArrayLike], *, accumulate: DT
         if isinstance(value, Placed) and (schedule.task.kind, name) != ("product", schedule.task.operands[-1]):
             raise MeshTypeError(f"{name} is placed: {schedule.name} takes a matrix; only the right operand of a "
                                 "product can be a weight that was placed")
-        arrays[name] = _weights(name, value, schedule.mesh)
+        arrays[name] = dispatch.weights(name, value, schedule.mesh)
         if tuple(arrays[name].shape) != tiling.shape:
             raise MeshError(f"{name} is {arrays[name].shape}; {schedule.name} takes {tiling.shape}")
-    return _execute(schedule, arrays, slice(None), accumulate, out, ledger, device, method, observe)
+    return dispatch.execute(schedule, arrays, slice(None), accumulate, out, ledger, device, method, observe)
 
 
 def schedule(algorithm: str, mesh: MeshLike, *shape: int, **options: Any) -> Schedule:
@@ -382,125 +372,4 @@ def schedule(algorithm: str, mesh: MeshLike, *shape: int, **options: Any) -> Sch
     if options.get("op", "add") != "add":
         raise MeshError(f"op = {options['op']!r}: the partial sums of a product are added; for others see allreduce")
     build = find(family, algorithm)
-    return _fresh(build, family, algorithm, as_mesh(mesh), shape, tuple(options.items()))
-
-
-def _scheduled(family: str, algorithm: str | Schedule, mesh: MeshLike, *shape: int, **options: Any) -> Schedule:
-    """The schedule of an algorithm that must belong to ``family``, remembered for the next call; or the one given."""
-    if isinstance(algorithm, Schedule):
-        if family not in ("gemm", "gemm_t"):
-            raise MeshTypeError(f"reduce takes the name of a reduction, not the schedule {algorithm.name!r}: see `run`")
-        _expect(algorithm, family, as_mesh(mesh), shape, options)
-        return algorithm
-    build = find(family, algorithm)
-    for name, value in options.items():
-        if not isinstance(value, Hashable):
-            raise MeshTypeError(f"{name} = {value!r}: an option is a number, a name or a tuple")
-    return _build(build, family, algorithm, as_mesh(mesh), shape, tuple(sorted(options.items())))
-
-
-def _expect(given: Schedule, family: str, mesh: Mesh, shape: tuple[int, ...], options: dict[str, Any]) -> None:
-    """Refuse a schedule that is not for this product."""
-    verify(given)  # a wrong one is refused before its parts are looked at
-    kind = {"gemm": "product", "gemm_t": "product_t"}[family]
-    if options:
-        raise MeshError(f"a schedule takes no options, only the name of an algorithm does: {', '.join(options)}")
-    if given.task.kind != kind or given.mesh != mesh:
-        raise MeshError(f"the schedule {given.name!r} computes a {given.task.kind} on {given.mesh}; "
-                        f"wanted is a {kind} on {mesh}")  # fmt: skip
-    first = given.operands[given.task.operands[0]]
-    sizes = (*first.shape, given.result.shape[1])
-    if sizes != shape:
-        raise MeshError(f"the schedule {given.name!r} is for M, K, N = {sizes}; the operands make {shape}")
-
-
-def _fresh(build: Callable[..., Schedule], family: str, algorithm: str, mesh: Mesh, shape: tuple[int, ...],
-           options: tuple[tuple[str, Any], ...]) -> Schedule:  # fmt: skip
-    sides = {"reduce": "K, N", "transpose": "M, N", "alltoall": "n"}.get(family, "M, K, N")
-    shape = tuple(as_count("a size", n) for n in shape)
-    if len(shape) != len(sides.split(", ")) or any(n < 0 for n in shape):
-        raise MeshError(f"{algorithm} takes the sizes {sides}, none negative; got {shape}")
-    keywords = {name for name, p in signature(build).parameters.items() if p.kind is p.KEYWORD_ONLY}
-    taken = keywords | ({"axis"} if family == "reduce" else set())
-    if unknown := {name for name, _ in options} - taken:
-        raise MeshError(f"{algorithm!r} takes no option {', '.join(sorted(unknown))}")
-    if family == "reduce":
-        return vector.gemv(mesh, *shape, reduce=algorithm, **dict(options))
-    return build(mesh, *shape, **dict(options))
-
-
-@remember
-def _build(*arguments: Any) -> Schedule:
-    """A schedule that is built and verified once; what the proof found is kept with it."""
-    built = _fresh(*arguments)
-    verify(built)
-    return built
-
-
-@remember
-def _allreduce(build: Callable[..., Any], mesh: Mesh, width: int, options: tuple[tuple[str, Any], ...]) -> Schedule:
-    built = vector.allreduce(mesh, width, **dict(options))
-    verify(built)
-    return built
-
-
-def _reduce_options(reduce: str, axis: int, broadcast: bool, levels: Any, groups: Any, device: Any) -> dict[str, Any]:
-    """Keyword arguments for a reduction; the costs of ``device`` go to one that can use them."""
-    groups = as_groups(groups)
-    if levels is None and isinstance(groups, tuple):
-        levels = len(groups) + 1
-    options = {"axis": axis, "broadcast": broadcast, "levels": levels, "groups": groups}
-    if device is not None and "alpha" in signature(find("reduce", reduce)).parameters:
-        chip = as_device(device)
-        options |= {"alpha": chip.alpha, "beta": chip.beta}
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _weights(name: str, value: ArrayLike | Placed, mesh: MeshLike) -> np.ndarray | Placed:
-    if not isinstance(value, Placed):
-        return operand(name, value, 2)
-    if value.mesh != as_mesh(mesh):
-        raise MeshError(f"{name} is placed on {value.mesh}, the product runs on {as_mesh(mesh)}")
-    return value
-
-
-def _execute(schedule: Schedule, operands: Mapping[str, np.ndarray | Placed], row: int | slice,
-             accumulate: DTypeLike | None, out: np.ndarray | None, ledger: bool, device: Any, method: str,
-             observe: Observer | None) -> Any:  # fmt: skip
-    """Check, run and hand back; ``row`` picks the result out of its matrix (a vector is row 0)."""
-    verify(schedule)  # verified once, whatever is done with it
-    stored = common_dtype([given.dtype for given in operands.values()])
-    sums = accumulator(stored, accumulate)
-    if method not in ("fused", "lockstep"):
-        raise MeshError(f"method = {method!r}; known: 'fused', 'lockstep'")
-    if observe is not None and method != "lockstep":
-        raise MeshError("observe needs method='lockstep': the fused executor has no steps to look at")
-    if observe is not None and not callable(observe):
-        raise MeshTypeError(f"observe is called with each step's snapshot; {shown(observe)} cannot be called")
-    whole = schedule.result.shape
-    shape = whole if isinstance(row, slice) else whole[1:]
-    arrays = {name: given.array if isinstance(given, Placed) else given for name, given in operands.items()}
-    if out is not None:
-        output(out, shape, stored, arrays)
-    if device is not None:
-        require_fabric(schedule.mesh, device)  # before anything is counted
-    counted = count(schedule, stored, sums) if ledger or device is not None else None
-    if counted is not None and device is not None:
-        require(counted, device)
-    if (call := current.get()) is not None:
-        from meshkernels.engines.verbs import execute
-
-        result = execute(call, schedule, operands, row, sums, stored, out, method, observe)
-        return (result, counted) if ledger else result
-    if method == "lockstep":
-        same = {name: array.astype(stored, copy=False) for name, array in arrays.items()}
-        computed = lockstep.run(schedule, same, sums, observe)
-    else:  # what is placed keeps its arrangement where it has the common dtype already
-        fit = {name: given if given.dtype == stored else arrays[name].astype(stored)
-               for name, given in operands.items()}  # fmt: skip
-        computed = fused.run(schedule, fit, sums)
-    result = computed[row].astype(stored, copy=False)
-    if out is not None:
-        out[...] = result
-        result = out
-    return (result, counted) if ledger else result
+    return dispatch.fresh(build, family, algorithm, as_mesh(mesh), shape, tuple(options.items()))

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from meshkernels.errors import MeshError
-from meshkernels.readers.ledger import EAST, NORTH, SOUTH, WEST, Ledger
+from meshkernels.readers.ledger import Ledger
 from meshkernels.readers.lockstep import Tracker
+from meshkernels.readers.traffic import EAST, NORTH, SOUTH, WEST
 from meshkernels.rings import Ring
 from meshkernels.schedules import Multiply, Schedule, Tiles
 from meshkernels.schedules.steps import unrolled

@@ -34,7 +34,8 @@ class MissingExtra(ImportError):
     """A package of an optional extra that is not installed; the message says how to install it."""
 
     def __init__(self, extra: str, missing: ImportError):
-        super().__init__(f"{missing}: it belongs to an extra; pip install 'meshkernels[{extra}]'")
+        self.install = f"pip install 'meshkernels[{extra}]'"
+        super().__init__(f"{missing}: it belongs to an extra; {self.install}")
 
 
 class WeightsError(Exception):

@@ -18,7 +18,7 @@ from meshkernels.errors import MeshError, MeshTypeError
 from perfmodel.errors import shown
 
 if TYPE_CHECKING:
-    from meshkernels.engines.ranks import Distribution
+    from meshkernels.engines.distribution import Distribution
 
 #: Most cores a side, and in all. Counting holds every core in memory, and of a broadcast from each core of a line every
 #: link: some gigabytes at either bound. The widest wafer has 1,170 cores a side and 878,000 in all.
@@ -65,7 +65,7 @@ class Mesh:
         if comm is None:
             self._take(rows, cols)
             return
-        from meshkernels.engines.ranks import Distribution
+        from meshkernels.engines.distribution import Distribution
 
         def take() -> Mesh:
             self._take(rows, cols)

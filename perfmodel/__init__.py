@@ -1,5 +1,7 @@
 """perfmodel: counts, measured constants and predictions for matrix kernels on mesh-connected many-core chips."""
 
+from typing import Any
+
 from perfmodel import draw
 from perfmodel.capacity import Capacity, capacity
 from perfmodel.cluster import on_ranks
@@ -24,3 +26,12 @@ __all__ = [
     "energy_ratio", "fit", "gemm", "gemv", "generate", "matmul", "measurements", "model", "models", "need", "on_ranks",
     "prefill", "reduce", "sensitivity", "shift", "sweep", "time",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The version, looked up when asked for: it is that of the distribution that holds both packages."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("meshkernels")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

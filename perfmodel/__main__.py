@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+import perfmodel
 from perfmodel import calibrate, console, explore, llm, operators, pingpong, render, systems, tune
 from perfmodel.capacity import CACHES, capacity
 from perfmodel.counts import GEMMS
@@ -27,7 +28,8 @@ from perfmodel.tables import tree
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = console.Parser(prog="python -m perfmodel", description="Predict matrix kernels on mesh devices.")
-    commands = top.add_subparsers(dest="command", required=True)
+    top.add_argument("--version", action="version", version=f"perfmodel {perfmodel.__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _predict(commands.add_parser("predict", help="predicted time of an operator or of LLM inference"))
     show = commands.add_parser("report", help="predicted against published, row by row, and the errors of each table")
     show.add_argument("--part", choices=render.PARTS, help="one part only (default: all)")

@@ -13,6 +13,7 @@ from inspect import signature
 from pathlib import Path
 
 from perfmodel import console, files
+from perfmodel.errors import unknown
 from plots import style
 
 
@@ -38,15 +39,21 @@ def _draw(argv: list[str] | None) -> int:
     known = figures()
     parser = console.Parser(prog="python -m plots", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="figures to draw: " + ", ".join(known))
+    parser.add_argument("--list", action="store_true", help="print names and captions; draw nothing")
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to (default: figures)")
     parser.add_argument("--format", default="png", metavar="F,...", help="pdf, svg, png or several (default: png)")
     parser.add_argument("--style", type=Path, metavar="FILE", help="a matplotlib style file")
     parser.add_argument("--algorithm", nargs="+", metavar="NAME", help="which algorithms a figure shows")
     parser.add_argument("--grid", type=console.grid, metavar="N", help="cores a side, or rows x columns: 6, 6x4")
     options = parser.parse_args(argv)
-    unknown = [name for name in options.names if name not in known]
-    if unknown:
-        parser.error(f"no figure {', '.join(unknown)}; known: {', '.join(known)}")
+    for name in options.names:
+        if name not in known:
+            raise unknown("figure", name, known)
+    if options.list:
+        width = max(map(len, known))
+        for name in options.names or known:
+            print(f"{name:{width}}  {known[name]}")
+        return 0
     chosen = {name: getattr(options, name) for name in ("algorithm", "grid") if getattr(options, name) is not None}
     style.use()
     import matplotlib.pyplot as plt

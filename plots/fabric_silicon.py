@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 import meshkernels as mk
 import perfmodel as pm
 from meshkernels.fabric import machine, play, published
-from plots.style import COLOURS
+from plots.style import COLOURS, log_ticks
 
 GRIDS = (16, 80, 208)
 
@@ -62,4 +62,5 @@ def _deviations(ax: Axes, title: str, rows: list[dict], simulated: list[float], 
                 label=f"{label}: mean {abs(off).mean():.1f} %, worst {abs(off).max():.1f} %")  # fmt: skip
     ax.axhline(0, color=COLOURS["black"], lw=1)
     ax.set(xscale="log", xlabel="measured cycles", title=f"{title}, {len(rows)} rows")
+    log_ticks(ax.xaxis, *((1, 2, 5) if measured.max() > 2 * measured.min() else range(1, 10)))
     ax.legend(fontsize=8)

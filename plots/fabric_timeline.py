@@ -23,12 +23,15 @@ def draw(grid: int = 8, tile: int = 8) -> Figure:
         if first <= w.start and w.end <= last:
             ax.barh(w.core[1], w.end - w.start, left=w.start, height=0.36, color=COLOURS["blue"],
                     alpha=1.0 if w.step == step else 0.35)  # fmt: skip
-    for m in messages:
-        if m.step in (step - 1, step, step + 1):
-            ax.annotate("", (m.end, m.target[1] - 0.2), (m.start, m.source[1] + 0.2),
-                        arrowprops={"arrowstyle": "->", "color": COLOURS["vermilion"],
-                                    "alpha": 1.0 if m.step == step else 0.35})  # fmt: skip
-    ax.set(xlim=(first, last), yticks=range(4), yticklabels=[f"core (0, {x})" for x in range(4)], xlabel="cycles",
+    shown = [m for m in messages if m.step in (step - 1, step, step + 1)]
+    for m in shown:
+        ax.annotate("", (m.end, m.target[1] - 0.2), (m.start, m.source[1] + 0.2),
+                    arrowprops={"arrowstyle": "->", "color": COLOURS["vermilion"],
+                                "alpha": 1.0 if m.step == step else 0.35})  # fmt: skip
+    begin, end = min(first, *(m.start for m in shown)), max(last, *(m.end for m in shown))
+    margin = 0.01 * (end - begin)
+    ax.set(xlim=(begin - margin, end + margin), yticks=range(4), yticklabels=[f"core (0, {x})" for x in range(4)],
+           xlabel="cycles",
            title="Tiles of A on their way (arrows, until the receiver ends its step) while products run (bars)")
     ax.invert_yaxis()
     return figure

@@ -89,7 +89,7 @@ def _decode(figure: Any) -> None:
                 tops = [r["high"] for r in found] if how == "predicted" else values
                 for x, top, value, other in zip(place, tops, values, paper):
                     axis.annotate(f"{value / other:.2f} x", (x, top), (0, 3), textcoords="offset points", ha="center",
-                                  fontsize=7)
+                                  fontsize=7, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
         one = {r["plan"]: r for r in rows if (r["model"], r["chip"]) == (models[0], chip)}
         text = "\n".join(f"{models[0]}, {r['grid']}$^2$, {plan}: {r['all_reduces']} all-reduces, {r['hops']:,} hops, "
                          f"{r['stages']:,} stages a block" for plan, r in one.items())

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 import perfmodel as pm
 from plots.style import COLOURS
 
-#: colour and line; codellama-34b and qwen2-72b are equally wide, so one is dashed over the other
-MODELS = {"llama3-8b": ("blue", "-"), "llama2-13b": ("green", "-"), "qwen2-72b": ("vermilion", "-"),
-          "codellama-34b": ("orange", (0, (2, 2)))}  # fmt: skip
+#: colour and width of the line; best grids coincide, so that a later model's line lies, narrower, on an earlier one's
+MODELS = {"llama3-8b": ("blue", 5.5), "llama2-13b": ("green", 3.8), "qwen2-72b": ("vermilion", 2.4),
+          "codellama-34b": ("orange", 1.0)}  # fmt: skip
 TOKENS = 2 ** np.arange(8, 15)
 
 
@@ -22,15 +22,13 @@ def draw() -> Figure:
     chip = pm.device("wse2")
     figure, axes = plt.subplots(1, 3, figsize=(14.5, 4.4), constrained_layout=True)
     for ax, phase in zip(axes, pm.tune.PHASES):
-        for name, (colour, dashes) in MODELS.items():
+        for name, (colour, width) in MODELS.items():
             choices = list(_choices(chip, name, phase))
             tokens = TOKENS[: len(choices)]
             near = [c.candidates[c.all_cycles <= 1.02 * c.cycles] for c in choices]
             ax.fill_between(tokens, [n.min() for n in near], [n.max() for n in near], color=COLOURS[colour], alpha=0.12,
                             lw=0)  # fmt: skip
-            hollow = "none" if dashes != "-" else COLOURS[colour]
-            ax.plot(tokens, [c.value for c in choices], ls=dashes, marker="o", ms=5, mfc=hollow, color=COLOURS[colour],
-                    label=name)  # fmt: skip
+            ax.plot(tokens, [c.value for c in choices], "o-", lw=width, ms=width + 2, color=COLOURS[colour], label=name)
         ax.set_xscale("log", base=2)
         ax.set(ylim=(0, 770), xlabel="tokens", ylabel="best side, cores", title=f"{phase.capitalize()}: best grid")
     axes[0].legend(fontsize=9, loc="lower right")

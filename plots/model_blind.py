@@ -39,7 +39,7 @@ def _shift(ax: Axes) -> None:
     errors = np.abs(pm.shift("wse3", (x["tile_rows"], x["tile_cols"]), steps=x["L"], grid=x["P"]).cycles
                     / data.measured - 1)  # fmt: skip
     ax.set(xscale="log", xlabel="steps L", ylabel="cycles per step", ylim=(0, None),
-           title=f"Shift on the WSE-3, blind: {errors.mean():.1%} mean, {errors.max():.1%} worst")  # fmt: skip
+           title=f"Shift, WSE-3, blind: {errors.mean():.1%} mean, {errors.max():.1%} worst")  # fmt: skip
     ax.legend()
 
 

@@ -6,11 +6,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 import perfmodel as pm
 from perfmodel import counts
-from plots.style import COLOURS
+from plots.style import COLOURS, log_ticks
 
 ALGORITHMS = {
     "meshgemm": ("MeshGEMM", "blue", "-"), "cannon": ("Cannon", "vermilion", "--"),
@@ -47,20 +46,7 @@ def _problem(ax: Axes, size: int) -> None:
     bound = pm.gemm(chip, size, size, size, grid=GRIDS).lower_bound
     ax.plot(GRIDS, bound, color=COLOURS["black"], lw=1, label="lower bound")
     ax.set(yscale="log", xlabel="cores on a side, P", title=f"GEMM {size // 1024}K")
-    _ticks(ax)
-
-
-def _ticks(ax: Axes) -> None:
-    """Labels at 1, 2 and 5 times the powers of ten: an axis of one or two decades is readable."""
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter(FuncFormatter(_thousands))
-    ax.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _thousands(value: float, _: int) -> str:
-    """500, 2k, 5M."""
-    size, unit = next((size, unit) for size, unit in ((1e6, "M"), (1e3, "k"), (0, "")) if value >= size)
-    return f"{value / (size or 1):g}{unit}"
+    log_ticks(ax.yaxis)
 
 
 def _weak(ax: Axes) -> None:
@@ -77,5 +63,5 @@ def _weak(ax: Axes) -> None:
     grids = data.columns["P"][chosen]
     ax.plot(grids, data.measured[chosen] / grids, "o", color=COLOURS["black"], ms=6, mfc="none", mew=1.5)
     ax.set(yscale="log", xlabel="cores on a side, P", ylabel="cycles per step", title="Tile $8^3$ on the WSE-3")
-    _ticks(ax)
+    log_ticks(ax.yaxis)
     ax.annotate("MeshGEMM, measured", (400, 668), (330, 760), fontsize=9)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import perfmodel as pm
-from plots.style import COLOURS
+from plots.style import COLOURS, log_ticks
 
 REDUCES = {
     "ring": ("ring", "grey", ":"), "pipeline": ("pipeline (vendor's)", "orange", "-."),
@@ -42,6 +42,7 @@ def _problem(ax: Axes, size: int) -> None:
             label="lower bound")  # fmt: skip
     gain = pm.gemv(chip, size, size, grid=720, reduce="pipeline").cycles / pm.gemv(chip, size, size, grid=720).cycles
     ax.set(yscale="log", xlabel="cores on a side, P", title=f"GEMV {size // 1024}K: {gain:.1f}x over pipeline at 720")
+    log_ticks(ax.yaxis)
 
 
 def _sweep(ax: Axes) -> None:

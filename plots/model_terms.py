@@ -8,8 +8,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 import perfmodel as pm
+from plots.style import thousands
 
 GRIDS = np.arange(240, 751, 10)
 
@@ -27,6 +29,7 @@ def draw() -> Figure:
     for ax, (title, predict) in zip(axes, cases.items()):
         pm.draw.terms(predict(GRIDS), ax, x=GRIDS)
         ax.set(title=title, xlabel="cores on a side, P", ylabel="")
+        ax.yaxis.set_major_formatter(FuncFormatter(thousands))
     axes[0].set_ylabel("predicted cycles")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     figure.suptitle("More cores shrink the products and stretch the reductions: prefill wants many, decode fewer",

@@ -84,6 +84,9 @@ def test_check_compare_and_k(house, capsys):
     (folder / "other.json").write_text("[]")
     assert run("--compare", str(folder / "other.json")) == 2
     assert "not the JSON of an earlier run" in capsys.readouterr().err
+    assert run("-k", "nosuch") == 2
+    err = capsys.readouterr().err
+    assert "no benchmark fits -k 'nosuch'" in err and err.count("\n") == 1
 
 
 def test_a_complete_run_is_stored(house, capsys):

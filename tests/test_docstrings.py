@@ -39,7 +39,7 @@ def _named(section: str, doc: str) -> set[str]:
         name.strip("`* ") for names in re.findall(r"^ {4}([\w*`, ]+):", found[1], re.M) for name in names.split(",")}
 
 
-@pytest.mark.parametrize("name, shown", _functions(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize("name, shown", list(_functions()), ids=lambda value: value if isinstance(value, str) else "")
 def test_everything_shown_is_documented(name, shown):
     doc = inspect.getdoc(shown) or ""
     assert doc, f"{name} has no docstring"

@@ -36,5 +36,6 @@ def test_all_are_listed_and_have_a_caption(capsys):
     assert set(examples.known()) == set(SHOWS)
     assert main(["examples", "--list"]) == 0
     assert capsys.readouterr().out.count("== ") == len(SHOWS)
-    assert main(["examples", "none"]) == 2
-    assert "no example 'none'; known: capacity, own_algorithm" in capsys.readouterr().err
+    assert main(["examples", "own_devise"]) == 2
+    err = capsys.readouterr().err
+    assert "unknown example 'own_devise'; known: capacity, own_algorithm" in err and "did you mean 'own_device'" in err

@@ -68,13 +68,14 @@ LAYERS = (
     ("perfmodel",),
     ("meshkernels.errors", "meshkernels.kept"), ("meshkernels.mesh", "meshkernels.rings"), ("meshkernels.arguments",),
     ("meshkernels.schedules",), ("meshkernels.algorithms", "meshkernels.kernels"), ("meshkernels.placed",),
-    ("meshkernels.readers", "meshkernels.engines"), ("meshkernels.api", "meshkernels.draw", "meshkernels.fabric"),
+    ("meshkernels.readers", "meshkernels.engines"), ("meshkernels.dispatch",),
+    ("meshkernels.api", "meshkernels.draw", "meshkernels.fabric"),
     ("meshkernels.files",), ("meshkernels.llm",),
     ("meshkernels.demo", "meshkernels.examples", "meshkernels.__main__"),
 )  # fmt: skip
 #: Methods that users expect on an object and that its readers carry out: a mesh that is given a communicator, a
 #: schedule asked for its proof or its text.
-METHODS = {("meshkernels.mesh", "meshkernels.engines.ranks"),
+METHODS = {("meshkernels.mesh", "meshkernels.engines.distribution"),
            ("meshkernels.schedules.steps", "meshkernels.schedules.text"),
            ("meshkernels.schedules.steps", "meshkernels.schedules.verify")}  # fmt: skip
 #: Scripts for users, who import the whole.

@@ -2,7 +2,9 @@
 
 import argparse
 import json
-from importlib import import_module
+import subprocess
+import sys
+from importlib import import_module, metadata
 
 import pytest
 
@@ -112,3 +114,34 @@ def test_devices_and_models_are_names_or_objects():
     for call in (lambda m: pm.decode(chip, m, context=64, grid=360), lambda m: pm.capacity(chip, m, grid=360),
                  lambda m: pm.best_grid(chip, m, phase="decode", tokens=64)):
         assert call("llama3-8b") == call(model)
+
+
+@pytest.mark.parametrize("package", ["meshkernels", "perfmodel"])
+def test_version_is_that_of_the_distribution(package, capsys):
+    with pytest.raises(SystemExit) as done:
+        _main(package)(["--version"])
+    assert done.value.code == 0 and capsys.readouterr().out == f"{package} {metadata.version('meshkernels')}\n"
+    assert import_module(package).__version__ == metadata.version("meshkernels")
+
+
+def _without(package, *words):
+    """What a command says where ``package`` is not installed."""
+    code = (f"import sys; sys.modules[{package!r}] = None; from meshkernels.__main__ import main; "
+            f"sys.exit(main({list(words)!r}))")  # fmt: skip
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_without_the_extra_llm_the_help_says_what_to_install():
+    shown = _without("gguf", "--help")
+    assert shown.returncode == 0
+    assert [line.split()[0] for line in shown.stdout.splitlines() if "pip install 'meshkernels[llm]'" in line] == [
+        "demo", "generate"]  # fmt: skip
+    assert _without("gguf", "simulate", "cannon", "--grid", "2", "--tile", "1").returncode == 0
+
+
+@pytest.mark.parametrize(("package", "words"), [("gguf", ("demo",)), ("tokenizers", ("demo", "--grid", "2")),
+                                                ("tokenizers", ("generate", "a"))])  # fmt: skip
+def test_without_a_package_of_the_extra_llm_a_command_says_what_to_install(package, words):
+    refused = _without(package, *words)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and package in refused.stderr
+    assert "pip install 'meshkernels[llm]'" in refused.stderr

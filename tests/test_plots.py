@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext as nothing
 from importlib import import_module
+from itertools import combinations
 
 import pytest
 
@@ -15,9 +16,17 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 
 def test_unknown_figure(capsys):
-    with pytest.raises(SystemExit):
-        main(["no-such-figure"])
-    assert "no figure no-such-figure; known: " in capsys.readouterr().err
+    assert main(["rings", "link_word"]) == 2
+    err = capsys.readouterr().err
+    assert "unknown figure 'link_word'; known: " in err and "did you mean 'link_words'" in err and err.count("\n") == 1
+
+
+def test_figures_are_listed_with_their_captions(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(figures()) and "interleaved ring" in "".join(lines)
+    assert not list(tmp_path.iterdir())
 
 
 def test_folders_and_files_that_cannot_be_written(tmp_path, capsys):
@@ -57,6 +66,12 @@ def test_formats_style_and_options(tmp_path, capsys):
 SMALL = {"critical_path": {"sides": (2, 3, 8, 33)}, "llm_half": {"grid": 2, "prompt": "abc"}}  # fmt: skip
 
 
+def _on(ax, box):
+    """Whether a label of a tick is drawn: its middle is beside an axis, not beyond the axis's ends."""
+    frame, x, y = ax.get_window_extent(), (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+    return frame.x0 - 1 <= x <= frame.x1 + 1 or frame.y0 - 1 <= y <= frame.y1 + 1
+
+
 @pytest.mark.parametrize("name", figures())
 def test_every_figure_draws_and_names_its_axes(name, tmp_path, monkeypatch):
     (tmp_path / "tiny.gguf").write_bytes(tiny_file().encoded()[0])
@@ -67,6 +82,11 @@ def test_every_figure_draws_and_names_its_axes(name, tmp_path, monkeypatch):
     shown = [ax for ax in figure.axes if ax.axison]
     assert all(ax.has_data() or ax.patches for ax in figure.axes)
     assert not shown or any(ax.get_xlabel() for ax in shown) or any(ax.get_ylabel() for ax in shown)
+    for ax in shown:
+        for axis in (ax.xaxis, ax.yaxis):
+            labels = [label for label in axis.get_majorticklabels() + axis.get_minorticklabels() if label.get_text()]
+            boxes = [box for box in (label.get_window_extent() for label in labels) if _on(ax, box)]
+            assert not any(a.padded(1).overlaps(b.padded(1)) for a, b in combinations(boxes, 2)), boxes
     plt.close(figure)
 
 

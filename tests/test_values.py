@@ -86,6 +86,7 @@ def test_a_pickled_prediction_keeps_its_uncertainty(name):
     ("compliance", ["meshgemm on wse2: complies", "<td>bytes per core</td>", "<th>limit</th>"]),
     ("point", ["5760 x 5760 x 5760", "<td>compute</td>", "90% interval", "<p>extrapolated: grid 720"]),
     ("points", ["(2,) points"]), ("schedule", ["meshgemm"]),
+    ("run", ["Run(meshgemm on 6 x 6 cores of wse3", "<td>makespan</td>", "<td>startups</td>", "<th>cycles</th>"]),
 ])  # fmt: skip
 def test_html(name, shows):
     html = MAKERS[name]()._repr_html_()

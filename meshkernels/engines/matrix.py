@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from meshkernels.arguments import as_count, operand
-from meshkernels.engines.ranks import Distribution, require_together
+from meshkernels.engines.distribution import Distribution, require_together
 from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.mesh import Mesh, Tiling
 

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from meshkernels.engines.distribution import Distribution
 from meshkernels.engines.matrix import DistMatrix, fetch, lies
 from meshkernels.engines.plan import Stage, SumMove, ValueMove, plan
-from meshkernels.engines.ranks import Distribution, Incoming
+from meshkernels.engines.ranks import Incoming
 from meshkernels.engines.stores import Panel, Pool, Store
 from meshkernels.kernels import ring
 from meshkernels.kernels.pack import Blocks

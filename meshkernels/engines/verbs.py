@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from meshkernels.engines import mpi
+from meshkernels.engines.distribution import Call
 from meshkernels.engines.matrix import DistMatrix, require_same, whole
-from meshkernels.engines.ranks import Call
 from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.placed import Placed
 from meshkernels.schedules.steps import Schedule

@@ -9,7 +9,7 @@ import argparse
 import importlib
 import pkgutil
 
-from meshkernels.errors import MeshError, shown
+from perfmodel.errors import unknown
 
 
 def known() -> dict[str, str]:
@@ -30,8 +30,9 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the subcommand; returns the exit code."""
     found = known()
-    if unknown := [name for name in options.names if name not in found]:
-        raise MeshError(f"no example {shown(unknown[0])}; known: {', '.join(found)}")
+    for name in options.names:
+        if name not in found:
+            raise unknown("example", name, found)
     for name in options.names or found:
         module = importlib.import_module(f"{__name__}.{name}")
         print(f"== {name}: {found[name]}\n   {module.__file__}")

@@ -183,25 +183,9 @@ def list_arms(axis, rows, cols, pattern, arms, counts, move, offset, wire, mode,
               times, fields, n):  # fmt: skip
     """Append the messages of one move to the list of a contended step.
 
-    Args:
-        axis: 0: lines are columns of cores, 1: rows.
-        rows: rows of cores.
-        cols: columns of cores.
-        pattern: ``(lines,)`` row of the tables for each line.
-        arms: ``(patterns, n, 4)``, columns as above.
-        counts: ``(patterns,)`` arms of each pattern.
-        move: number of the move.
-        offset: first row of the move's patterns in ``named`` of `contend`.
-        wire: cycles that a message occupies a link for.
-        mode: ``(cores,)`` `IDLE`, `SERIAL` or `ASYNC`.
-        setup: cycles to start a send.
-        ramp: cycles between a router and its core.
-        cursor: ``(cores,)`` moved on.
-        ready: ``(cores,)`` of the buffer that is sent.
-        depart: ``(cores,)`` scratch: when each core's messages leave.
-        times: ``(n, 3)``, columns as above, written.
-        fields: ``(n, 16)``, columns as above, written.
-        n: length of the list before.
+    Arguments are those of `play` but for ``move``, the number of the move; ``offset``, the first row of its patterns in
+    ``named`` of `contend`; ``times (n, 3)`` and ``fields (n, 16)``, columns as above, written; and ``n``, the length of
+    the list before.
 
     Returns:
         The length of the list.

@@ -73,7 +73,8 @@ def simulate_plan(plan: Any, device: perfmodel.Device | str = "wse2") -> PlanRun
 
     Raises:
         MeshTypeError: no plan.
-        FabricError: the device lacks constants; an operation moves something that has no schedule.
+        FabricError: the device lacks constants; words ride on messages of a schedule that does not have them, as in
+            prefill by the fused plan (its decode has none and is played).
         DeviceLimitError: a mesh larger than the device's.
 
     Examples:
@@ -104,7 +105,10 @@ def _schedule(plan: Any, op: Any, used: Any) -> Schedule:
     if isinstance(schedule := getattr(used, "schedule", None), Schedule):
         return schedule
     if not hasattr(used, "words"):
-        raise FabricError(f"operation {op.name!r} of the plan uses {type(used).__name__}, which has no schedule")
+        raise FabricError(
+            f"operation {op.name!r} of {plan.phase} by plan {plan.name!r} sends words that ride on the messages of "
+            "another schedule, and a schedule is played with its own words only: simulate plan 'paper', or each "
+            "`op.schedules[i].schedule` with `simulate`")
     return hand_up(plan.layout.mesh.rows, sum(plan.layout.qkv[1:]) if used.words else 0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ def write(runs: Sequence[Run], path: Any) -> None:
     """
     data = json.dumps([_data(run) for run in runs], separators=(",", ":")).replace("</", "<\\/")
     title = " and ".join(run.schedule.name for run in runs)
-    page = PAGE.read_text(encoding="utf-8").replace("{{title}}", title).replace("{{data}}", data)
+    page = PAGE.read_text(encoding="utf-8").replace("{{title}}", escape(title)).replace("{{data}}", data)
     Path(path).write_text(page, encoding="utf-8")
 
 

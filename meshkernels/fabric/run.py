@@ -15,6 +15,7 @@ from meshkernels.fabric.engine import Engine
 from meshkernels.fabric.launches import settled_cycles
 from meshkernels.fabric.path import Leg, trace_back
 from meshkernels.schedules import Schedule
+from perfmodel import tables
 from perfmodel.values import ByValue
 
 #: What the time of the critical path is divided into.
@@ -72,6 +73,12 @@ class Run(ByValue):
         mesh = self.schedule.mesh
         return (f"Run({self.schedule.name} on {mesh.rows} x {mesh.cols} cores of {self.machine.device.name}: "
                 f"{self.cycles:,.1f} cycles)")
+
+    def _repr_html_(self) -> str:
+        rows: list[tuple[str, float, str]] = [("cycles", self.cycles, ""), ("makespan", self.makespan, "")]
+        if len(self._engine.causes) == len(self._engine.steps):
+            rows += [(name, cycles, f"{cycles / (self.makespan or 1):.1%}") for name, cycles in self.terms.items()]
+        return tables.html(repr(self), rows, ("", "cycles", "share of the makespan"))
 
     @property
     def makespan(self) -> float:

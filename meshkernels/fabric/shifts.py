@@ -104,37 +104,25 @@ def shift_along(reach, computes, work, arithmetic, startup, launch, lead, ramp,
     Of each iteration a row begins; ``reach`` rows behind it the messages arrive; the next iteration follows when they
     are out of reach.
 
-    Args:
-        reach: rows that a message along y crosses at most: so far behind the beginnings follow the arrivals.
-        computes: whether the cores compute in this step.
-        work: cycles of the computation.
-        arithmetic: cycles to start it where nothing moves.
-        startup: cycles of the tasks of a step whose moves run beside its computation.
-        launch: cycles before the first such step of a core.
-        lead: cycles by which a message leaves before the end of the start-up.
-        ramp: cycles between a router and its core.
-        patterns_x: ``(iterations, rows)`` what each row of cores does along x, -1: nothing.
-        source_x: ``(patterns, cols)`` from whom each place receives, unsigned.
-        target_x: ``(patterns, cols)`` to whom each place sends.
-        inward_x: ``(patterns, cols)`` cycles of the routers from each place's source.
-        outward_x: ``(patterns, cols)`` cycles of the routers to each place's target.
-        wire_x: cycles that a message along x occupies a link for.
-        number_x: 1 + number of the buffer that moves along x.
-        ready_x: ``(cores,)`` of this buffer, moved on.
-        free_x: ``(cores,)`` of this buffer, moved on.
-        patterns_y: ``(iterations, cols)`` what each column of cores does along y, -1: nothing.
-        source_y: ``(patterns, rows)`` from whom each place receives.
-        target_y: ``(patterns, rows)`` to whom each place sends.
-        inward_y: ``(patterns, rows)`` cycles of the routers from each place's source.
-        outward_y: ``(patterns, rows)`` cycles of the routers to each place's target.
-        wire_y: cycles that a message along y occupies a link for.
-        number_y: 1 + number of the buffer that moves along y.
-        ready_y: ``(cores,)`` of this buffer, moved on.
-        free_y: ``(cores,)`` of this buffer, moved on.
-        launched: ``(cores,)`` whether a core has had such a step, written.
-        end: ``(cores,)`` when each core ends its step, moved on.
-        leave: ``(cores,)`` scratch: when each core's messages leave.
-        cause: ``(iterations, cores)`` what each core waited for: 0 its own processor, b + 1 the arrival in buffer b.
+    * ``reach``: rows that a message along y crosses at most: so far behind the beginnings follow the arrivals.
+    * ``computes``: whether the cores compute in this step; ``work``: cycles of the computation; ``arithmetic``: cycles
+      to start it where nothing moves; ``startup``: of the tasks of a step whose moves run beside it; ``launch``: before
+      the first such step of a core; ``lead``: by which a message leaves before the end of the start-up; ``ramp``:
+      between a router and its core.
+
+    Of what moves along x, and of what moves along y:
+
+    * ``patterns (iterations, rows)`` or ``(iterations, cols)``: what each line of cores does, -1: nothing.
+    * ``source``, ``target (patterns, places)``: from whom each place receives (along x unsigned), to whom it sends;
+      ``inward``, ``outward``: cycles of the routers from there, and to there.
+    * ``wire``: cycles that a message occupies a link for; ``number``: 1 + number of the buffer that moves; ``ready``,
+      ``free (cores,)``: of this buffer, moved on.
+
+    Of all cores:
+
+    * ``launched (cores,)``: whether a core has had such a step, written; ``end (cores,)``: when each ends its step,
+      moved on; ``leave (cores,)``: scratch, when its messages leave; ``cause (iterations, cores)``: what each waited
+      for, 0 its own processor, b + 1 the arrival in buffer b, written.
     """
     iterations, rows = patterns_x.shape
     cols = patterns_y.shape[1]

@@ -83,6 +83,16 @@ class Columns:
         """Bytes of all parts."""
         return sum(part.data.nbytes for part in self.parts)
 
+    def numbers(self) -> np.ndarray:
+        """All of W, ``(K, N)`` float32 (or float64)."""
+        out = np.zeros(self.shape, wide(self.dtype))
+        for part in self.parts:
+            spans = self.spans(part.storage, np.arange(self.shape[0]), np.zeros(self.shape[0], np.int64))
+            spans, rows = spans[spans[:, 2] >= 0], np.zeros((self.shape[0], WIDTH), out.dtype)
+            _widener(part.storage.name, host.SIMD[host.simd()].bytes)(
+                part.data, part.stride, part.offsets, spans, part.columns, rows, out)
+        return out
+
     def spans(self, storage: Storage, order: np.ndarray, cuts: np.ndarray) -> np.ndarray:
         """Rows of W in an order, as spans of one storage type (see `decoding`).
 
@@ -257,3 +267,18 @@ def _lay(lanes, first, shift, bits, below, zero, out):
         for i in range(16):
             word = taken[i] | taken[16 + i] << bits | taken[32 + i] << 2 * bits | taken[48 + i] << 3 * bits
             words[place + i] |= np.uint32(word << up)
+
+
+@cache
+def _widener(name: str, bytes_: int) -> Callable:
+    @compiled
+    def widener(data, stride, offsets, spans, columns, rows, out):
+        """Numbers of a part to their columns of ``out (K, N)``; ``rows (K, 64)`` has room for a panel's."""
+        for first in range(0, len(columns), WIDTH):
+            panel = data.ctypes.data + first // WIDTH * stride
+            decode(name, bytes_, panel, offsets.ctypes.data, spans.ctypes.data, len(spans), rows.ctypes.data)
+            for k in range(len(rows)):
+                for i in range(min(WIDTH, len(columns) - first)):
+                    out[k, columns[first + i]] = rows[k, i]
+
+    return widener

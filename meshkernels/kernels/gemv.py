@@ -145,6 +145,67 @@ def _gemv_panels(panels, table, parts, x, out, taken, back):
         failed |= gemv_panel(panels - 1 - p if back else p, table, parts, x, out)
 
 
+class Sums:
+    """Partial sums of products with one weight, combined in a given order; see `gemv_sums`.
+
+    Args:
+        W: ``(K, N)``, stored.
+        parts: runs of rows.
+        dst: ``(additions,)`` partial sums that are added to.
+        src: ``(additions,)`` partial sums that are added.
+        rows: the partial sums that are wanted; None: all.
+        accumulate: "float16" rounds to float16 after every operation; anything else leaves float32 or float64.
+
+    Raises:
+        MeshError: sums leave their parts.
+    """
+
+    def __init__(self, W: Columns, parts: int, dst: Sequence[int] | np.ndarray = (),
+                 src: Sequence[int] | np.ndarray = (), rows: Sequence[int] | np.ndarray | None = None,
+                 accumulate: str | None = None):  # fmt: skip
+        dst, src, rows = (np.array(a, np.int64) for a in (dst, src, range(parts) if rows is None else rows))
+        if dst.shape != src.shape or parts < 1 or not (
+                within(dst, parts) and within(src, parts) and within(rows, parts)):
+            raise MeshError(f"{len(dst)} sums leave their {parts} parts")
+        self._W, self._wide, self._shape = W, wide(W.dtype), (len(rows), W.shape[1])
+        self._stated = Stated(W, parts, dst, src, rows, accumulate == "float16")
+
+    def __call__(self, x: np.ndarray, out: np.ndarray | None = None, threads: int | None = None) -> np.ndarray:
+        """The sums of ``x @ W``.
+
+        Args:
+            x: ``(K,)``.
+            out: ``(len(rows), N)``, C-contiguous, of the dtype of sums; columns of zeros in W are left as they are.
+                None: a new array.
+            threads: at most so many; NUMBA_NUM_THREADS if None.
+
+        Returns:
+            ``out``.
+
+        Raises:
+            MeshError: x and W do not match, or ``out`` is not such an array.
+            MemoryError: none left for the partial sums.
+        """
+        W, stated = self._W, self._stated
+        if x.shape != W.shape[:1]:
+            raise MeshError(f"x {x.shape} and W {W.shape} do not match")
+        out = np.zeros(self._shape, self._wide) if out is None else out
+        if out.shape != self._shape or out.dtype != self._wide or not out.flags.c_contiguous:
+            raise MeshError(f"out is {out.dtype} {out.shape}; it must be {self._wide} {self._shape}, C-contiguous")
+        x, taken = np.ascontiguousarray(x, self._wide), np.zeros(1, np.int64)
+        back = next(W.turns) % 2 == 1  # back and forth: what one call read last, the next finds in cache
+        threads, failed = pool.threads_for(W.nbytes // out.itemsize, threads), []
+
+        def work(_: object) -> None:
+            failed.append(_gemv_panels(stated.panels, stated.table.ctypes.data, len(stated.table), x.ctypes.data,
+                                       out.ctypes.data, taken, back))
+
+        pool.parallel(work, threads, threads)
+        if any(failed):
+            raise MemoryError(f"no memory for the partial sums of a product with W {W.shape}")
+        return out
+
+
 def gemv_sums(x: np.ndarray, W: Columns, parts: int, dst: Sequence[int] | np.ndarray = (),
               src: Sequence[int] | np.ndarray = (), rows: Sequence[int] | np.ndarray | None = None, *,
               accumulate: str | None = None, threads: int | None = None) -> np.ndarray:  # fmt: skip
@@ -170,21 +231,4 @@ def gemv_sums(x: np.ndarray, W: Columns, parts: int, dst: Sequence[int] | np.nda
         MeshError: x and W do not match, or sums leave their parts.
         MemoryError: none left for the partial sums.
     """
-    dst, src, rows = (np.array(a, np.int64) for a in (dst, src, range(parts) if rows is None else rows))
-    if x.shape != W.shape[:1] or dst.shape != src.shape or parts < 1 or not (
-            within(dst, parts) and within(src, parts) and within(rows, parts)):
-        raise MeshError(f"x {x.shape} and W {W.shape} do not match, or {len(dst)} sums leave their {parts} parts")
-    out = np.zeros((len(rows), W.shape[1]), wide(W.dtype))
-    x = np.ascontiguousarray(x, out.dtype)
-    stated, taken = Stated(W, parts, dst, src, rows, accumulate == "float16"), np.zeros(1, np.int64)
-    back = next(W.turns) % 2 == 1  # back and forth: what one call read last, the next finds in cache
-    threads, failed = pool.threads_for(W.nbytes // out.itemsize, threads), []
-
-    def work(_: object) -> None:
-        failed.append(_gemv_panels(stated.panels, stated.table.ctypes.data, len(stated.table), x.ctypes.data,
-                                   out.ctypes.data, taken, back))
-
-    pool.parallel(work, threads, threads)
-    if any(failed):
-        raise MemoryError(f"no memory for {parts} partial sums of a product with W {W.shape}")
-    return out
+    return Sums(W, parts, dst, src, rows, accumulate)(x, threads=threads)

@@ -14,12 +14,11 @@ from meshkernels.arguments import MeshLike, as_mesh
 from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.files.tokenizer import Tokenizer
 from meshkernels.kernels import memory
-from meshkernels.kernels.columns import Columns
 from meshkernels.kernels.team import Team
 from meshkernels.llm.block import Forward, Hook, decode_plan, known_plan, prefill_plan
 from meshkernels.llm.cache import KVCache, Text
 from meshkernels.llm.layout import Layout
-from meshkernels.llm.ranks import Share, agreed, fatal, same_ranks, same_seed
+from meshkernels.llm.ranks import Build, Share, agreed, fatal, same_ranks, same_seed
 from meshkernels.llm.sampling import Sampler
 from meshkernels.llm.weights import Placing, Precision, Source, Weights, whole
 from meshkernels.mesh import Mesh
@@ -278,7 +277,7 @@ def _placing(layout: Layout, mesh: Mesh) -> Placing:
     plan = decode_plan(layout, 1)
     products = {plan.weights(op): op.schedules[-1] for op in (*plan.layer, *plan.after) if plan.weights(op)}
 
-    def share(names: tuple[str, ...], W: Columns) -> Share:
-        return Share(W.take(np.arange(W.shape[1])).T, products[names].schedule, on)  # type: ignore[union-attr]
+    def share(names: tuple[str, ...], build: Build) -> Share:
+        return Share(build, products[names].schedule, on)  # type: ignore[union-attr]
 
     return share

@@ -1,8 +1,9 @@
 """A model on the ranks of a mesh: each holds the weights of its own cores, and every rank has all activations.
 
-Products with a weight run as the mesh's verbs do, message by message; what follows from whole activations alone (norms,
-RoPE, attention, the cache) every rank computes for itself, the same bits everywhere. Weights lie as decode has them;
-prefill takes its arrangement of one weight at a time from the ranks that have it, and lets it go after the product.
+Products with a weight send the messages of their schedules; what follows from whole activations alone (norms, RoPE,
+attention, the cache) every rank computes for itself, the same bits everywhere. Weights lie as decode has them, in the
+storage types of their file; prefill takes its arrangement of one weight at a time, as float32, from the ranks that have
+it, and lets it go after the product.
 """
 
 from __future__ import annotations
@@ -15,68 +16,93 @@ from typing import Any
 
 import numpy as np
 
-from meshkernels.engines import mpi
+from meshkernels.engines import mpi, vectors
+from meshkernels.engines.distribution import Distribution
 from meshkernels.engines.matrix import DistMatrix, whole
 from meshkernels.engines.matrix import Layout as OnRanks
 from meshkernels.engines.plan import home
-from meshkernels.engines.ranks import Distribution
 from meshkernels.errors import MeshError
+from meshkernels.kernels.columns import Columns
 from meshkernels.mesh import Mesh
 from meshkernels.schedules.steps import Schedule
 
+#: Makes a weight: rows and columns of it by number, or all.
+Build = Callable[[np.ndarray | None, np.ndarray | None], Columns]
+
 
 class Share:
-    """A weight ``(K, N)`` of which this rank holds the blocks of its cores.
+    """A weight ``(K, N)`` of which this rank holds the part of its cores.
+
+    Where those are a rectangle of the weight it stays in the storage types of its file, and decode multiplies with it;
+    otherwise it is kept as float32 blocks.
 
     Args:
-        W: the whole weight, ``(K, N)`` float32; not kept.
+        build: makes rows and columns of the weight, given by number (-1: zeros); all of it without numbers.
         schedule: the product that decode makes with it; its second operand.
         on: the ranks.
 
     Attributes:
-        matrix: what this rank has of it.
+        shape: ``(K, N)`` of the whole.
     """
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, W: np.ndarray, schedule: Schedule, on: Distribution):
-        name = schedule.task.operands[1]
+    def __init__(self, build: Build, schedule: Schedule, on: Distribution):
+        self._schedule, self._on, name = schedule, on, schedule.task.operands[1]
         tiling, blocks = schedule.operands[name], home(schedule, name)  # (cores, slots)
-        owner = np.empty(tiling.grid[0] * tiling.grid[1], np.int64)
+        self.shape, owner = tiling.shape, np.empty(tiling.grid[0] * tiling.grid[1], np.int64)
         owner[blocks[blocks >= 0]] = np.repeat(on.cut.owner, blocks.shape[1])[blocks.ravel() >= 0]
-        layout = OnRanks(tiling, tuple(owner.tolist()))
-        self.matrix = DistMatrix(layout, on, tiling.cut(W)[layout.ids(on.ranks.rank)])
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """``(K, N)`` of the whole."""
-        return self.matrix.shape
+        self._layout, self._where = OnRanks(tiling, tuple(owner.tolist())), vectors.rectangle(schedule, on)
+        self._part: Columns | None = None
+        if self._where is not None:
+            rows, columns = (np.where(np.arange(len(part)) + part.start < size, part, -1)
+                             for part, size in zip((self._where.rows, self._where.columns), self.shape))  # fmt: skip
+            self._part = build(rows, columns)
+        else:
+            W = build(None, None)
+            self._blocks = tiling.cut(W.numbers())[self._layout.ids(on.ranks.rank)]
 
     @property
     def nbytes(self) -> int:
         """Bytes on this rank, padding included."""
-        return self.matrix.nbytes
+        return self._blocks.nbytes if self._part is None else self._part.nbytes
+
+    def matrix(self) -> DistMatrix:
+        """What this rank has of it, as float32 blocks."""
+        if self._part is None:
+            return DistMatrix(self._layout, self._on, self._blocks)
+        (h, w), (K, N) = self._layout.tiling.tile, self._part.shape
+        blocks = self._part.numbers().reshape(K // max(h, 1), h, N // max(w, 1), w).swapaxes(1, 2)
+        return DistMatrix(self._layout, self._on, np.ascontiguousarray(blocks.reshape(-1, h, w)))
 
     def take(self, columns: np.ndarray) -> np.ndarray:
         """Columns of the whole, as rows, on every rank: ``(n,)`` numbers of columns -> ``(n, K)``; collective."""
-        tiling, K = self.matrix.layout.tiling, self.shape[0]
-        (h, w), across = tiling.tile, tiling.grid[1]
-        ranks = self.matrix.on.ranks
+        K, ranks = self.shape[0], self._on.ranks
         found, total = np.zeros((2, len(columns), K), np.float32)
-        for block, number in zip(self.matrix.blocks, self.matrix.layout.ids(ranks.rank)):
-            y, x = divmod(int(number), across)
-            rows = min(h, K - y * h)
-            for at in np.flatnonzero(columns // w == x):
-                found[at, y * h : y * h + rows] = block[:rows, columns[at] - x * w]
+        if self._where is not None and self._part is not None:
+            rows, mine = self._where.rows, self._where.columns
+            own = np.flatnonzero((columns >= mine.start) & (columns < mine.stop))
+            taken = self._part.take(columns[own] - mine.start)[:, : max(0, K - rows.start)]
+            found[own, rows.start : rows.start + taken.shape[1]] = taken
+        else:
+            (h, w), across = self._layout.tiling.tile, self._layout.tiling.grid[1]
+            for block, number in zip(self._blocks, self._layout.ids(ranks.rank)):
+                y, x = divmod(int(number), across)
+                height = min(h, K - y * h)
+                for at in np.flatnonzero(columns // w == x):
+                    found[at, y * h : y * h + height] = block[:height, columns[at] - x * w]
         ranks.settle(ranks.comm.Iallreduce(found, total))  # one rank has each number, the others a zero
         return total
 
     def product(self, schedule: Schedule, accumulate: str) -> Callable[[np.ndarray], np.ndarray]:
         """The product with it, as `Scheduled.prepared`; collective."""
-        (left, right), on = schedule.task.operands, self.matrix.on.over(schedule.mesh)
+        (left, right), on = schedule.task.operands, self._on.over(schedule.mesh)
+        if self._part is not None and self._where is not None and schedule == self._schedule:
+            return vectors.Prepared(schedule, on, self._where, self._part, accumulate)
 
         def multiply(X: np.ndarray) -> np.ndarray:
-            given: dict[str, np.ndarray | DistMatrix] = {left: np.ascontiguousarray(X, self.dtype), right: self.matrix}
+            given: dict[str, np.ndarray | DistMatrix] = {left: np.ascontiguousarray(X, self.dtype),
+                                                         right: self.matrix()}  # fmt: skip
             result = mpi.run(schedule, given, np.dtype(accumulate), self.dtype, on, False)
             found = whole(result)
             assert found is not None

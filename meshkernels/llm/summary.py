@@ -62,11 +62,12 @@ def predict(model: Llama, prompt: int, context: int, device: str) -> dict[str, A
         device: name of the wafer.
 
     Returns:
-        ``prefill_tokens_per_s``, ``tokens_per_s`` and ``notes``.
+        ``prefill_tokens_per_s``, ``tokens_per_s`` (None: no prediction), ``does_not_fit``, those of the two that the
+        device is too small for, and ``notes``.
     """
     c = model.config
     dims = perfmodel.Model("model", c.dim, c.ffn, c.blocks, c.heads, c.kv_heads, c.head_dim, c.vocab)
-    found: dict[str, Any] = {"prefill_tokens_per_s": None, "tokens_per_s": None, "notes": []}
+    found: dict[str, Any] = {"prefill_tokens_per_s": None, "tokens_per_s": None, "does_not_fit": [], "notes": []}
     for key, mesh, run in (
         ("prefill_tokens_per_s", model.prefill_layout.mesh, partial(perfmodel.prefill, tokens=prompt, plan=model.plan)),
         ("tokens_per_s", model.layout.mesh, partial(perfmodel.decode, context=context, plan=model.plan)),
@@ -78,6 +79,7 @@ def predict(model: Llama, prompt: int, context: int, device: str) -> dict[str, A
             prediction = run(perfmodel.device(device), dims, grid=mesh.rows)
         except perfmodel.ModelError as refusal:
             found["notes"].append(str(refusal))
+            found["does_not_fit"] += [key] if isinstance(refusal, perfmodel.DoesNotFit) else []
             continue
         found[key] = float(prediction.tokens_per_s)
         found["notes"] += prediction.notes
@@ -225,7 +227,7 @@ def text_table(summary: dict[str, Any]) -> str:
             "steps", "critical_hops", "stages", "words", "all_reduces", "peak_bytes_per_core"))))
         if phase == "prefill":
             move = summary["hand_over"]
-            rows.append(("hand-over", "", "", f"{move['hops']:,}", "", f"{move['words']:,}", "", ""))
+            rows.append(("redistribution", "", "", f"{move['hops']:,}", "", f"{move['words']:,}", "", ""))
     return tables.text(rows[1:], rows[0])
 
 
@@ -233,9 +235,11 @@ def prediction_lines(summary: dict[str, Any]) -> str:
     """The performance model's part of the summary as text."""
     lines, notes = [], dict[str, list[str]]()
     for device, found in summary["predicted"].items():
-        speeds = [f"{name} {found[key]:,.0f} tokens/s" for name, key in
-                  (("prefill", "prefill_tokens_per_s"), ("decode", "tokens_per_s")) if found[key] is not None]
-        lines.append(f"predicted on {device}: {', '.join(speeds) or 'nothing'}")
+        speeds = []
+        for name, key in (("prefill", "prefill_tokens_per_s"), ("decode", "tokens_per_s")):
+            why_not = "does not fit" if key in found["does_not_fit"] else "has no prediction"
+            speeds.append(f"{name} " + (why_not if found[key] is None else f"{found[key]:,.0f} tokens/s"))
+        lines.append(f"predicted on {device}: {', '.join(speeds)}")
         for note in found["notes"]:
             notes.setdefault(note, []).append(device)
     lines += [fill(f"note ({', '.join(devices)}): {note}", 108, initial_indent="  ", subsequent_indent="    ")

@@ -13,6 +13,7 @@ from meshkernels.files.checkpoint import Config, check_names, check_shape, tenso
 from meshkernels.kernels.columns import Coded, Columns, stored
 from meshkernels.kernels.storage import OF_DTYPE
 from meshkernels.llm.layout import Layout
+from meshkernels.llm.ranks import Build
 
 DTYPES = ("float32", "float16")
 
@@ -93,13 +94,13 @@ _ROWS: dict[tuple[str, ...], tuple[str, Callable[..., np.ndarray]]] = {
 }
 
 
-#: What becomes of a weight ``(K, N)``, from its names in a plan and all of it.
-Placing = Callable[[tuple[str, ...], Columns], Any]
+#: What becomes of a weight ``(K, N)``, from its names in a plan and what makes it.
+Placing = Callable[[tuple[str, ...], Build], Any]
 
 
-def whole(names: tuple[str, ...], W: Columns) -> Columns:
+def whole(names: tuple[str, ...], build: Build) -> Columns:
     """All of it stays in this process."""
-    return W
+    return build(None, None)
 
 
 class Weights:
@@ -166,14 +167,26 @@ class Weights:
         check_shape(self.config, f"{name}.weight", tensor.shape)
         return tensor
 
-    def _placed(self, *names: str, columns: np.ndarray | None = None, rows: np.ndarray | None = None) -> Columns:
-        """Matrices of the source, one below the other; arguments as of `columns.stored`, or all in their order."""
+    def _placed(self, *names: str, columns: np.ndarray | None = None, rows: np.ndarray | None = None) -> Build:
+        """Matrices of the source, one below the other; arguments as of `columns.stored`, or all in their order.
+
+        Returns:
+            What makes the weight, or a part of it.
+        """
         blocks = [self._blocks(f"{name}.weight") for name in names]
         N, K = sum(len(each.data) for each in blocks), self._shape(names[0])[1]
-        placed = stored(blocks, np.arange(N) if columns is None else columns, np.arange(K) if rows is None else rows)
-        if release := getattr(self._source, "release", None):
-            release()
-        return placed
+        every = np.arange(K) if rows is None else rows, np.arange(N) if columns is None else columns
+        release = getattr(self._source, "release", None)
+
+        def build(*chosen: np.ndarray | None) -> Columns:
+            some = [numbers if few is None else np.where(few >= 0, numbers[few], -1)
+                    for numbers, few in zip(every, chosen)]  # fmt: skip
+            placed = stored(blocks, some[1], some[0])
+            if release:
+                release()
+            return placed
+
+        return build
 
     def _blocks(self, name: str) -> Coded:
         """A matrix as it is stored, or shall be."""

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -37,10 +38,12 @@ def test_too_large_to_look_at(tmp_path):
 def test_in_a_browser(tmp_path):
     out = tmp_path / "steps.html"
     run = mk.simulate(mk.schedule("cannon", mk.Mesh(4), 8, 8, 8), "wse3")
-    run.replay(out, [mk.simulate(mk.schedule("meshgemm", mk.Mesh(4), 8, 8, 8), "wse3")])
+    named = replace(mk.schedule("meshgemm", mk.Mesh(4), 8, 8, 8), name="<b>")
+    run.replay(out, [mk.simulate(named, "wse3")])
     flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile",
              "--virtual-time-budget=2000", "--dump-dom"]  # fmt: skip
     done = subprocess.run([BROWSER, *flags, out.as_uri()], capture_output=True, text=True, timeout=120, check=True)
     shown = done.stdout
     assert 'data-ready="2"' in shown and shown.count("<canvas") == 2
     assert f"0 of {run.makespan:.0f} cycles" in shown
+    assert "A on its way" in shown and "B on its way" in shown and "<h2>&lt;b&gt;: " in shown

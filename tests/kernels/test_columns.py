@@ -48,6 +48,7 @@ def test_numbers_and_products_have_the_bits_of_float32(storages):
     for width in sorted({"portable", "avx2", host.simd()} if storages[0] in VARIED else {host.simd()}):
         with host.force_simd(width):
             same(W.take(np.arange(N)) + np.float32(0), wide.T.copy() + np.float32(0))
+            same(W.numbers() + np.float32(0), wide + np.float32(0))
             np.testing.assert_allclose(gemv.gemv_sums(x, W, 1)[0], by_hand, rtol=0, atol=2e-5)
             for parts in (1, 3, 40):
                 for threads in (1, 2):

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import gc
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 from mpi4py import MPI
 
 import meshkernels as mk
-from meshkernels.llm import Llama
+from meshkernels.kernels import memory
+from meshkernels.llm import Llama, decode_plan
 from tests.llama_reference import NumpyLlama, Synthetic, tiny
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest has it
+from storages import InStorage
 
 COMM = MPI.COMM_WORLD
 
@@ -31,6 +37,10 @@ def same_bits() -> None:
     meshes = [[mk.Mesh(*cores, comm=comm) for cores in ((4, 2), (2, 3))] for comm in (None, COMM)]
     one, many = (Llama(source, decode, prefill_mesh=prefill) for decode, prefill in meshes)
     assert bits(one) == bits(many), "phases on meshes of their own"
+    for cores, storages in (((4, 4), ("Q4_1", "Q8_0", "F16")), ((3, 8), ("Q5_0", "F32")), ((1, 6), ("Q4_0",))):
+        stored = InStorage(tiny(4, 2, 16, dim=64, ffn=96), *storages)  # cores have parts of blocks of 32
+        one_process, ranks = (bits(Llama(stored, mk.Mesh(*cores, comm=comm))) for comm in (None, COMM))
+        assert one_process == ranks, (cores, storages)
     tokens = list(many.generate([1, 2, 3], 6))
     assert tokens == list(one.generate([1, 2, 3], 6))
     reference = NumpyLlama(source)
@@ -43,9 +53,28 @@ def same_bits() -> None:
     assert all(each == drawn[0] for each in drawn), "one seed for all"
 
 
+def bytes_are_the_ledgers() -> None:
+    """What a token sends: the all-reduces of its products, as counted before anything runs."""
+    half = {"dtype": "float16", "accumulate": "float16", "norms": "float32"}
+    for options, cores in (({}, (4, 4)), (half, (5, 2)), ({}, (2, 6)), ({}, (7, 3))):
+        mesh = mk.Mesh(*cores, comm=COMM)
+        model, sent = Llama(Synthetic(tiny(), seed=3), mesh, **options), mesh.distribution.ranks.sent["schedule"]
+        model.prefill([1, 5])
+        before = sent.copy()
+        model.decode(4)
+        plan = decode_plan(model.layout, 3)
+        schedules = [op.schedules[-1].schedule for part, times in ((plan.layer, model.config.blocks), (plan.after, 1))
+                     for op in part if any(used.multiplies for used in op.schedules) for _ in range(times)]
+        wanted = sum(mk.count(each, "float32", options.get("accumulate", "float32")).between(COMM.size)[COMM.rank]
+                     for each in schedules)
+        assert (sent - before).tolist() == wanted.tolist(), (options, cores, sent - before, wanted)
+        assert COMM.allreduce(int(wanted.sum())) > 0
+
+
 def memory_is_a_share() -> None:
     """What stays after the model is placed, as the allocator counts it, against all weights in float32."""
-    source = Synthetic(tiny(dim=96, ffn=384, blocks=3), seed=1)
+    source = Synthetic(tiny(dim=256, ffn=1024, blocks=2), seed=1)
+    memory._SHARED, memory._HUGE = 0, 64  # each weight is an allocation of its own, without pages that nobody touches
 
     def held(comm: MPI.Comm) -> int:
         tracemalloc.start()
@@ -88,6 +117,7 @@ def refused() -> None:
 if __name__ == "__main__":
     same_bits()
     if COMM.size > 1:
+        bytes_are_the_ledgers()
         memory_is_a_share()
         refused()
     print(f"rank {COMM.rank} done")

@@ -52,7 +52,7 @@ def test_text_streams_and_ends_with_the_summary(small, capsys):
     assert generate("abc", "--model", small, "--grid", "3", "--prefill-grid", "2x3", "--new", "4", "--ledger") == 0
     out = capsys.readouterr().out
     assert out.startswith("abc")
-    for part in ("tokens/s", "prefill of 1", "2x3", "hand-over", "all-reduces", "bytes/core", "add y: 1"):
+    for part in ("tokens/s", "prefill of 1", "2x3", "redistribution", "all-reduces", "bytes/core", "add y: 1"):
         assert part in out
 
 
@@ -74,12 +74,19 @@ def test_progress_without_a_terminal(small, capsys, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
-def test_a_note_is_printed_once():
-    predicted = {name: {"prefill_tokens_per_s": 2.0, "tokens_per_s": None, "notes": ["alike", *own]}
-                 for name, own in (("wse2", ()), ("wse3", ("its own",)))}
+def test_a_note_is_printed_once_and_what_does_not_fit_has_no_rate():
+    predicted = {name: {"prefill_tokens_per_s": 2.0, "tokens_per_s": None, "does_not_fit": small, "notes": notes}
+                 for name, small, notes in (("wse2", [], ["alike"]), ("wse3", ["tokens_per_s"], ["alike", "its own"]))}
     assert prediction_lines({"predicted": predicted}).splitlines() == [
-        "predicted on wse2: prefill 2 tokens/s", "predicted on wse3: prefill 2 tokens/s",
+        "predicted on wse2: prefill 2 tokens/s, decode has no prediction",
+        "predicted on wse3: prefill 2 tokens/s, decode does not fit",
         "  note (wse2, wse3): alike", "  note (wse3): its own"]
+
+
+def test_a_grid_that_the_wafer_is_too_small_for_is_said_not_to_fit(capsys):
+    assert generate("Hello", "--grid", "4", "--new", "1") == 0  # SmolLM2-135M on 16 cores
+    out = capsys.readouterr().out
+    assert out.count("prefill does not fit, decode does not fit") == 2 and "needs" in out
 
 
 def test_sampling_is_repeatable(small, capsys):

@@ -10,7 +10,7 @@ from tests.engines.launch import needs_mpi, on_ranks
 
 
 @needs_mpi
-@pytest.mark.parametrize("ranks", [1, 3, 4])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 def test_tokens_bits_and_memory(ranks):
     done = on_ranks(ranks, str(Path(__file__).with_name("on_ranks.py")))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -11,8 +11,8 @@ import pytest
 import meshkernels as mk
 from meshkernels import schedules as S
 from meshkernels.algorithms import known
-from meshkernels.readers.ledger import EAST, NORTH, SOUTH, WEST, walked_macs
 from meshkernels.readers.lockstep import walk
+from meshkernels.readers.traffic import EAST, NORTH, SOUTH, WEST, walked_macs
 from meshkernels.schedules import Multicast, Permute, Reduce, Relay, Shift, Tiles
 from tests import oracle
 from tests.handmade import bent_allreduce
