@@ -21,6 +21,7 @@ from perfmodel.fitting import fit
 from perfmodel.forms import PASSES, PLANS
 from perfmodel.measurements import measurements, names
 from perfmodel.model import model, models
+from perfmodel.storage import TYPES
 from perfmodel.tables import tree
 
 
@@ -116,7 +117,8 @@ def _predict(command: argparse.ArgumentParser) -> None:
         prompt=whole("tokens of the prompt"), new=whole("tokens that follow"))
     add("capacity", "longest context", model=llm_options["model"], grid=grid(square, required=True),
         cache={"default": "shift", "help": f"one of {', '.join(CACHES)}"},
-        regions={"type": int, "help": "regions of the wafer that share the layers (default: as many as fit)"})
+        regions={"type": int, "help": "regions of the wafer that share the layers (default: as many as fit)"},
+        storage={"default": "F16", "help": f"how weights are stored, one of {', '.join(TYPES)} (default: F16)"})
     add("need", "what a throughput of decode asks of the device, and what binds", model=llm_options["model"],
         target={"type": float, "required": True, "help": "tokens per second"},
         grid=grid(f"{square}; default: the best"),
@@ -141,7 +143,8 @@ def predict(options: argparse.Namespace) -> dict[str, Any]:
                               groups=options.groups).as_dict()
     size = model(options.model)
     if options.what == "capacity":
-        return capacity(chip, size, grid=options.grid, cache=options.cache, regions=options.regions).as_dict()
+        return capacity(chip, size, grid=options.grid, cache=options.cache, regions=options.regions,
+                        storage=options.storage).as_dict()
     if options.what == "need":
         found = explore.need(chip, size, tokens_per_s=options.target, context=options.context, grid=options.grid)
         return {"what": str(found), **dataclasses.asdict(found)}

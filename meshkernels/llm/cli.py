@@ -29,7 +29,7 @@ from meshkernels.llm.summary import (
     prediction_lines,
     text_table,
 )
-from meshkernels.llm.weights import Precision
+from meshkernels.llm.weights import Precision, storages
 from meshkernels.mesh import Mesh
 from perfmodel import console
 
@@ -138,7 +138,8 @@ def _run(options: argparse.Namespace) -> int:
     fit_host(stored, *layouts)
     limit = None
     if options.device not in (None, "none"):
-        limit = fit_to(options.device, *layouts, len(record.prompt_ids), options.plan)
+        limit = fit_to(options.device, *layouts, len(record.prompt_ids), options.plan,
+                       storages=storages(checkpoint, options.dtype))
     if stored >= _WORTH_SAYING and not options.json and not options.json_stream:
         print(f"{stored / 1e9:.1f} GB of weights are placed on {decode_mesh.rows} x {decode_mesh.cols} cores",
               file=sys.stderr, flush=True)
@@ -300,7 +301,7 @@ def report(record: Record, summary: dict[str, Any]) -> str:
     host = (f"host: prompt of {prompt} tokens in {record.prefill_seconds:.2f} s "
             f"({prompt / record.prefill_seconds:.1f} tokens/s){speed}; ended by {record.ended_by}; "
             f"kernels ready in {record.compile_seconds:.2f} s before that")
-    mesh = (f"mesh, as float16 on the wafer (plan {summary['plan']!r}, {summary['all_reduces_per_block']} all-reduces "
-            f"per block and token):\n"
+    mesh = (f"mesh, weights in {', '.join(summary['storages'])}, all else in float16 as on the wafer "
+            f"(plan {summary['plan']!r}, {summary['all_reduces_per_block']} all-reduces per block and token):\n"
             + text_table(summary))
     return "\n".join((host, mesh, prediction_lines(summary)))

@@ -18,6 +18,7 @@ from meshkernels.kernels.columns import Columns
 from meshkernels.kernels.team import Team
 from meshkernels.llm.block import Forward, Hook, decode_plan, known_plan, prefill_plan
 from meshkernels.llm.cache import KVCache, Text
+from meshkernels.llm.footprint import Storages
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.ranks import Share, agreed, fatal, same_ranks, same_seed
 from meshkernels.llm.sampling import Sampler
@@ -81,6 +82,11 @@ class Llama:
             self._prefill_weights = weights if same else Weights(
                 source, self.prefill_layout, self.precision, weights, prefill)
         self._decode = Forward(decode_plan(self.layout, 1, plan), weights, self.team)
+
+    @property
+    def storages(self) -> Storages:
+        """The storage type of each tensor on the cores, by its name in the file."""
+        return self._decode.weights.storages
 
     def warm_up(self) -> float:
         """Compile, or load from the disk, every kernel that a text needs.

@@ -12,6 +12,7 @@ import perfmodel
 from meshkernels.errors import DeviceLimitError, MeshError
 from meshkernels.kept import physical_memory
 from meshkernels.llm.block import decode_plan, prefill_plan
+from meshkernels.llm.footprint import Storages
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.model import Llama
 from meshkernels.llm.operations import Line, Plan, Scheduled
@@ -25,7 +26,9 @@ WAFERS = ("wse2", "wse3")
 
 
 def mesh_summary(model: Llama, prompt: int, context: int) -> dict[str, Any]:
-    """Counts of the prompt, of the last token, and of the redistribution between them, as float16 on the wafer.
+    """Counts of the prompt, of the last token, and of the redistribution between them.
+
+    Activations and cache are float16, as on the wafer; weights take the bytes of their storage types.
 
     Args:
         model: the model on its meshes.
@@ -42,10 +45,11 @@ def mesh_summary(model: Llama, prompt: int, context: int) -> dict[str, Any]:
     moved = sum(redistribution(first, token).values(), Transfer())
     return {
         "rows": model.layout.mesh.rows, "cols": model.layout.mesh.cols, "bytes_per_element": itemsize,
+        "storages": sorted(set(model.storages.values())),
         "plan": model.plan, "all_reduces_per_block": token.all_reduces,
-        "prefill": _phase(first, itemsize, accumulator),
+        "prefill": _phase(first, itemsize, accumulator, model.storages),
         "hand_over": asdict(moved),
-        "token": _phase(token, itemsize, accumulator),
+        "token": _phase(token, itemsize, accumulator, model.storages),
         "predicted": {name: predict(model, prompt, context, name) for name in WAFERS},
     }
 
@@ -85,12 +89,12 @@ def predict(model: Llama, prompt: int, context: int, device: str) -> dict[str, A
     return found
 
 
-def _phase(plan: Plan, itemsize: int, accumulator: int) -> dict[str, Any]:
+def _phase(plan: Plan, itemsize: int, accumulator: int, storages: Storages) -> dict[str, Any]:
     work = plan.total(itemsize, accumulator)
     return {"tokens": plan.tokens, "rows": plan.layout.mesh.rows, "cols": plan.layout.mesh.cols,
             "steps": work.steps, "critical_hops": work.hops, "stages": work.stages, "words": work.words,
             "macs": work.macs, "all_reduces": work.all_reduces,
-            "peak_bytes_per_core": plan.peak_bytes(itemsize, accumulator),
+            "peak_bytes_per_core": plan.peak_bytes(itemsize, accumulator, storages),
             "block": [_line(line) for line in plan.ledger(None, itemsize, accumulator)]}
 
 
@@ -139,7 +143,7 @@ def fit_host(stored: int, *layouts: Layout) -> None:
 
 
 def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, plan: str = "paper",
-           itemsize: int = 2) -> int:
+           itemsize: int = 2, storages: Storages | None = None) -> int:
     """Bytes per core left for decode's keys and values on a device.
 
     Args:
@@ -149,6 +153,7 @@ def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, pla
         prompt: tokens of the prompt.
         plan: "paper" or "fused".
         itemsize: bytes of a stored element.
+        storages: of the model's tensors; None: they have elements of ``itemsize``.
 
     Returns:
         The bytes.
@@ -159,19 +164,20 @@ def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, pla
     limit = as_device(device).memory_per_core
     first = prefill_plan(prefill_layout, prompt, plan=plan)
     keys = first.resident(itemsize)["cache"]
-    if keys > (left := cache_budget(first, limit, itemsize)):
+    if keys > (left := cache_budget(first, limit, itemsize, storages)):
         raise DeviceLimitError(f"prefill of {prompt} tokens: their keys and values take {keys} bytes on core (0, 0), "
                                f"{left} of {limit} bytes are left")
-    return cache_budget(decode_plan(layout, 1, plan), limit, itemsize)
+    return cache_budget(decode_plan(layout, 1, plan), limit, itemsize, storages)
 
 
-def cache_budget(plan: Plan, limit: int, itemsize: int = 2) -> int:
+def cache_budget(plan: Plan, limit: int, itemsize: int = 2, storages: Storages | None = None) -> int:
     """Bytes per core left for keys and values under a memory limit, besides a phase's weights and buffers.
 
     Args:
         plan: of the phase.
         limit: bytes of a core's memory.
         itemsize: bytes of a stored element.
+        storages: of the model's tensors; None: they have elements of ``itemsize``.
 
     Returns:
         The bytes.
@@ -179,28 +185,29 @@ def cache_budget(plan: Plan, limit: int, itemsize: int = 2) -> int:
     Raises:
         DeviceLimitError: those alone exceed the limit.
     """
-    kept = _kept(plan, itemsize)
+    kept = _kept(plan, itemsize, storages)
     if kept >= limit:
         mesh = plan.layout.mesh
         raise DeviceLimitError(
             f"{plan.phase} of {plan.tokens} tokens: core (0, 0) of {mesh.rows} x {mesh.cols} would hold {kept} bytes "
-            f"of weights and buffers, the limit is {limit} bytes{_advice(plan, kept / limit, limit, itemsize)}")
+            f"of weights and buffers, the limit is {limit} bytes"
+            f"{_advice(plan, kept / limit, limit, itemsize, storages)}")
     return limit - kept
 
 
-def _kept(plan: Plan, itemsize: int) -> int:
+def _kept(plan: Plan, itemsize: int, storages: Storages | None) -> int:
     """Bytes per core of everything but the cache."""
-    return plan.peak_bytes(itemsize, itemsize) - plan.resident(itemsize)["cache"]
+    return plan.peak_bytes(itemsize, itemsize, storages) - plan.resident(itemsize)["cache"]
 
 
-def _advice(plan: Plan, excess: float, limit: int, itemsize: int) -> str:
+def _advice(plan: Plan, excess: float, limit: int, itemsize: int, storages: Storages | None) -> str:
     """The smallest square grid that would do, if one near the obvious size does."""
     build = partial(prefill_plan if plan.phase == "prefill" else decode_plan, plan=plan.name)
     start = ceil(sqrt(plan.layout.mesh.cores * excess))
-    for side in range(start, min(start + start // 4 + 1, isqrt(MOST_CORES)) + 1):
+    for side in range(start, min(2 * start, isqrt(MOST_CORES)) + 1):
         larger = build(Layout(plan.layout.config, Mesh(side)), plan.tokens)
-        weights = larger.resident(itemsize)["weights"]  # at hand at once; counting the buffers takes seconds
-        if weights < limit and _kept(larger, itemsize) < limit:
+        weights = larger.resident(itemsize, storages)["weights"]  # at hand at once; counting the buffers takes seconds
+        if weights < limit and _kept(larger, itemsize, storages) < limit:
             return f"; {side} x {side} cores would do"
     return ""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -81,16 +81,53 @@ class Precision:
         return array if self.dtype == "float32" else array.astype(np.float16).astype(np.float32)
 
 
-#: Weights of a block: names in a plan, which are one operand -> tensors of a file, whose rows are its columns, and how
-#: a layout arranges columns ``(rows of the file, 1)``, or its rows ``(1, numbers of a file's row)``.
-_COLUMNS: dict[tuple[str, ...], tuple[tuple[str, ...], Callable[..., np.ndarray]]] = {
-    ("Wq", "Wk", "Wv"): (("attn_q", "attn_k", "attn_v"), Layout.fuse_qkv),
-    ("Wup", "Wgate"): (("ffn_up", "ffn_gate"), Layout.fuse_ffn),
-}
-_ROWS: dict[tuple[str, ...], tuple[str, Callable[..., np.ndarray]]] = {
-    ("Wo",): ("attn_output", Layout.arrange_out),
-    ("Wdown",): ("ffn_down", Layout.arrange_down),
-}
+class Arranged(NamedTuple):
+    """How an operand ``(K, N)`` of products comes from tensors of a file.
+
+    Attributes:
+        names: of it in a plan.
+        tensors: of the file, of the same block; one below the other, their rows are its columns.
+        columns: ``(N,)`` which of these rows each column is; -1: zeros.
+        rows: ``(K,)`` which number of a row each row is; -1: zeros.
+        kinds: ``(N,)`` which of the tensors each column is from.
+    """
+
+    names: tuple[str, ...]
+    tensors: tuple[str, ...]
+    columns: np.ndarray
+    rows: np.ndarray
+    kinds: np.ndarray
+
+
+def arranged(layout: Layout) -> Iterator[Arranged]:
+    """The operands of every block, as a layout arranges them.
+
+    Args:
+        layout: the model on the mesh.
+
+    Yields:
+        Each operand.
+    """
+    def shape(tensor: str) -> tuple[int, ...]:
+        return tensor_shape(layout.config, f"blk.0.{tensor}.weight")
+
+    def picked(arrange: Callable[..., np.ndarray], *numbers: np.ndarray) -> np.ndarray:
+        """What a layout makes of numbered columns ``(n, 1)`` or rows ``(1, n)``; it pads with zeros."""
+        return arrange(layout, *(1 + each for each in numbers)).ravel() - 1
+
+    columns: tuple[tuple[tuple[str, ...], tuple[str, ...], Callable[..., np.ndarray]], ...] = (
+        (("Wq", "Wk", "Wv"), ("attn_q", "attn_k", "attn_v"), Layout.fuse_qkv),
+        (("Wup", "Wgate"), ("ffn_up", "ffn_gate"), Layout.fuse_ffn))
+    for names, tensors, arrange in columns:
+        ends = np.cumsum([shape(tensor)[0] for tensor in tensors])
+        order = picked(arrange, *np.split(np.arange(ends[-1])[:, None], ends[:-1]))
+        yield Arranged(names, tensors, order, np.arange(layout.config.dim), np.searchsorted(ends, order, "right"))
+    rows: tuple[tuple[tuple[str, ...], str, Callable[..., np.ndarray]], ...] = (
+        (("Wo",), "attn_output", Layout.arrange_out), (("Wdown",), "ffn_down", Layout.arrange_down))
+    for names, tensor, arrange in rows:
+        N, K = shape(tensor)
+        order = picked(arrange, np.arange(K)[None])
+        yield Arranged(names, (tensor,), np.arange(N), order, np.zeros(N, np.int64))
 
 
 #: What becomes of a weight ``(K, N)``, from its names in a plan and all of it.
@@ -118,6 +155,7 @@ class Weights:
         operands: ``(K, N)`` right operands of products, by block (-1: outside) and names in a plan.
         vectors: gains ``(dim,)`` of the norms and the embedding ``(dim, vocab)``, by block and name. The embedding is
             the LM head too where they are tied: stored once.
+        storages: the storage type of each tensor, by its name in the source.
 
     Raises:
         WeightsError: the source lacks a tensor, has one too many, or one of another shape.
@@ -128,6 +166,7 @@ class Weights:
         self.config, self.precision = source.config, precision
         self._source = source
         check_names(self.config, source.names)
+        self.storages = storages(source, precision.dtype)
         if tables is not None:
             table, head = tables.vectors[-1, "table"], tables.operands[-1, ("table",)]
         else:
@@ -137,19 +176,14 @@ class Weights:
         self.vectors: dict[tuple[int, str], Any] = {(-1, "table"): table}
         self.vectors[-1, "w_out"] = precision.store(self._vector("output_norm"))
         self.operands: dict[tuple[int, tuple[str, ...]], Any] = {(-1, ("table",)): head}
+        operands = tuple(arranged(layout))
         for block in range(self.config.blocks):
             for name, tensor in (("w_attn", "attn_norm"), ("w_ffn", "ffn_norm")):
                 self.vectors[block, name] = precision.store(self._vector(f"blk.{block}.{tensor}"))
-            for names, (tensors, arrange) in _COLUMNS.items():
-                ends = np.cumsum([self._shape(f"blk.{block}.{tensor}")[0] for tensor in tensors])
-                numbers = np.split(1 + np.arange(ends[-1])[:, None], ends[:-1])
-                columns = arrange(layout, *numbers).ravel() - 1
-                inside = [f"blk.{block}.{tensor}" for tensor in tensors]
-                self.operands[block, names] = place(names, self._placed(*inside, columns=columns))
-            for names, (tensor, arrange) in _ROWS.items():
-                length = self._shape(f"blk.{block}.{tensor}")[1]
-                rows = arrange(layout, 1 + np.arange(length)[None]).ravel() - 1
-                self.operands[block, names] = place(names, self._placed(f"blk.{block}.{tensor}", rows=rows))
+            for each in operands:
+                tensors = [f"blk.{block}.{tensor}" for tensor in each.tensors]
+                self.operands[block, each.names] = place(
+                    each.names, self._placed(*tensors, columns=each.columns, rows=each.rows))
         pairs = self.config.head_dim // 2
         self._turns = np.zeros(layout.head // 2)  # angle per position of each pair (radians); padding is not turned
         factors = self._vector("rope_freqs") if "rope_freqs.weight" in source.names else 1.0
@@ -191,6 +225,22 @@ class Weights:
         """Cosines and sines ``(tokens, head / 2)`` of RoPE from ``position`` on."""
         angles = np.arange(position, position + tokens)[:, None] * self._turns
         return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def storages(source: Source, dtype: str = "float32") -> dict[str, str]:
+    """The storage types in which tensors are placed: matrices in those of the source, unless all shall be float16.
+
+    Args:
+        source: the weights.
+        dtype: as of `Precision`.
+
+    Returns:
+        The type of each tensor, by its name.
+    """
+    types, find = dict.fromkeys(source.names, OF_DTYPE[dtype]), getattr(source, "stored", None)
+    if find is not None and dtype == "float32":
+        types |= {name: find(name).storage.name for name in types if len(tensor_shape(source.config, name)) == 2}
+    return types
 
 
 def frequencies(config: Config) -> np.ndarray:

@@ -184,6 +184,6 @@ def test_interrupt_before_the_first_token(small, capsys, monkeypatch):
 
 
 def test_cache_overflow_during_generation_names_core_bytes_and_limit(small, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "fit_to", lambda *_: 700)
+    monkeypatch.setattr(cli, "fit_to", lambda *_, **__: 700)
     assert generate("abc", "--model", small, "--grid", "1", "--device", "wse2", "--new", "40") != 0
     assert "core (0, 0) would hold" in capsys.readouterr().err
