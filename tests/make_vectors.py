@@ -6,6 +6,7 @@ environment of their own:
 
     pip install torch==2.13.0 transformers accelerate gguf llama-cpp-python
     python tests/make_vectors.py PATH/SmolLM2-135M-Instruct.Q4_1.gguf
+    python tests/make_vectors.py --tiny             # needs torch and transformers alone
 
 For every prompt ``tests/llm/data/vectors_NAME.npz`` gets
 
@@ -15,6 +16,9 @@ For every prompt ``tests/llm/data/vectors_NAME.npz`` gets
     top_ids, top       (R, 16)  the largest logits and whose they are
     sample   (R, 256)  every 193rd logit, the first one shifting with the row so that all are met
     norm     (R,)      Euclidean norm of all 49152 (float64)
+
+``--tiny`` writes ``tests/llm/data/tiny.npz``: of seeded models, whose weights the tests draw again,
+the logits ``NAME`` (L, vocab) of `IDS`, and ``NAME.rope_freqs`` (head_dim / 2,) where RoPE is scaled pair by pair.
 """
 
 from __future__ import annotations
@@ -31,6 +35,64 @@ DATA = HERE / "llm" / "data"
 STEPS, TOP, STRIDE, SAMPLES = 64, 16, 193, 256
 
 
+#: A prompt longer than any period of a tiny model's grids.
+IDS = [3, 1, 41, 5, 9, 2, 6, 52, 35, 8, 9, 7, 9, 3, 23, 8, 46, 2, 6, 43]
+#: Tiny models: name -> (dimensions for `llama_reference.tiny`, tied, RoPE as LLaMA 3.1 scales it).
+TINY: dict[str, tuple[dict, bool, bool]] = {
+    "llama": ({"dim": 24}, True, False),
+    "llama_mha_untied": ({"heads": 3, "kv_heads": 3, "head_dim": 10, "dim": 30}, False, False),
+    "llama3": ({"heads": 6, "kv_heads": 2, "head_dim": 8, "dim": 36}, False, True),
+    "qwen2": ({"architecture": "qwen2", "dim": 24}, True, False),
+    "qwen2_untied": ({"architecture": "qwen2", "heads": 6, "kv_heads": 1, "head_dim": 8, "dim": 48}, False, False)}
+
+
+def in_halves(rows: np.ndarray, head_dim: int) -> np.ndarray:
+    """Rows of queries or keys, RoPE's pairs neighbours as in ``llama`` files, in the order of ``transformers``."""
+    return rows.reshape(-1, head_dim // 2, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+
+
+def tiny_vectors() -> dict[str, np.ndarray]:
+    """Logits of every tiny model by ``transformers``, and the factors by which it slows RoPE's pairs down."""
+    import torch
+    import transformers
+    from llama_reference import Synthetic, tiny
+
+    found = {}
+    for name, (dimensions, tied, scaled) in TINY.items():
+        c = tiny(**dimensions)
+        kind = {"llama": "Llama", "qwen2": "Qwen2"}[c.architecture]
+        scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                   "original_max_position_embeddings": 16} if scaled else {"rope_type": "default"}
+        config = getattr(transformers, f"{kind}Config")(
+            vocab_size=c.vocab, hidden_size=c.dim, intermediate_size=c.ffn, num_hidden_layers=c.blocks,
+            num_attention_heads=c.heads, num_key_value_heads=c.kv_heads, head_dim=c.head_dim, rms_norm_eps=c.norm_eps,
+            max_position_embeddings=c.context, tie_word_embeddings=tied, attn_implementation="eager",
+            rope_parameters={"rope_theta": c.rope_base, **scaling})
+        model = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
+        source, state = Synthetic(c, seed=7, tied=tied), {}
+        outside = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+        inside = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj",
+                  "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
+                  "ffn_up": "mlp.up_proj", "ffn_gate": "mlp.gate_proj", "ffn_down": "mlp.down_proj"}
+        for tensor in source.names:
+            *where, last, role = tensor.split(".")
+            theirs = f"model.layers.{where[1]}.{inside[last]}" if where else outside[last]
+            value = source.tensor(tensor)
+            if last in ("attn_q", "attn_k") and c.architecture == "llama":
+                value = in_halves(value, c.head_dim)
+            state[f"{theirs}.{role}"] = torch.tensor(value)
+        missing, unexpected = model.load_state_dict(state, strict=False)
+        assert not unexpected and set(missing) <= ({"lm_head.weight"} if tied else set()), (missing, unexpected)
+        model.tie_weights()
+        with torch.no_grad():
+            found[name] = model(torch.tensor([IDS])).logits[0].numpy()
+        if scaled:
+            plain = c.rope_base ** (-np.arange(0, c.head_dim, 2) / c.head_dim)
+            found[f"{name}.rope_freqs"] = (plain / model.model.rotary_emb.inv_freq.numpy()).astype(np.float32)
+        print(f"{name}: {found[name].shape}", flush=True)
+    return found
+
+
 def sample(logits: np.ndarray, row: int) -> np.ndarray:
     """Every 193rd logit, from ``row mod 193`` on, wrapping round the vocabulary."""
     return logits[(row % STRIDE + STRIDE * np.arange(SAMPLES)) % logits.size]
@@ -44,15 +106,21 @@ def kept(length: int) -> list[int]:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("gguf", type=Path)
+    parser.add_argument("gguf", type=Path, nargs="?", help="SmolLM2-135M-Instruct")
+    parser.add_argument("--tiny", action="store_true", help="make the vectors of tiny models, and no others")
     parser.add_argument("--only", nargs="*", help="names of prompts to make (default: all)")
     options = parser.parse_args(argv)
+
+    sys.path[:0] = [str(HERE), str(HERE.parent)]
+    if options.tiny:
+        np.savez_compressed(DATA / "tiny.npz", **tiny_vectors())
+        return 0
+    if options.gguf is None:
+        parser.error("the path of the model file is missing")
 
     import llama_cpp
     import torch
     import transformers
-
-    sys.path.insert(0, str(HERE))
     from prompts import PROMPTS, TEXTS
 
     torch.set_num_threads(1)

@@ -48,7 +48,7 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--grid", type=grid, default=Mesh(24), metavar="R[xC]", help="cores of both phases (24)")
     parser.add_argument("--prefill-grid", type=grid, metavar="R[xC]", help="cores of prefill, if others")
     parser.add_argument("--decode-grid", type=grid, metavar="R[xC]", help="cores of decode, if others")
-    parser.add_argument("-m", "--model", metavar="PATH", help="a LLaMA-architecture GGUF (SmolLM2-135M-Instruct)")
+    parser.add_argument("-m", "--model", metavar="PATH", help="a GGUF of LLaMA or Qwen2 (SmolLM2-135M-Instruct)")
     parser.add_argument("--chat", action="store_true", help="put the prompt into the model's own chat template")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the most likely token (default)")
     parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="draw from the likeliest that sum to P")

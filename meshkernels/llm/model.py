@@ -282,7 +282,7 @@ def _placing(layout: Layout, mesh: Mesh) -> Placing:
     if (on := mesh.distribution) is None:
         return whole
     plan = decode_plan(layout, 1)
-    products = {plan.weights(op): op.schedules[-1] for op in (*plan.layer, *plan.after) if plan.weights(op)}
+    products = {plan.matrices(op): op.schedules[-1] for op in (*plan.layer, *plan.after) if plan.matrices(op)}
 
     def share(names: tuple[str, ...], W: Columns) -> Share:
         return Share(W.take(np.arange(W.shape[1])).T, products[names].schedule, on)  # type: ignore[union-attr]

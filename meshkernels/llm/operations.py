@@ -436,7 +436,7 @@ class Plan:
         return parts[0] + parts[1].times(self.layout.config.blocks) + parts[2]
 
     def resident(self, itemsize: int = 2, storages: Storages | None = None) -> dict[str, int]:
-        """Bytes of what stays on the fullest core, by kind: the weights of all blocks, norms, the table, the cache.
+        """Bytes of what stays on the fullest core, by kind: weights of all blocks, norms, biases, the table, the cache.
 
         Args:
             itemsize: bytes of a stored element.
@@ -446,10 +446,10 @@ class Plan:
             The bytes of each kind.
         """
         found: dict[str, int] = {}
-        of_norms = itemsize if storages is None else STORAGES[storages["output_norm.weight"]].nbytes
+        of_vectors = itemsize if storages is None else STORAGES[storages["output_norm.weight"]].nbytes
         for name, times in self.stored.items():
             place = self.placements[name]
-            width = of_norms if place.kind == "norms" else itemsize
+            width = of_vectors if place.kind in ("norms", "biases") else itemsize
             found[place.kind] = found.get(place.kind, 0) + times * place.words * width
         if storages is not None:
             stored = Footprint.of(self, storages)

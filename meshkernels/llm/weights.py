@@ -115,12 +115,19 @@ def arranged(layout: Layout) -> Iterator[Arranged]:
         """What a layout makes of numbered columns ``(n, 1)`` or rows ``(1, n)``; it pads with zeros."""
         return arrange(layout, *(1 + each for each in numbers)).ravel() - 1
 
+    def heads(rows: np.ndarray) -> np.ndarray:
+        """Rows of queries or keys ``(heads * head_dim, 1)`` in the order in which RoPE's pairs are neighbours."""
+        pairs = rows.reshape(-1, 2, layout.config.pairs)
+        return pairs.swapaxes(1, 2).reshape(rows.shape) if layout.config.split_pairs else rows
+
     columns: tuple[tuple[tuple[str, ...], tuple[str, ...], Callable[..., np.ndarray]], ...] = (
         (("Wq", "Wk", "Wv"), ("attn_q", "attn_k", "attn_v"), Layout.fuse_qkv),
         (("Wup", "Wgate"), ("ffn_up", "ffn_gate"), Layout.fuse_ffn))
     for names, tensors, arrange in columns:
         ends = np.cumsum([shape(tensor)[0] for tensor in tensors])
-        order = picked(arrange, *np.split(np.arange(ends[-1])[:, None], ends[:-1]))
+        numbers = np.split(np.arange(ends[-1])[:, None], ends[:-1])
+        order = picked(arrange, *(heads(each) if tensor in ("attn_q", "attn_k") else each
+                                  for tensor, each in zip(tensors, numbers)))
         yield Arranged(names, tensors, order, np.arange(layout.config.dim), np.searchsorted(ends, order, "right"))
     rows: tuple[tuple[tuple[str, ...], str, Callable[..., np.ndarray]], ...] = (
         (("Wo",), "attn_output", Layout.arrange_out), (("Wdown",), "ffn_down", Layout.arrange_down))
@@ -153,8 +160,9 @@ class Weights:
 
     Attributes:
         operands: ``(K, N)`` right operands of products, by block (-1: outside) and names in a plan.
-        vectors: gains ``(dim,)`` of the norms and the embedding ``(dim, vocab)``, by block and name. The embedding is
-            the LM head too where they are tied: stored once.
+        vectors: gains ``(dim,)`` of the norms, biases of queries, keys and values as their product leaves its results,
+            and the embedding ``(dim, vocab)``, by block and name. The embedding is the LM head too where they are tied:
+            stored once.
         storages: the storage type of each tensor, by its name in the source.
 
     Raises:
@@ -184,6 +192,9 @@ class Weights:
                 tensors = [f"blk.{block}.{tensor}" for tensor in each.tensors]
                 self.operands[block, each.names] = place(
                     each.names, self._placed(*tensors, columns=each.columns, rows=each.rows))
+                if self.config.biased and "attn_q" in each.tensors:
+                    biases = np.concatenate([*(self._vector(tensor, "bias") for tensor in tensors), np.zeros(1)])
+                    self.vectors[block, "biases"] = precision.store(biases[each.columns].astype(np.float32))
         pairs = self.config.head_dim // 2
         self._turns = np.zeros(layout.head // 2)  # angle per position of each pair (radians); padding is not turned
         factors = self._vector("rope_freqs") if "rope_freqs.weight" in source.names else 1.0
@@ -194,10 +205,10 @@ class Weights:
         """Of a tensor of the model."""
         return tensor_shape(self.config, f"{name}.weight")
 
-    def _vector(self, name: str) -> np.ndarray:
+    def _vector(self, name: str, role: str = "weight") -> np.ndarray:
         """A tensor as float32 numbers of its own."""
-        tensor = np.array(self._source.tensor(f"{name}.weight"), np.float32)
-        check_shape(self.config, f"{name}.weight", tensor.shape)
+        tensor = np.array(self._source.tensor(f"{name}.{role}"), np.float32)
+        check_shape(self.config, f"{name}.{role}", tensor.shape)
         return tensor
 
     def _placed(self, *names: str, columns: np.ndarray | None = None, rows: np.ndarray | None = None) -> Columns:
