@@ -7,17 +7,22 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TextIO
+
+from tqdm import tqdm
 
 from meshkernels import files
 from meshkernels.arguments import grid
 from meshkernels.errors import MeshError
 from meshkernels.files.tokenizer import Tokenizer
+from meshkernels.kept import resident_memory
 from meshkernels.llm.block import known_plan
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.model import Llama
+from meshkernels.llm.operations import Operation
 from meshkernels.llm.sampling import Sampler
 from meshkernels.llm.summary import (
     WAFERS,
@@ -84,6 +89,8 @@ class Record:
     compile_seconds: float = 0.0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
+    stored_bytes: int = 0
+    resident_bytes: int | None = None
     ended_by: str = "length"
 
     @property
@@ -159,6 +166,7 @@ def _run(options: argparse.Namespace) -> int:
         if stream and not options.json_stream:
             print(file=stream)  # the refusal gets a line of its own
         raise
+    record.stored_bytes, record.resident_bytes = stored, resident_memory()
     length, decoded = len(record.prompt_ids), max(len(record.new_ids) - 1, 1)  # the first new token is prefill's
     summary = mesh_summary(model, length, length + decoded)
     if options.json or options.json_stream:
@@ -224,16 +232,11 @@ def generate(model: Llama, tokenizer: Tokenizer, sampler: Sampler, record: Recor
     Raises:
         KeyboardInterrupt: before the first token; later it ends the text.
     """
-    progress = Progress(model.config.blocks) if stream and not as_json else None
     shown = ""
     try:
         begin = time.perf_counter()
-        if progress:
-            model.hooks.append(progress)
-        logits = model.prefill(record.prompt_ids)
-        if progress:
-            model.hooks.remove(progress)
-            progress.clear()
+        with progress(model) if stream and not as_json else nullcontext():
+            logits = model.prefill(record.prompt_ids)
         record.prefill_seconds = time.perf_counter() - begin
         begin = time.perf_counter()
         while True:
@@ -259,48 +262,38 @@ def generate(model: Llama, tokenizer: Tokenizer, sampler: Sampler, record: Recor
         record.ended_by = "interrupt"
 
 
-class Progress:
-    """A hook that shows how far prefill is: a bar on one line of a terminal, else a line every few seconds."""
+@contextmanager
+def progress(model: Llama) -> Iterator[None]:
+    """A bar on a terminal, of the blocks that are done in the prefill inside."""
+    with tqdm(total=model.config.blocks, desc="prefill", unit="block", leave=False, disable=None) as bar:
+        def hook(block: int, op: Operation, values: dict[str, Any]) -> None:
+            bar.update(max(block - bar.n, 0))
 
-    #: Seconds between two lines where stderr is no terminal.
-    PAUSE = 5.0
-
-    def __init__(self, blocks: int):
-        self.blocks, self.terminal = blocks, sys.stderr.isatty()
-        self._last, self._shown = time.monotonic(), -1
-
-    def __call__(self, block: int, op: Any, values: dict[str, Any]) -> None:
-        """Show where the prompt is, if it is time."""
-        if not self.terminal:
-            if time.monotonic() - self._last >= self.PAUSE:
-                self._last = time.monotonic()
-                print(f"prefill: block {block + 1}/{self.blocks}, {op.name} done", file=sys.stderr, flush=True)
-        elif block >= 0 and block != self._shown:
-            self._shown = block
-            done = block * 30 // self.blocks
-            print(f"\r\033[Kprefill [{'#' * done}{' ' * (30 - done)}] block {block + 1}/{self.blocks}",
-                  end="", file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        """Leave no trace on a terminal."""
-        if self.terminal:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        model.hooks.append(hook)
+        try:
+            yield
+        finally:
+            model.hooks.remove(hook)
 
 
 def _as_json(record: Record, tokenizer: Tokenizer, summary: dict[str, Any]) -> dict[str, Any]:
     return {"prompt_ids": record.prompt_ids, "new_ids": record.new_ids,
             "text": tokenizer.decode(record.new_ids, skip_special=True), "ended_by": record.ended_by,
             "compile_seconds": record.compile_seconds, "prefill_seconds": record.prefill_seconds,
-            "decode_seconds": record.decode_seconds, "tokens_per_s": record.tokens_per_s, "mesh": summary}
+            "decode_seconds": record.decode_seconds, "tokens_per_s": record.tokens_per_s,
+            "stored_bytes": record.stored_bytes, "resident_bytes": record.resident_bytes, "mesh": summary}
 
 
 def report(record: Record, summary: dict[str, Any]) -> str:
     """The summary that ends a generation."""
     prompt, decoded = len(record.prompt_ids), max(len(record.new_ids) - 1, 0)
     speed = f", {decoded} decoded at {record.tokens_per_s:.1f} tokens/s" if record.tokens_per_s else ""
+    resident = (f"\nmemory: {record.resident_bytes / 1e6:.0f} MB resident, of it {record.stored_bytes / 1e6:.0f} MB of "
+                "weights as stored" if record.resident_bytes else "")
     host = (f"host: prompt of {prompt} tokens in {record.prefill_seconds:.2f} s "
             f"({prompt / record.prefill_seconds:.1f} tokens/s){speed}; ended by {record.ended_by}; "
-            f"kernels ready in {record.compile_seconds:.2f} s before that")
+            f"kernels ready in {record.compile_seconds:.2f} s before that"
+            f"{resident}")
     mesh = (f"mesh, weights in {', '.join(summary['storages'])}, all else in float16 as on the wafer "
             f"(plan {summary['plan']!r}, {summary['all_reduces_per_block']} all-reduces per block and token):\n"
             + text_table(summary))

@@ -10,6 +10,7 @@ from typing import Any
 
 import perfmodel
 from meshkernels.errors import DeviceLimitError, MeshError
+from meshkernels.files.checkpoint import Config
 from meshkernels.kept import physical_memory
 from meshkernels.llm.block import decode_plan, prefill_plan
 from meshkernels.llm.footprint import Storages
@@ -43,43 +44,54 @@ def mesh_summary(model: Llama, prompt: int, context: int) -> dict[str, Any]:
     first = prefill_plan(model.prefill_layout, prompt, plan=model.plan)
     token = decode_plan(model.layout, context, model.plan)
     moved = sum(redistribution(first, token).values(), Transfer())
+    phases = {name: _phase(plan, itemsize, accumulator, model.storages)
+              for name, plan in (("prefill", first), ("token", token))}
+    needs = {name: phase["peak_bytes_per_core"] for name, phase in phases.items()}
     return {
         "rows": model.layout.mesh.rows, "cols": model.layout.mesh.cols, "bytes_per_element": itemsize,
         "storages": sorted(set(model.storages.values())),
         "plan": model.plan, "all_reduces_per_block": token.all_reduces,
-        "prefill": _phase(first, itemsize, accumulator, model.storages),
+        "prefill": phases["prefill"],
         "hand_over": asdict(moved),
-        "token": _phase(token, itemsize, accumulator, model.storages),
-        "predicted": {name: predict(model, prompt, context, name) for name in WAFERS},
+        "token": phases["token"],
+        "predicted": {name: predict(model, prompt, context, name, needs) for name in WAFERS},
     }
 
 
-def predict(model: Llama, prompt: int, context: int, device: str) -> dict[str, Any]:
+#: Phases of a prediction: its key, the phase in a summary, and what people call it.
+_PHASES = (("prefill_tokens_per_s", "prefill", "prefill"), ("tokens_per_s", "token", "decode"))
+
+
+def predict(model: Llama, prompt: int, context: int, device: str, needs: dict[str, int]) -> dict[str, Any]:
     """Tokens per second of both phases on a wafer, by the performance model; notes say how far to trust them.
 
-    A phase that the model cannot predict (it knows square grids that a wafer has) has None and a note why.
+    A phase that does not fit, or that the model cannot predict (it knows square grids that a wafer has), has None; for
+    the latter a note says why.
 
     Args:
         model: the model on its meshes.
         prompt: tokens of the prompt.
         context: tokens of the whole text.
         device: name of the wafer.
+        needs: bytes per core of "prefill" and of a "token".
 
     Returns:
-        ``prefill_tokens_per_s``, ``tokens_per_s`` and ``notes``.
+        ``prefill_tokens_per_s``, ``tokens_per_s``, ``needs_bytes_per_core``, ``memory_per_core`` and ``notes``.
     """
-    c = model.config
-    dims = perfmodel.Model("model", c.dim, c.ffn, c.blocks, c.heads, c.kv_heads, c.head_dim, c.vocab)
-    found: dict[str, Any] = {"prefill_tokens_per_s": None, "tokens_per_s": None, "notes": []}
-    for key, mesh, run in (
-        ("prefill_tokens_per_s", model.prefill_layout.mesh, partial(perfmodel.prefill, tokens=prompt, plan=model.plan)),
-        ("tokens_per_s", model.layout.mesh, partial(perfmodel.decode, context=context, plan=model.plan)),
-    ):
+    chip, dims = perfmodel.device(device), dimensions(model.config)
+    found: dict[str, Any] = {"prefill_tokens_per_s": None, "tokens_per_s": None, "needs_bytes_per_core": needs,
+                             "memory_per_core": chip.memory_per_core, "notes": []}
+    meshes = model.prefill_layout.mesh, model.layout.mesh
+    runs = (partial(perfmodel.prefill, tokens=prompt, plan=model.plan),
+            partial(perfmodel.decode, context=context, plan=model.plan))
+    for (key, phase, _), mesh, run in zip(_PHASES, meshes, runs):
+        if needs[phase] > chip.memory_per_core:
+            continue
         if mesh.rows != mesh.cols:
             found["notes"].append(f"no prediction for {mesh.rows} x {mesh.cols}: square grids only")
             continue
         try:
-            prediction = run(perfmodel.device(device), dims, grid=mesh.rows)
+            prediction = run(chip, dims, grid=mesh.rows)
         except perfmodel.ModelError as refusal:
             found["notes"].append(str(refusal))
             continue
@@ -87,6 +99,11 @@ def predict(model: Llama, prompt: int, context: int, device: str) -> dict[str, A
         found["notes"] += prediction.notes
     found["notes"] = list(dict.fromkeys(found["notes"]))
     return found
+
+
+def dimensions(c: Config) -> perfmodel.Model:
+    """A model as the performance model has it."""
+    return perfmodel.Model("model", c.dim, c.ffn, c.blocks, c.heads, c.kv_heads, c.head_dim, c.vocab)
 
 
 def _phase(plan: Plan, itemsize: int, accumulator: int, storages: Storages) -> dict[str, Any]:
@@ -240,9 +257,14 @@ def prediction_lines(summary: dict[str, Any]) -> str:
     """The performance model's part of the summary as text."""
     lines, notes = [], dict[str, list[str]]()
     for device, found in summary["predicted"].items():
-        speeds = [f"{name} {found[key]:,.0f} tokens/s" for name, key in
-                  (("prefill", "prefill_tokens_per_s"), ("decode", "tokens_per_s")) if found[key] is not None]
-        lines.append(f"predicted on {device}: {', '.join(speeds) or 'nothing'}")
+        said = []
+        for key, phase, name in _PHASES:
+            needs, has = found["needs_bytes_per_core"][phase], found["memory_per_core"]
+            if needs > has:
+                said.append(f"{name} does not fit ({needs:,} bytes a core, there are {has:,})")
+            elif found[key] is not None:
+                said.append(f"{name} {found[key]:,.0f} tokens/s")
+        lines.append(f"predicted on {device}: {', '.join(said) or 'nothing'}")
         for note in found["notes"]:
             notes.setdefault(note, []).append(device)
     lines += [fill(f"note ({', '.join(devices)}): {note}", 108, initial_indent="  ", subsequent_indent="    ")

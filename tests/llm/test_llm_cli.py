@@ -65,21 +65,50 @@ def test_device_none_takes_any_grid(small, monkeypatch, device, code):
     assert generate("abc", "--model", small, "--grid", "2", *device, "--new", "2") == code
 
 
-def test_progress_without_a_terminal(small, capsys, monkeypatch):
-    monkeypatch.setattr(cli.Progress, "PAUSE", 0.0)
+def test_progress_is_a_bar_of_blocks_on_a_terminal_alone(small, capsys, monkeypatch):
+    generate("abc", "--model", small, "--grid", "2", "--new", "2")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     generate("abc", "--model", small, "--grid", "2", "--new", "2")
     err = capsys.readouterr().err
-    assert "prefill: block 2/2, residual 2 done\n" in err and "\r" not in err
+    assert "prefill:" in err and "0/2" in err and err.endswith("\r")
     generate("abc", "--model", small, "--grid", "2", "--new", "2", "--json")
     assert capsys.readouterr().err == ""
 
 
 def test_a_note_is_printed_once():
-    predicted = {name: {"prefill_tokens_per_s": 2.0, "tokens_per_s": None, "notes": ["alike", *own]}
+    fits = {"needs_bytes_per_core": {"prefill": 10, "token": 9}, "memory_per_core": 10}
+    predicted = {name: {"prefill_tokens_per_s": 2.0, "tokens_per_s": None, "notes": ["alike", *own], **fits}
                  for name, own in (("wse2", ()), ("wse3", ("its own",)))}
     assert prediction_lines({"predicted": predicted}).splitlines() == [
         "predicted on wse2: prefill 2 tokens/s", "predicted on wse3: prefill 2 tokens/s",
         "  note (wse2, wse3): alike", "  note (wse3): its own"]
+
+
+def test_what_a_wafer_cannot_hold_has_no_rate(tmp_path, capsys):
+    path = tmp_path / "large.gguf"
+    write(path, Synthetic(tiny(4, 2, 32, dim=128, vocab=300, context=80)), storage="F16")
+    assert generate("abc", "--model", str(path), "--grid", "2", "--new", "2", "--json") == 0
+    mesh = json.loads(capsys.readouterr().out)["mesh"]
+    for device in ("wse2", "wse3"):
+        found = mesh["predicted"][device]
+        assert found["tokens_per_s"] is found["prefill_tokens_per_s"] is None and not found["notes"]
+        peaks = {name: mesh[name]["peak_bytes_per_core"] for name in ("prefill", "token")}
+        assert found["needs_bytes_per_core"] == peaks
+    needs = mesh["token"]["peak_bytes_per_core"]
+    assert f"decode does not fit ({needs:,} bytes a core, there are 49,152)" in prediction_lines(mesh)
+    arguments = ("abc", "--model", str(path), "--new", "2", "--device", "wse2", "--json")
+    assert generate(*arguments, "--grid", "2") == 2  # the same verdict
+    assert generate(*arguments, "--grid", "8") == 0
+    assert json.loads(capsys.readouterr().out)["mesh"]["predicted"]["wse2"]["tokens_per_s"] > 0
+
+
+def test_memory_is_reported(small, capsys):
+    assert generate("abc", "--model", small, "--grid", "2", "--new", "2", "--json") == 0
+    out = json.loads(capsys.readouterr().out)
+    assert out["stored_bytes"] < out["resident_bytes"]
+    assert generate("abc", "--model", small, "--grid", "2", "--new", "2") == 0
+    assert "MB resident" in capsys.readouterr().out
 
 
 def test_sampling_is_repeatable(small, capsys):
