@@ -19,10 +19,11 @@ from meshkernels.arguments import grid
 from meshkernels.errors import MeshError
 from meshkernels.files.tokenizer import Tokenizer
 from meshkernels.kept import resident_memory
-from meshkernels.llm.block import known_plan
+from meshkernels.llm.block import decode_plan, known_plan, prefill_plan
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.model import Llama
 from meshkernels.llm.operations import Operation
+from meshkernels.llm.regions import Regions
 from meshkernels.llm.sampling import Sampler
 from meshkernels.llm.summary import (
     WAFERS,
@@ -32,6 +33,7 @@ from meshkernels.llm.summary import (
     fit_to,
     mesh_summary,
     prediction_lines,
+    region_table,
     text_table,
 )
 from meshkernels.llm.weights import Precision, storages
@@ -73,6 +75,8 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--norms", default="", help="sums of squares in the norms, if others: float32 or float16")
     parser.add_argument("--device", metavar="NAME", help="refuse what this device cannot hold, e.g. wse2 (default: "
                         f"only grids beyond {WAFERS[-1]}'s fabric; none: nothing, but large grids count for minutes)")
+    parser.add_argument("--wafer", metavar="NAME", help="share the blocks out over regions of this device, each of the "
+                        "grid's size, e.g. wse2; refused if its cores cannot hold them")
     parser.add_argument("--ledger", action="store_true", help="print the ledger of one block too")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--json-stream", action="store_true",
@@ -127,8 +131,11 @@ def _run(options: argparse.Namespace) -> int:
     decode_mesh = options.decode_grid or options.grid
     prefill_mesh = options.prefill_grid or options.grid
     known_plan(options.plan)
+    if options.wafer and options.device:
+        raise MeshError(f"--wafer {options.wafer} and --device {options.device}: one of them, --wafer for regions that "
+                        "share the blocks, --device for one grid that holds all")
     if options.device != "none":
-        fit_fabric(options.device or WAFERS[-1], decode_mesh, prefill_mesh)
+        fit_fabric(options.wafer or options.device or WAFERS[-1], decode_mesh, prefill_mesh)
     checkpoint = files.load(options.model)
     tokenizer = checkpoint.tokenizer
 
@@ -147,12 +154,18 @@ def _run(options: argparse.Namespace) -> int:
     if options.device not in (None, "none"):
         limit = fit_to(options.device, *layouts, len(record.prompt_ids), options.plan,
                        storages=storages(checkpoint, options.dtype))
+    if options.wafer:
+        held = storages(checkpoint, options.dtype)
+        tokens = len(record.prompt_ids) + (options.new - 1 if prompt is not None else 0)  # the last is not decoded
+        for plan in (prefill_plan(layouts[1], len(record.prompt_ids), plan=options.plan),
+                     decode_plan(layouts[0], tokens, options.plan)):
+            Regions(options.wafer, plan, held).check()
     if stored >= _WORTH_SAYING and not options.json and not options.json_stream:
         print(f"{stored / 1e9:.1f} GB of weights are placed on {decode_mesh.rows} x {decode_mesh.cols} cores",
               file=sys.stderr, flush=True)
     model = Llama(checkpoint, decode_mesh, prefill_mesh=prefill_mesh, dtype=options.dtype,
                   accumulate=options.accumulate, norms=options.norms, cache=options.cache, cache_limit=limit,
-                  plan=options.plan)
+                  plan=options.plan, wafer=options.wafer)
     del checkpoint  # everything is placed: let the file go
     record.compile_seconds = model.warm_up()
     if prompt is None:
@@ -297,4 +310,5 @@ def report(record: Record, summary: dict[str, Any]) -> str:
     mesh = (f"mesh, weights in {', '.join(summary['storages'])}, all else in float16 as on the wafer "
             f"(plan {summary['plan']!r}, {summary['all_reduces_per_block']} all-reduces per block and token):\n"
             + text_table(summary))
-    return "\n".join((host, mesh, prediction_lines(summary)))
+    regions = [region_table(summary)] if "wafer" in summary["token"] else []
+    return "\n".join((host, mesh, *regions, prediction_lines(summary)))

@@ -69,13 +69,19 @@ class Footprint:
 
     Attributes:
         blocks: ``(rows, cols)`` bytes of those of each block on each core; blocks of the same types share an array.
-        table: ``(rows, cols)`` bytes of the embedding and, where there is one, the head.
+        embedding, head: ``(rows, cols)`` bytes of these; one array where the head is the embedding.
         largest: bytes of the largest tile of each operand, by its names in the plan: what moves in a matrix product.
     """
 
     blocks: tuple[np.ndarray, ...]
-    table: np.ndarray
+    embedding: np.ndarray
+    head: np.ndarray
     largest: dict[tuple[str, ...], int]
+
+    @property
+    def table(self) -> np.ndarray:
+        """``(rows, cols)`` bytes of embedding and head together."""
+        return self.embedding if self.head is self.embedding else self.embedding + self.head
 
     @property
     def fullest(self) -> tuple[int, int]:
@@ -86,7 +92,7 @@ class Footprint:
 
     def held(self, blocks: Sequence[int]) -> np.ndarray:
         """``(rows, cols)`` bytes of some blocks on each core."""
-        total = np.zeros_like(self.table)
+        total = np.zeros_like(self.embedding)
         for array, times in Counter(id(self.blocks[block]) for block in blocks).items():
             total += times * next(each for each in self.blocks if id(each) == array)
         return total
@@ -142,4 +148,4 @@ class Footprint:
                 matrix = Arranged(("table",), (name,), order, np.arange(config.dim), np.zeros_like(order))
                 tables.append(on_cores(matrix, (storages[name],)))
         largest["table",] = int(tables[-1].max())
-        return cls(blocks, np.sum(tables, axis=0), largest)
+        return cls(blocks, tables[0], tables[-1], largest)

@@ -18,11 +18,11 @@ from meshkernels.kernels.columns import Columns
 from meshkernels.kernels.team import Team
 from meshkernels.llm.block import Forward, Hook, decode_plan, known_plan, prefill_plan
 from meshkernels.llm.cache import KVCache, Text
-from meshkernels.llm.footprint import Storages
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.ranks import Share, agreed, fatal, same_ranks, same_seed
+from meshkernels.llm.regions import Regions
 from meshkernels.llm.sampling import Sampler
-from meshkernels.llm.weights import Placing, Precision, Source, Weights, whole
+from meshkernels.llm.weights import Placing, Precision, Source, Weights, storages, whole
 from meshkernels.mesh import Mesh
 
 _Result = TypeVar("_Result")
@@ -49,11 +49,14 @@ class Llama:
         cache_limit: bytes per core that the KV cache may take; None: no limit.
         threads: of decode; None: as many as Numba uses. While there are hooks, decode keeps to one.
         plan: "paper": the published operations; "fused": attention without chains, six all-reduces a block and token.
+        wafer: name of a device whose regions of these grids share the blocks: see `meshkernels.llm.regions`. What its
+            cores cannot hold is refused; bits are those of a run without it.
 
     Attributes:
         config: the model's dimensions.
         tokenizer: of the model's file, where `load` opened it.
         layout, prefill_layout: its layout on either mesh.
+        storages: the storage type of each tensor on the cores, by its name in the source.
         cache: the KV cache.
         hooks: called after each operation: ``hook(block, operation, values)``; block -1 outside the blocks.
     """
@@ -61,14 +64,15 @@ class Llama:
     def __init__(self, source: Source, mesh: MeshLike = 8, *, prefill_mesh: MeshLike | None = None,
                  dtype: str = "float32", accumulate: str = "float32", norms: str = "",
                  cache: str = "shift", cache_limit: int | None = None, threads: int | None = None,
-                 plan: str = "paper"):
-        self.config, self.plan = source.config, known_plan(plan)
+                 plan: str = "paper", wafer: str | None = None):
+        self.config, self.plan, self.wafer = source.config, known_plan(plan), wafer
         self.tokenizer: Tokenizer | None = None
         self.precision = Precision(dtype, accumulate, norms)
         meshes = _mesh(mesh), _mesh(mesh if prefill_mesh is None else prefill_mesh)
         self._on = same_ranks(*meshes)
         self.layout, self.prefill_layout = (Layout(self.config, Mesh(*each.shape)) for each in meshes)
-        self.cache = KVCache(self.layout, cache, cache_limit, self.precision.itemsize)
+        self.storages = storages(source, dtype)
+        self.cache = self._cache(cache, cache_limit)
         self.hooks: list[Hook] = []
         self._users: dict[str, object] = {}
         self.team = Team(threads)
@@ -83,10 +87,15 @@ class Llama:
                 source, self.prefill_layout, self.precision, weights, prefill)
         self._decode = Forward(decode_plan(self.layout, 1, plan), weights, self.team)
 
-    @property
-    def storages(self) -> Storages:
-        """The storage type of each tensor on the cores, by its name in the file."""
-        return self._decode.weights.storages
+    def _cache(self, policy: str, limit: int | None) -> KVCache:
+        """An empty cache; on a wafer, within what the region with least room has left."""
+        if self.wafer is None:
+            return KVCache(self.layout, policy, limit, self.precision.itemsize)
+        found = Regions(self.wafer, decode_plan(self.layout, 1, self.plan), self.storages)
+        found.check()
+        region = found.tightest
+        room = found.memory - region.kept_bytes
+        return KVCache(self.layout, policy, room if limit is None else min(room, limit), entry_bytes=region.entry_bytes)
 
     def warm_up(self) -> float:
         """Compile, or load from the disk, every kernel that a text needs.
@@ -124,6 +133,7 @@ class Llama:
                 another thread is at work on the model.
             MeshTypeError: ids that are not integers.
             CacheOverflow: the prompt's keys and values do not fit on a core.
+            DeviceLimitError: the wafer cannot hold prefill of so many tokens.
         """
         def prompt() -> tuple[np.ndarray, Text]:
             with agreed(self._on, "prefill", tokens, every):
@@ -132,7 +142,9 @@ class Llama:
                     raise MeshError("the prompt is empty: there is nothing to continue")
                 if len(ids) > self.config.context:
                     raise MeshError(f"the prompt has {len(ids)} tokens, the model's context {self.config.context}")
-            plan = prefill_plan(self.prefill_layout, len(ids), every, self.plan)
+                plan = prefill_plan(self.prefill_layout, len(ids), every, self.plan)
+                if self.wafer is not None:
+                    Regions(self.wafer, plan, self.storages).check()
             with fatal(self._on):
                 run = Forward(plan, self._prefill_weights)(ids, hook=self._hook)
             logits = run.values["logits"]

@@ -472,15 +472,29 @@ class Plan:
         Returns:
             The bytes.
         """
-        needs = []
-        for operations in (self.before, self.layer, self.after):
-            carried = self.entering(operations)
-            lines = self.ledger(operations, itemsize, accumulator, storages)
-            for i, (op, line) in enumerate(zip(operations, lines)):
-                alive = carried & {name for later in operations[i + 1 :] for name in later.reads}
-                own = {*op.reads, *op.writes}
-                whole = any(used.multiplies and used.repeats == 1 for used in op.schedules)
-                there = (alive - own if whole else alive | own) - set(self.stored)
-                needs.append(line.work.buffers + sum(self.placements[name].words * itemsize for name in there))
-                carried = alive | set(op.writes)
+        needs = [self.working_bytes(operations, itemsize, accumulator, storages)
+                 for operations in (self.before, self.layer, self.after)]
         return sum(self.resident(itemsize, storages).values()) + max(needs)
+
+    def working_bytes(self, operations: Sequence[Operation], itemsize: int = 2, accumulator: int = 2,
+                      storages: Storages | None = None) -> int:
+        """The most bytes per core that an operation of a list needs, and others keep alive, beside what is resident.
+
+        Args:
+            operations: the list.
+            itemsize: bytes of a stored element.
+            accumulator: bytes of a sum.
+            storages: of the model's tensors; None: they have elements of ``itemsize``.
+
+        Returns:
+            The bytes.
+        """
+        needs, carried = [0], self.entering(operations)
+        for i, (op, line) in enumerate(zip(operations, self.ledger(operations, itemsize, accumulator, storages))):
+            alive = carried & {name for later in operations[i + 1 :] for name in later.reads}
+            own = {*op.reads, *op.writes}
+            whole = any(used.multiplies and used.repeats == 1 for used in op.schedules)
+            there = (alive - own if whole else alive | own) - set(self.stored)
+            needs.append(line.work.buffers + sum(self.placements[name].words * itemsize for name in there))
+            carried = alive | set(op.writes)
+        return max(needs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from math import ceil, isqrt, sqrt
@@ -18,6 +20,7 @@ from meshkernels.llm.layout import Layout
 from meshkernels.llm.model import Llama
 from meshkernels.llm.operations import Line, Plan, Scheduled
 from meshkernels.llm.redistribute import Transfer, redistribution
+from meshkernels.llm.regions import Regions
 from meshkernels.mesh import MOST_CORES, Mesh, require_walkable
 from meshkernels.readers.compliance import as_device
 from perfmodel import tables
@@ -44,7 +47,7 @@ def mesh_summary(model: Llama, prompt: int, context: int) -> dict[str, Any]:
     first = prefill_plan(model.prefill_layout, prompt, plan=model.plan)
     token = decode_plan(model.layout, context, model.plan)
     moved = sum(redistribution(first, token).values(), Transfer())
-    phases = {name: _phase(plan, itemsize, accumulator, model.storages)
+    phases = {name: _phase(plan, itemsize, accumulator, model)
               for name, plan in (("prefill", first), ("token", token))}
     needs = {name: phase["peak_bytes_per_core"] for name, phase in phases.items()}
     return {
@@ -54,7 +57,8 @@ def mesh_summary(model: Llama, prompt: int, context: int) -> dict[str, Any]:
         "prefill": phases["prefill"],
         "hand_over": asdict(moved),
         "token": phases["token"],
-        "predicted": {name: predict(model, prompt, context, name, needs) for name in WAFERS},
+        "predicted": {name: predict(model, prompt, context, name, needs)
+                      for name in ((model.wafer,) if model.wafer else WAFERS)},
     }
 
 
@@ -82,8 +86,11 @@ def predict(model: Llama, prompt: int, context: int, device: str, needs: dict[st
     found: dict[str, Any] = {"prefill_tokens_per_s": None, "tokens_per_s": None, "needs_bytes_per_core": needs,
                              "memory_per_core": chip.memory_per_core, "notes": []}
     meshes = model.prefill_layout.mesh, model.layout.mesh
-    runs = (partial(perfmodel.prefill, tokens=prompt, plan=model.plan),
-            partial(perfmodel.decode, context=context, plan=model.plan))
+    runs: tuple[Callable[..., Any], ...] = (partial(perfmodel.prefill, tokens=prompt, plan=model.plan),
+                                            partial(perfmodel.decode, context=context, plan=model.plan))
+    if model.wafer:
+        runs = tuple(partial(perfmodel.pipeline, phase=phase, tokens=tokens, plan=model.plan, storage=_widest(model))
+                     for phase, tokens in (("prefill", prompt), ("decode", context)))
     for (key, phase, _), mesh, run in zip(_PHASES, meshes, runs):
         if needs[phase] > chip.memory_per_core:
             continue
@@ -106,12 +113,24 @@ def dimensions(c: Config) -> perfmodel.Model:
     return perfmodel.Model("model", c.dim, c.ffn, c.blocks, c.heads, c.kv_heads, c.head_dim, c.vocab)
 
 
-def _phase(plan: Plan, itemsize: int, accumulator: int, storages: Storages) -> dict[str, Any]:
-    work = plan.total(itemsize, accumulator)
+def _widest(model: Llama) -> str:
+    """The type in which most bytes of a block's matrices are stored: the performance model knows one."""
+    kinds = Counter(model.storages[f"blk.{block}.{name}.weight"] for block in range(model.config.blocks)
+                    for name in ("ffn_up", "ffn_gate", "ffn_down"))
+    return kinds.most_common(1)[0][0]
+
+
+def _phase(plan: Plan, itemsize: int, accumulator: int, model: Llama) -> dict[str, Any]:
+    work, found = plan.total(itemsize, accumulator), dict[str, Any]()
+    if model.wafer is None:
+        peak = plan.peak_bytes(itemsize, accumulator, model.storages)
+    else:
+        regions = Regions(model.wafer, plan, model.storages)
+        work, peak, found = work + regions.work, regions.fullest.held_bytes, {"wafer": regions.as_dict()}
     return {"tokens": plan.tokens, "rows": plan.layout.mesh.rows, "cols": plan.layout.mesh.cols,
             "steps": work.steps, "critical_hops": work.hops, "stages": work.stages, "words": work.words,
             "macs": work.macs, "all_reduces": work.all_reduces,
-            "peak_bytes_per_core": plan.peak_bytes(itemsize, accumulator, storages),
+            "peak_bytes_per_core": peak, **found,
             "block": [_line(line) for line in plan.ledger(None, itemsize, accumulator)]}
 
 
@@ -251,6 +270,30 @@ def text_table(summary: dict[str, Any]) -> str:
             move = summary["hand_over"]
             rows.append(("hand-over", "", "", f"{move['hops']:,}", "", f"{move['words']:,}", "", ""))
     return tables.text(rows[1:], rows[0])
+
+
+def region_table(summary: dict[str, Any]) -> str:
+    """Which region of the wafer holds which blocks: one table where both phases have the same grid, else two."""
+    names = {"prefill": "prefill", "token": "decode"}
+    alike = all(summary["prefill"][key] == summary["token"][key] for key in ("rows", "cols"))
+    lines = []
+    for phase, name in names.items():
+        p, over = summary[phase], summary[phase]["wafer"]["hand_overs"]
+        lines.append(f"{name} on {p['wafer']['device']}: {len(p['wafer']['regions'])} regions of {p['rows']} x "
+                     f"{p['cols']} cores; {len(over)} hand-overs, {sum(o['hops'] for o in over):,} hops and "
+                     f"{sum(o['words'] for o in over):,} words, are part of the counts above")
+    for phases in [list(names)] if alike else [[phase] for phase in names]:
+        held = [summary[phase]["wafer"]["regions"] for phase in phases]
+        rows = [(str(number), f"{each[0]['y']}, {each[0]['x']}", _span(each[0]),
+                 *(f"{one['bytes_per_core']:,}" for one in each)) for number, each in enumerate(zip(*held))]
+        heads = (f"{names[phase]} bytes/core" for phase in phases)
+        lines.append(tables.text(rows, ("region", "first core", "blocks", *heads)))
+    return "\n".join(lines)
+
+
+def _span(region: dict[str, Any]) -> str:
+    first, count = region["first_block"], region["blocks"]
+    return f"{first}" if count == 1 else f"{first} to {first + count - 1}"
 
 
 def prediction_lines(summary: dict[str, Any]) -> str:

@@ -163,7 +163,6 @@ class Weights:
         vectors: gains ``(dim,)`` of the norms, biases of queries, keys and values as their product leaves its results,
             and the embedding ``(dim, vocab)``, by block and name. The embedding is the LM head too where they are tied:
             stored once.
-        storages: the storage type of each tensor, by its name in the source.
 
     Raises:
         WeightsError: the source lacks a tensor, has one too many, or one of another shape.
@@ -174,7 +173,6 @@ class Weights:
         self.config, self.precision = source.config, precision
         self._source = source
         check_names(self.config, source.names)
-        self.storages = storages(source, precision.dtype)
         if tables is not None:
             table, head = tables.vectors[-1, "table"], tables.operands[-1, ("table",)]
         else:
