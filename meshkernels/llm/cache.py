@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from meshkernels.errors import DeviceLimitError, MeshError
+from meshkernels.kept import physical_memory
 from meshkernels.llm.layout import Layout
 from meshkernels.mesh import ceil_div
 
@@ -75,6 +76,24 @@ def capacity(rows: int, per_core: int, policy: str) -> int:
         Tokens.
     """
     return per_core * rows if policy == "shift" else per_core
+
+
+def fit_caches(layout: Layout, texts: int, tokens: int) -> None:
+    """Refuse texts whose keys and values this machine cannot hold.
+
+    Args:
+        layout: the model on the decode mesh.
+        texts: how many.
+        tokens: of the longest.
+
+    Raises:
+        MeshError: they take more than half of its memory.
+    """
+    c, have = layout.config, physical_memory()
+    need = texts * 256 * ceil_div(tokens + 1, 256) * 2 * 4 * c.blocks * c.kv_heads * layout.head
+    if need > have / 2:
+        raise MeshError(f"keys and values of {texts} x {tokens} tokens take {need / 1e9:.2g} GB; half of this "
+                        f"machine's memory is {have / 2e9:.2g} GB: fewer texts, or shorter ones")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,11 +1,11 @@
-"""A LLaMA on a mesh: prefill a prompt, decode token by token, generate."""
+"""A LLaMA on a mesh: prefill a prompt, decode token by token, generate; `Llama.batch` for several texts at once."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from meshkernels.files.tokenizer import Tokenizer
 from meshkernels.kernels import memory
 from meshkernels.kernels.columns import Columns
 from meshkernels.kernels.team import Team
-from meshkernels.llm.block import Forward, Hook, decode_plan, known_plan, prefill_plan
+from meshkernels.llm.block import Forward, Hook, Run, decode_plan, known_plan, prefill_plan
 from meshkernels.llm.cache import KVCache, Text
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.ranks import Share, agreed, fatal, same_ranks, same_seed
@@ -25,13 +25,16 @@ from meshkernels.llm.sampling import Sampler
 from meshkernels.llm.weights import Placing, Precision, Source, Weights, storages, whole
 from meshkernels.mesh import Mesh
 
+if TYPE_CHECKING:
+    from meshkernels.llm.batch import Batch
+
 _Result = TypeVar("_Result")
 #: Bytes of a packed weight that the next prompt may find in its place.
 _PACKED = 64 << 20
 
 
 class Llama:
-    """A model placed on a mesh of cores; one text at a time (batch 1), by one thread at a time.
+    """A model placed on a mesh of cores; one text at a time, or several in a `Batch`, by one thread at a time.
 
     `prefill`, `decode` and `reset` take effect as a whole or, whatever exception ends them, not at all: after Ctrl-C,
     or a hook that raises, the text is what it was and can be continued.
@@ -72,7 +75,8 @@ class Llama:
         self._on = same_ranks(*meshes)
         self.layout, self.prefill_layout = (Layout(self.config, Mesh(*each.shape)) for each in meshes)
         self.storages = storages(source, dtype)
-        self.cache = self._cache(cache, cache_limit)
+        self._cache_limit = cache_limit
+        self.cache = self._cache(cache)
         self.hooks: list[Hook] = []
         self._users: dict[str, object] = {}
         self.team = Team(threads)
@@ -87,15 +91,16 @@ class Llama:
                 source, self.prefill_layout, self.precision, weights, prefill)
         self._decode = Forward(decode_plan(self.layout, 1, plan), weights, self.team)
 
-    def _cache(self, policy: str, limit: int | None) -> KVCache:
-        """An empty cache; on a wafer, within what the region with least room has left."""
-        if self.wafer is None:
-            return KVCache(self.layout, policy, limit, self.precision.itemsize)
-        found = Regions(self.wafer, decode_plan(self.layout, 1, self.plan), self.storages)
-        found.check()
-        region = found.tightest
-        room = found.memory - region.kept_bytes
-        return KVCache(self.layout, policy, room if limit is None else min(room, limit), entry_bytes=region.entry_bytes)
+    def _cache(self, policy: str, texts: int = 1) -> KVCache:
+        """An empty cache for one of so many texts; on a wafer, within what the region with least room has left."""
+        limit, entry = self._cache_limit, None
+        if self.wafer is not None:
+            found = Regions(self.wafer, decode_plan(self.layout, 1, self.plan), self.storages, texts)
+            found.check()
+            region = found.tightest
+            room, entry = found.memory - region.kept_bytes, region.entry_bytes
+            limit = room if limit is None else min(room, limit)
+        return KVCache(self.layout, policy, None if limit is None else limit // texts, self.precision.itemsize, entry)
 
     def warm_up(self) -> float:
         """Compile, or load from the disk, every kernel that a text needs.
@@ -115,7 +120,7 @@ class Llama:
             return None, self.cache.text
 
         begin = time.perf_counter()
-        self._alone(two_phases)
+        self._alone(two_phases, self.cache)
         return time.perf_counter() - begin
 
     def prefill(self, tokens: Sequence[int], *, every: bool = False) -> np.ndarray:
@@ -136,22 +141,26 @@ class Llama:
             DeviceLimitError: the wafer cannot hold prefill of so many tokens.
         """
         def prompt() -> tuple[np.ndarray, Text]:
-            with agreed(self._on, "prefill", tokens, every):
-                ids = self._checked(tokens)
-                if len(ids) == 0:
-                    raise MeshError("the prompt is empty: there is nothing to continue")
-                if len(ids) > self.config.context:
-                    raise MeshError(f"the prompt has {len(ids)} tokens, the model's context {self.config.context}")
-                plan = prefill_plan(self.prefill_layout, len(ids), every, self.plan)
-                if self.wafer is not None:
-                    Regions(self.wafer, plan, self.storages).check()
-            with fatal(self._on):
-                run = Forward(plan, self._prefill_weights)(ids, hook=self._hook)
+            run = self._prompted(tokens, every)
             logits = run.values["logits"]
             memory.forget(_PACKED)  # decoding packs nothing
             return logits if every else logits[0], self.cache.filled(run.kept)
 
-        return self._alone(prompt)
+        return self._alone(prompt, self.cache)
+
+    def _prompted(self, tokens: Sequence[int], every: bool = False, texts: int = 1) -> Run:
+        """Run prefill, for one of so many texts."""
+        with agreed(self._on, "prefill", tokens, every):
+            ids = self._checked(tokens)
+            if len(ids) == 0:
+                raise MeshError("the prompt is empty: there is nothing to continue")
+            if len(ids) > self.config.context:
+                raise MeshError(f"the prompt has {len(ids)} tokens, the model's context {self.config.context}")
+            plan = prefill_plan(self.prefill_layout, len(ids), every, self.plan)
+            if self.wafer is not None:
+                Regions(self.wafer, plan, self.storages, texts).check()
+        with fatal(self._on):
+            return Forward(plan, self._prefill_weights)(ids, hook=self._hook)
 
     def decode(self, token: int) -> np.ndarray:
         """Append one token to the text.
@@ -169,20 +178,41 @@ class Llama:
             CacheOverflow: a core has no room for the token's key and value.
         """
         def one_token() -> tuple[np.ndarray, Text]:
-            with agreed(self._on, "decode", token, len(self.cache)):
-                ids = self._checked([token])
-                if len(self.cache) >= self.config.context:
-                    raise MeshError(f"the text has {len(self.cache)} tokens, the model's context {self.config.context}")
-                text = self.cache.extended()
-            with fatal(self._on):
-                if self.hooks:  # whose time no thread should wait through
-                    run = self._decode(ids, text, self._hook)
-                else:
-                    with self.team.awake():
-                        run = self._decode(ids, text)
+            run, text = self._decoded(self._decode, token, self.cache)
             return run.values["logits"][0], text
 
-        return self._alone(one_token)
+        return self._alone(one_token, self.cache)
+
+    def _decoded(self, forward: Forward, token: int, cache: KVCache) -> tuple[Run, Text]:
+        """Run decode for the next token of a cache's text; its next text, not in place yet."""
+        with agreed(self._on, "decode", token, len(cache)):
+            ids = self._checked([token])
+            if len(cache) >= self.config.context:
+                raise MeshError(f"the text has {len(cache)} tokens, the model's context {self.config.context}")
+            text = cache.extended()
+        with fatal(self._on):
+            if self.hooks:  # whose time no thread should wait through
+                return forward(ids, text, self._hook), text
+            with self.team.awake():
+                return forward(ids, text), text
+
+    def batch(self, texts: int) -> Batch:
+        """Several texts of this model, each with a cache of its own, beside the one that it has itself.
+
+        Args:
+            texts: how many.
+
+        Returns:
+            The batch, without any text yet.
+
+        Raises:
+            MeshError: none, or more than this machine's memory has caches for.
+            MeshTypeError: no whole number.
+            DeviceLimitError: the wafer cannot hold so many.
+        """
+        from meshkernels.llm.batch import Batch
+
+        return Batch(self, texts)
 
     def generate(self, tokens: str | Sequence[int], new: int = 40, *, temperature: float = 0.0, top_p: float = 1.0,
                  seed: int | None = None, stop: Iterable[int] | None = None, **sampling) -> Iterator[int]:
@@ -222,16 +252,17 @@ class Llama:
 
     def reset(self) -> None:
         """Forget the text."""
-        self._alone(lambda: (None, self.cache.cleared()))
+        self._alone(lambda: (None, self.cache.cleared()), self.cache)
 
-    def _alone(self, work: Callable[[], tuple[_Result, Text]]) -> _Result:
+    def _alone(self, work: Callable[[], tuple[_Result, Any]], holder: Any) -> _Result:
         """Do ``work`` while nobody else does, then put the text that it returns in place of the old one.
 
         Python looks for signals at calls and jumps, and there are none from the assignment of the text to the return:
         an interrupt finds the old text, or a caller who has the result.
 
         Args:
-            work: gives a result and the text to put in place.
+            work: gives a result and the text, or texts, to put in place.
+            holder: whose ``text`` that is.
 
         Returns:
             The result.
@@ -244,7 +275,7 @@ class Llama:
             if self._users.setdefault("at work", mine["at work"]) is not mine["at work"]:
                 raise MeshError("this Llama is at work in another thread or hook: it has one text; place a second one")
             result, text = work()
-            self.cache.text, self._users = text, {}; return result  # noqa: E702  (one line: one event for a tracer)
+            holder.text, self._users = text, {}; return result  # noqa: E702  (one line: one event for a tracer)
         except BaseException:
             if self._users == mine:
                 self._users = {}

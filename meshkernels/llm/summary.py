@@ -29,7 +29,7 @@ from perfmodel import tables
 WAFERS = ("wse2", "wse3")
 
 
-def mesh_summary(model: Llama, prompt: int, context: int) -> dict[str, Any]:
+def mesh_summary(model: Llama, prompt: int, context: int, texts: int = 1) -> dict[str, Any]:
     """Counts of the prompt, of the last token, and of the redistribution between them.
 
     Activations and cache are float16, as on the wafer; weights take the bytes of their storage types.
@@ -38,6 +38,7 @@ def mesh_summary(model: Llama, prompt: int, context: int) -> dict[str, Any]:
         model: the model on its meshes.
         prompt: tokens of the prompt.
         context: tokens of the whole text: the token that is counted attends to so many.
+        texts: how many there are at once, of at most so many tokens. Each is counted alone, but all have caches.
 
     Returns:
         What ``generate --json`` prints as ``mesh``.
@@ -47,17 +48,17 @@ def mesh_summary(model: Llama, prompt: int, context: int) -> dict[str, Any]:
     first = prefill_plan(model.prefill_layout, prompt, plan=model.plan)
     token = decode_plan(model.layout, context, model.plan)
     moved = sum(redistribution(first, token).values(), Transfer())
-    phases = {name: _phase(plan, itemsize, accumulator, model)
+    phases = {name: _phase(plan, itemsize, accumulator, model, texts)
               for name, plan in (("prefill", first), ("token", token))}
     needs = {name: phase["peak_bytes_per_core"] for name, phase in phases.items()}
     return {
         "rows": model.layout.mesh.rows, "cols": model.layout.mesh.cols, "bytes_per_element": itemsize,
-        "storages": sorted(set(model.storages.values())),
+        "storages": sorted(set(model.storages.values())), "texts": texts,
         "plan": model.plan, "all_reduces_per_block": token.all_reduces,
         "prefill": phases["prefill"],
         "hand_over": asdict(moved),
         "token": phases["token"],
-        "predicted": {name: predict(model, prompt, context, name, needs)
+        "predicted": {name: predict(model, prompt, context, name, needs, texts)
                       for name in ((model.wafer,) if model.wafer else WAFERS)},
     }
 
@@ -66,7 +67,8 @@ def mesh_summary(model: Llama, prompt: int, context: int) -> dict[str, Any]:
 _PHASES = (("prefill_tokens_per_s", "prefill", "prefill"), ("tokens_per_s", "token", "decode"))
 
 
-def predict(model: Llama, prompt: int, context: int, device: str, needs: dict[str, int]) -> dict[str, Any]:
+def predict(model: Llama, prompt: int, context: int, device: str, needs: dict[str, int],
+            texts: int = 1) -> dict[str, Any]:
     """Tokens per second of both phases on a wafer, by the performance model; notes say how far to trust them.
 
     A phase that does not fit, or that the model cannot predict (it knows square grids that a wafer has), has None; for
@@ -78,6 +80,7 @@ def predict(model: Llama, prompt: int, context: int, device: str, needs: dict[st
         context: tokens of the whole text.
         device: name of the wafer.
         needs: bytes per core of "prefill" and of a "token".
+        texts: at once: regions of a wafer work on different ones; one grid takes them in turn.
 
     Returns:
         ``prefill_tokens_per_s``, ``tokens_per_s``, ``needs_bytes_per_core``, ``memory_per_core`` and ``notes``.
@@ -89,7 +92,8 @@ def predict(model: Llama, prompt: int, context: int, device: str, needs: dict[st
     runs: tuple[Callable[..., Any], ...] = (partial(perfmodel.prefill, tokens=prompt, plan=model.plan),
                                             partial(perfmodel.decode, context=context, plan=model.plan))
     if model.wafer:
-        runs = tuple(partial(perfmodel.pipeline, phase=phase, tokens=tokens, plan=model.plan, storage=_widest(model))
+        runs = tuple(partial(perfmodel.pipeline, phase=phase, tokens=tokens, batch=texts, plan=model.plan,
+                             storage=_widest(model))
                      for phase, tokens in (("prefill", prompt), ("decode", context)))
     for (key, phase, _), mesh, run in zip(_PHASES, meshes, runs):
         if needs[phase] > chip.memory_per_core:
@@ -120,12 +124,12 @@ def _widest(model: Llama) -> str:
     return kinds.most_common(1)[0][0]
 
 
-def _phase(plan: Plan, itemsize: int, accumulator: int, model: Llama) -> dict[str, Any]:
+def _phase(plan: Plan, itemsize: int, accumulator: int, model: Llama, texts: int) -> dict[str, Any]:
     work, found = plan.total(itemsize, accumulator), dict[str, Any]()
     if model.wafer is None:
-        peak = plan.peak_bytes(itemsize, accumulator, model.storages)
+        peak = plan.peak_bytes(itemsize, accumulator, model.storages) + (texts - 1) * plan.resident(itemsize)["cache"]
     else:
-        regions = Regions(model.wafer, plan, model.storages)
+        regions = Regions(model.wafer, plan, model.storages, texts)
         work, peak, found = work + regions.work, regions.fullest.held_bytes, {"wafer": regions.as_dict()}
     return {"tokens": plan.tokens, "rows": plan.layout.mesh.rows, "cols": plan.layout.mesh.cols,
             "steps": work.steps, "critical_hops": work.hops, "stages": work.stages, "words": work.words,
@@ -179,7 +183,7 @@ def fit_host(stored: int, *layouts: Layout) -> None:
 
 
 def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, plan: str = "paper",
-           itemsize: int = 2, storages: Storages | None = None) -> int:
+           itemsize: int = 2, storages: Storages | None = None, texts: int = 1) -> int:
     """Bytes per core left for decode's keys and values on a device.
 
     Args:
@@ -190,18 +194,20 @@ def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, pla
         plan: "paper" or "fused".
         itemsize: bytes of a stored element.
         storages: of the model's tensors; None: they have elements of ``itemsize``.
+        texts: at once, each with a prompt of so many tokens.
 
     Returns:
         The bytes.
 
     Raises:
-        DeviceLimitError: the weights and buffers of a phase, or the prompt's own keys and values, do not fit.
+        DeviceLimitError: the weights and buffers of a phase, or the prompts' own keys and values, do not fit.
     """
     limit = as_device(device).memory_per_core
     first = prefill_plan(prefill_layout, prompt, plan=plan)
-    keys = first.resident(itemsize)["cache"]
+    keys = texts * first.resident(itemsize)["cache"]
     if keys > (left := cache_budget(first, limit, itemsize, storages)):
-        raise DeviceLimitError(f"prefill of {prompt} tokens: their keys and values take {keys} bytes on core (0, 0), "
+        what = f"{prompt} tokens" if texts == 1 else f"{texts} x {prompt} tokens"
+        raise DeviceLimitError(f"prefill of {what}: their keys and values take {keys} bytes on core (0, 0), "
                                f"{left} of {limit} bytes are left")
     return cache_budget(decode_plan(layout, 1, plan), limit, itemsize, storages)
 
@@ -310,6 +316,9 @@ def prediction_lines(summary: dict[str, Any]) -> str:
         lines.append(f"predicted on {device}: {', '.join(said) or 'nothing'}")
         for note in found["notes"]:
             notes.setdefault(note, []).append(device)
+    if any(needs > found["memory_per_core"] for found in summary["predicted"].values()
+           for needs in found["needs_bytes_per_core"].values()):
+        lines.append("  --wafer NAME shares the blocks out over regions, so that a core holds a part of them")
     lines += [fill(f"note ({', '.join(devices)}): {note}", 108, initial_indent="  ", subsequent_indent="    ")
               for note, devices in notes.items()]
     return "\n".join(lines)

@@ -120,7 +120,59 @@ def test_sampling_is_repeatable(small, capsys):
     assert texts[0] == texts[1]
 
 
+def test_several_texts_are_those_of_single_runs(small, capsys):
+    common = ("--model", small, "--grid", "2", "--new", "5", "--temperature", "1", "--json")
+    assert generate("abc", *common, "--batch", "3", "--seed", "4") == 0
+    samples = json.loads(capsys.readouterr().out)
+    assert generate("abc", "ab é", "x", *common, "--seed", "4") == 0
+    prompts = json.loads(capsys.readouterr().out)
+    for number in range(3):
+        for many, prompt in ((samples, "abc"), (prompts, ("abc", "ab é", "x")[number])):
+            assert generate(prompt, *common, "--seed", str(4 + number)) == 0
+            alone = json.loads(capsys.readouterr().out)
+            assert many["texts"][number] == {key: alone[key] for key in ("prompt_ids", "new_ids", "text", "ended_by")}
+    assert samples["new_ids"] == samples["texts"][0]["new_ids"] and "texts" not in alone
+    assert samples["mesh"]["texts"] == 3
+    one, three = (each["mesh"]["token"]["peak_bytes_per_core"] for each in (alone, samples))
+    # two caches more: 2 bytes, 2 blocks, keys and values, 3 heads of 6 features (4 on a column, 2 padded), 3 entries
+    assert three - one == 2 * 2 * 2 * 2 * 3 * 4 * 3
+
+
+def test_several_texts_are_printed_when_they_are_there_or_streamed_as_json(small, capsys):
+    arguments = ("abc", "ab", "--model", small, "--grid", "2", "--new", "4")
+    assert generate(*arguments) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("[0] abc") and "\n\n[1] ab" in out and "2 prompts of 2 tokens" in out
+    assert generate(*arguments, "--json-stream") == 0
+    *lines, last = map(json.loads, capsys.readouterr().out.splitlines())
+    for number, text in enumerate(last["texts"]):
+        mine = [line for line in lines if line["number"] == number]
+        assert [line["id"] for line in mine] == text["new_ids"]
+        assert "".join(line["text"] for line in mine) == text["text"].rstrip("\ufffd")
+
+
+def test_an_interrupted_batch_prints_what_there_is(small, capsys, monkeypatch):
+    decode, calls = Llama._decoded, []
+
+    def interrupted(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == 6:  # the second of the third round
+            raise KeyboardInterrupt
+        return decode(self, *arguments)
+
+    monkeypatch.setattr(Llama, "_decoded", interrupted)
+    assert generate("abc", "--batch", "2", "--model", small, "--grid", "2", "--new", "9", "--json") == 130
+    out = json.loads(capsys.readouterr().out)
+    assert [len(text["new_ids"]) for text in out["texts"]] == [3, 3] and out["ended_by"] == "interrupt"
+
+
 @pytest.mark.parametrize("arguments, message", [
+    (("abc", "--batch", "0"), "--batch 0: at least 1 text"),
+    (("abc", "x", "--batch", "3"), "--batch 3 and 2 prompts"),
+    (("-", "-"), "stdin (-) can be read once"),
+    (("--chat", "--batch", "2"), "need a prompt"),
+    (("abc", "--batch", str(10**9)), "tokens take"),
+    (("abc", ""), "the prompt is empty"),
     (("",), "the prompt is empty"),
     (("a" * 81,), "context is 80"),
     (("abc", "--new", "90"), "context is 80"),
