@@ -7,6 +7,7 @@ environment of their own:
     pip install torch==2.13.0 transformers accelerate gguf llama-cpp-python
     python tests/make_vectors.py PATH/SmolLM2-135M-Instruct.Q4_1.gguf
     python tests/make_vectors.py --tiny             # needs torch and transformers alone
+    python tests/make_vectors.py --sampling         # needs llama-cpp-python alone
 
 For every prompt ``tests/llm/data/vectors_NAME.npz`` gets
 
@@ -19,6 +20,7 @@ For every prompt ``tests/llm/data/vectors_NAME.npz`` gets
 
 ``--tiny`` writes ``tests/llm/data/tiny.npz``: of seeded models, whose weights the tests draw again,
 the logits ``NAME`` (L, vocab) of `IDS`, and ``NAME.rope_freqs`` (head_dim / 2,) where RoPE is scaled pair by pair.
+``--sampling`` writes ``tests/llm/data/sampling.json``: what llama.cpp's samplers leave of seeded logits, in its order.
 """
 
 from __future__ import annotations
@@ -93,6 +95,53 @@ def tiny_vectors() -> dict[str, np.ndarray]:
     return found
 
 
+#: Options of a sampler, as `meshkernels.llm.sampling.Sampler` names them, and the text before.
+SAMPLERS: list[dict] = [
+    {"temperature": 0.8}, {"temperature": 1.7, "top_k": 7}, {"temperature": 0.5, "top_p": 0.9},
+    {"temperature": 2.0, "top_p": 0.6}, {"temperature": 0.3, "min_p": 0.05}, {"temperature": 3.0, "min_p": 0.2},
+    {"temperature": 1.5, "top_k": 20, "top_p": 0.95, "min_p": 0.1},
+    {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "repeat_penalty": 1.3},
+    {"temperature": 1.0, "repeat_penalty": 2.0, "repeat_last": 4}, {"temperature": 0.0, "repeat_penalty": 9.0},
+    {"temperature": 1.0, "repeat_penalty": 0.7, "repeat_last": 0},
+    {"temperature": 1.0, "top_p": 0.7, "repeat_penalty": 1.1, "repeat_last": -1}]
+
+
+def sampled_logits(case: int) -> np.ndarray:
+    """Logits ``(64,)`` of a case."""
+    return np.random.default_rng(case).normal(0, 3, 64).astype(np.float32)
+
+
+def sampling_vectors() -> list[dict]:
+    """Ids and probabilities that llama.cpp's samplers leave, in the order of its programs."""
+    import ctypes
+
+    import llama_cpp as lib
+
+    found = []
+    for case, options in enumerate(SAMPLERS):
+        logits = sampled_logits(case)
+        text = np.argsort(-logits)[[0, 3, 5, 9, 0, 40, 60]].tolist()
+        chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        last = options.get("repeat_last", 64)
+        penalties = lib.llama_sampler_init_penalties(
+            len(logits), len(text) if last < 0 else last, options.get("repeat_penalty", 1.0), 0.0, 0.0)
+        for sampler in (penalties, lib.llama_sampler_init_top_k(options.get("top_k", 0)),
+                        lib.llama_sampler_init_top_p(options.get("top_p", 1.0), 0),
+                        lib.llama_sampler_init_min_p(options.get("min_p", 0.0), 0),
+                        lib.llama_sampler_init_temp(options["temperature"]), lib.llama_sampler_init_dist(1)):
+            lib.llama_sampler_chain_add(chain, sampler)
+        for token in text:
+            lib.llama_sampler_accept(chain, token)
+        data = (lib.llama_token_data * len(logits))(*((i, x, 0.0) for i, x in enumerate(logits.tolist())))
+        left = lib.llama_token_data_array(data, len(logits), -1, False)
+        lib.llama_sampler_apply(chain, ctypes.byref(left))
+        kept = [(left.data[i].id, left.data[i].p) for i in range(left.size) if left.data[i].p > 0]
+        kept.sort(key=lambda pair: (-pair[1], pair[0]))
+        found.append({"options": options, "text": text, "ids": [i for i, _ in kept], "p": [p for _, p in kept]})
+        print(f"{options}: {len(kept)}", flush=True)
+    return found
+
+
 def sample(logits: np.ndarray, row: int) -> np.ndarray:
     """Every 193rd logit, from ``row mod 193`` on, wrapping round the vocabulary."""
     return logits[(row % STRIDE + STRIDE * np.arange(SAMPLES)) % logits.size]
@@ -108,12 +157,16 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("gguf", type=Path, nargs="?", help="SmolLM2-135M-Instruct")
     parser.add_argument("--tiny", action="store_true", help="make the vectors of tiny models, and no others")
+    parser.add_argument("--sampling", action="store_true", help="make those of samplers, and no others")
     parser.add_argument("--only", nargs="*", help="names of prompts to make (default: all)")
     options = parser.parse_args(argv)
 
     sys.path[:0] = [str(HERE), str(HERE.parent)]
     if options.tiny:
         np.savez_compressed(DATA / "tiny.npz", **tiny_vectors())
+        return 0
+    if options.sampling:
+        (DATA / "sampling.json").write_text(json.dumps(sampling_vectors(), indent=0))
         return 0
     if options.gguf is None:
         parser.error("the path of the model file is missing")

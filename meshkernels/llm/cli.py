@@ -50,7 +50,7 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
                         help="leave out what is less likely than P times the likeliest")
     parser.add_argument("--repeat-penalty", type=float, default=1.0, metavar="X",
                         help="make tokens of the last --repeat-last-n less likely (1: not)")
-    parser.add_argument("--repeat-last-n", type=int, default=64, metavar="N", help="how far back (64)")
+    parser.add_argument("--repeat-last-n", type=int, default=64, metavar="N", help="how far back (64; -1: all)")
     parser.add_argument("--seed", type=int, help="of the draws")
     parser.add_argument("--batch", type=int, metavar="N", help="continue N texts at once, samples of one prompt (each "
                         "with the next seed) or one of each prompt, every one with a KV cache of its own")
