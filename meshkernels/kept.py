@@ -27,6 +27,15 @@ def physical_memory() -> int:
         return 4 << 30
 
 
+def resident_memory() -> int | None:
+    """Bytes of this process in main memory; None where the system does not say."""
+    try:
+        with open("/proc/self/statm") as pages:
+            return int(pages.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
 #: All remembered results together: at most so many bytes, and so many results (to add up their bytes takes time).
 REMEMBERED, RESULTS = physical_memory() // 128, 512
 _results: dict[tuple[Any, ...], tuple[Any, int]] = {}  # with their bytes, the oldest first

@@ -14,6 +14,7 @@ from perfmodel.llm import decode, generate, prefill
 from perfmodel.measurements import Measurements, measurements
 from perfmodel.model import Model, model, models
 from perfmodel.operators import allreduce, gemm, gemv, matmul, shift
+from perfmodel.pipeline import Pipeline, pipeline
 from perfmodel.prediction import Prediction
 from perfmodel.reductions import reduce
 from perfmodel.timing import time
@@ -21,10 +22,11 @@ from perfmodel.tune import Choice, best_gemv, best_grid, best_groups
 
 __all__ = [
     "Capacity", "Choice", "Cluster", "DataError", "Device", "DoesNotFit", "Elasticity", "Fit", "Gpu", "Host",
-    "Measurements", "Model", "ModelError", "Need", "Prediction", "Quantity", "Sweep", "UnknownName", "allreduce",
-    "best_gemv", "best_grid", "best_groups", "capacity", "decode", "device", "devices", "draw", "energy",
-    "energy_ratio", "fit", "gemm", "gemv", "generate", "matmul", "measurements", "model", "models", "need", "on_ranks",
-    "prefill", "reduce", "sensitivity", "shift", "sweep", "time",
+    "Measurements", "Model", "ModelError", "Need", "Pipeline", "Prediction", "Quantity", "Sweep",
+    "UnknownName", "allreduce", "best_gemv", "best_grid", "best_groups", "capacity", "decode", "device",
+    "devices", "draw", "energy", "energy_ratio", "fit", "gemm", "gemv", "generate", "matmul", "measurements",
+    "model", "models", "need", "on_ranks", "pipeline", "prefill", "reduce", "sensitivity", "shift", "sweep",
+    "time",
 ]
 
 

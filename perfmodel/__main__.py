@@ -22,6 +22,8 @@ from perfmodel.fitting import fit
 from perfmodel.forms import PASSES, PLANS
 from perfmodel.measurements import measurements, names
 from perfmodel.model import model, models
+from perfmodel.pipeline import pipeline
+from perfmodel.storage import TYPES
 from perfmodel.tables import tree
 
 
@@ -94,9 +96,16 @@ def _predict(command: argparse.ArgumentParser) -> None:
         plan=plan)
     add("generate", "a whole request", **llm_options, prefill_grid=grid(square), decode_grid=grid(square),
         prompt=whole("tokens of the prompt"), new=whole("tokens that follow"))
+    storage = {"default": "F16", "help": f"how weights are stored, one of {', '.join(TYPES)} (default: F16)"}
     add("capacity", "longest context", model=llm_options["model"], grid=grid(square, required=True),
         cache={"default": "shift", "help": f"one of {', '.join(CACHES)}"},
-        regions={"type": int, "help": "regions of the wafer that share the layers (default: as many as fit)"})
+        regions={"type": int, "help": "regions of the wafer that share the layers (default: as many as fit)"},
+        storage=storage)
+    add("pipeline", "a model on regions of a wafer, one sequence or several", model=llm_options["model"],
+        grid=grid(f"{square}, of a region", required=True), tokens=whole("in each cache, or of the prompt"),
+        phase={"choices": ("decode", "prefill"), "default": "decode", "help": "which one (default: decode)"},
+        batch={"type": int, "default": 1, "help": "sequences (default: 1)"}, plan=plan, storage=storage,
+        regions={"type": int, "help": "regions that share the layers (default: as many as lie on the fabric)"})
     add("need", "what a throughput of decode asks of the device, and what binds", model=llm_options["model"],
         target={"type": float, "required": True, "help": "tokens per second"},
         grid=grid(f"{square}; default: the best"),
@@ -121,7 +130,11 @@ def predict(options: argparse.Namespace) -> dict[str, Any]:
                               groups=options.groups).as_dict()
     size = model(options.model)
     if options.what == "capacity":
-        return capacity(chip, size, grid=options.grid, cache=options.cache, regions=options.regions).as_dict()
+        return capacity(chip, size, grid=options.grid, cache=options.cache, regions=options.regions,
+                        storage=options.storage).as_dict()
+    if options.what == "pipeline":
+        return pipeline(chip, size, phase=options.phase, tokens=options.tokens, grid=options.grid, batch=options.batch,
+                        regions=options.regions, storage=options.storage, plan=options.plan).as_dict()
     if options.what == "need":
         found = explore.need(chip, size, tokens_per_s=options.target, context=options.context, grid=options.grid)
         return {"what": str(found), **dataclasses.asdict(found)}

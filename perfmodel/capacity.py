@@ -3,7 +3,8 @@
 The layers are shared out over all cores of the wafer, a region of grid^2 cores each: with regions of P^2 on C cores a
 core serves ceil(layers P^2 / C) of them. Of each it stores padded tiles of the weights, W_O in both placements (decode
 reduces along x what prefill reduces along y), and the two norms; beside them the activations of the layer in work,
-15 d + 3 f elements of tiles d = dim / P and f = ffn / P, and `CODE` bytes. What is left holds keys and values: those of
+15 d + 3 f elements of tiles d = dim / P and f = ffn / P, and `CODE` bytes. Weights may be stored as codes with scales
+(`perfmodel.storage`); norms, activations and the cache are fp16. What is left holds keys and values: those of
 a token are spread along a row of cores, so a core spends 2 ceil(kv_dim / P) elements on it, and each row holds
 ``per_row`` tokens. Concatenation fills one row only; the balanced shift fills all of them.
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ from perfmodel.errors import DoesNotFit
 from perfmodel.model import Model, as_model
 from perfmodel.operators import mesh
 from perfmodel.prediction import check_grid, side
+from perfmodel.storage import tile_bytes
 
 CACHES = ["shift", "concat"]
 #: bytes of code, stack and descriptors on a core, fitted to LLaMA3-8B (shift) and LLaMA2-13B (shift) of table 5
@@ -46,6 +49,7 @@ class Capacity:
         weight_bytes: all but the cache: weights of these layers, activations and code.
         token_bytes: keys and values of one token.
         memory_bytes: what a core has.
+        storage: how weights are stored.
     """
 
     tokens: int
@@ -55,6 +59,7 @@ class Capacity:
     weight_bytes: int
     token_bytes: int
     memory_bytes: int
+    storage: str = "F16"
 
     def as_dict(self) -> dict[str, Any]:
         """The capacity in plain numbers, for JSON.
@@ -68,7 +73,7 @@ class Capacity:
 
 
 def capacity(chip: Device | str, model: Model | str, *, grid: Any, cache: str = "shift",
-             regions: int | None = None) -> Capacity:
+             regions: int | None = None, storage: str = "F16") -> Capacity:
     """The longest context that the wafer holds.
 
     Args:
@@ -77,15 +82,19 @@ def capacity(chip: Device | str, model: Model | str, *, grid: Any, cache: str = 
         grid: cores a side of one region: a number, or a square pair or mesh.
         cache: "shift" (rows balanced) or "concat" (all new tokens on one row).
         regions: regions of the wafer; default: as many as its cores allow.
+        storage: how weights are stored, e.g. "F16" or "Q4_0", a key of `perfmodel.storage.TYPES`.
 
     Returns:
         The longest context and its byte budget.
 
     Raises:
+        UnknownName: no such cache or storage.
         DoesNotFit: the weights alone exceed a core's memory; says what grid, or how many regions, would do.
 
     >>> capacity("wse2", "llama3-8b", grid=360, cache="concat").tokens
     379
+    >>> capacity("wse2", "llama3-8b", grid=360, storage="Q4_0").tokens
+    207846
     """
     choice("cache", cache, CACHES)
     chip, model = mesh(chip), as_model(model)
@@ -97,32 +106,36 @@ def capacity(chip: Device | str, model: Model | str, *, grid: Any, cache: str = 
             raise DoesNotFit(f"{regions} regions of {grid}^2 have {regions * grid**2} cores; {chip.name} has "
                              f"{chip.cores}, enough for {chip.cores // grid**2}")
     served = int(layers_served(chip, model, grid)) if regions is None else cdiv(model.layers, regions)
-    fixed = served * weight_bytes(model, grid) + work_bytes(model, grid)
+    fixed = served * int(weight_bytes(model, grid, storage)) + work_bytes(model, grid)
     if fixed >= chip.memory_per_core:
-        raise DoesNotFit(_refusal(chip, model, grid, served, fixed))
+        raise DoesNotFit(_refusal(chip, model, grid, served, fixed, storage))
     token = served * ELEMENT_BYTES * 2 * cdiv(model.kv_dim, grid)
     per_row = (chip.memory_per_core - fixed) / token
     tokens = int(grid * per_row) if cache == "shift" else int(per_row)
     regions = max(chip.cores // grid**2, 1) if regions is None else regions
-    return Capacity(tokens, per_row, regions, served, fixed, token, chip.memory_per_core)
+    return Capacity(tokens, per_row, regions, served, fixed, token, chip.memory_per_core, storage)
 
 
-def weight_bytes(model: Model, grid: Any) -> Any:
-    """Bytes of the weight tiles of one layer on one core: 2 (3 d q + 2 d kv + 3 d f + 2 d), each side padded.
+def weight_bytes(model: Model, grid: Any, storage: str = "F16") -> Any:
+    """Bytes of the weight tiles of one layer on one core: of F16 2 (3 d q + 2 d kv + 3 d f + 2 d), each side padded.
 
     Args:
         model: dimensions of the transformer.
         grid: cores a side; a number or an array.
+        storage: how they are stored, but for the norms (fp16).
 
     Returns:
         Bytes per core.
 
     >>> from perfmodel.model import model
-    >>> weight_bytes(model("llama3-8b"), 360)  # d = q = 12, kv = 3, f = 40
+    >>> int(weight_bytes(model("llama3-8b"), 360))  # d = q = 12, kv = 3, f = 40
     3936
     """
-    d, f, q, kv = (cdiv(n, grid) for n in (model.dim, model.ffn, model.heads * model.head_dim, model.kv_dim))
-    return ELEMENT_BYTES * (3 * d * q + 2 * d * kv + 3 * d * f + 2 * d)
+    q_dim = model.heads * model.head_dim
+    d, f, q, kv = (cdiv(n, grid) for n in (model.dim, model.ffn, q_dim, model.kv_dim))
+    of = partial(tile_bytes, storage)
+    return (of(model.dim, d, q) + 2 * of(model.dim, d, kv) + 2 * of(q_dim, q, d) + 2 * of(model.dim, d, f)
+            + of(model.ffn, f, d) + ELEMENT_BYTES * 2 * d)
 
 
 def work_bytes(model: Model, grid: Any) -> Any:
@@ -135,7 +148,7 @@ def layers_served(chip: Device, model: Model, grid: Any) -> Any:
     return cdiv(float(model.layers) * np.asarray(grid, float) ** 2, max(chip.cores, 1))
 
 
-def resident_bytes(chip: Device, model: Model, tokens: Any, grid: Any) -> Any:
+def resident_bytes(chip: Device, model: Model, tokens: Any, grid: Any, storage: str = "F16") -> Any:
     """Bytes per core of the whole model, shared out over the wafer, and of the caches of a context.
 
     A core holds ceil(tokens / grid) rows of keys and values. Arrays broadcast; in float64, since the product may exceed
@@ -146,6 +159,7 @@ def resident_bytes(chip: Device, model: Model, tokens: Any, grid: Any) -> Any:
         model: dimensions of the transformer.
         tokens: length of the context.
         grid: cores a side.
+        storage: how weights are stored.
 
     Returns:
         Bytes per core.
@@ -158,7 +172,7 @@ def resident_bytes(chip: Device, model: Model, tokens: Any, grid: Any) -> Any:
     served = np.maximum(layers_served(chip, model, grid), 1)
     token = 2 * ELEMENT_BYTES * cdiv(model.kv_dim, grid)
     rows = cdiv(np.asarray(tokens, float), grid)
-    return served * (weight_bytes(model, grid) + token * rows) + work_bytes(model, grid)
+    return served * (weight_bytes(model, grid, storage) + token * rows) + work_bytes(model, grid)
 
 
 def residency(chip: Device, model: Model, tokens: Any, grid: Any) -> tuple[str, ...]:
@@ -198,13 +212,13 @@ def _contexts(chip: Device, model: Model, sides: Any) -> Any:
     return (sides * (free // (2 * ELEMENT_BYTES * cdiv(model.kv_dim, sides)))).astype(np.int64)
 
 
-def _refusal(chip: Device, model: Model, grid: int, served: int, fixed: int) -> str:
+def _refusal(chip: Device, model: Model, grid: int, served: int, fixed: int, storage: str) -> str:
     """What does not fit, and what would."""
-    fitting = (chip.memory_per_core - 1 - work_bytes(model, grid)) // weight_bytes(model, grid)
-    message = (f"{served} layers of {model.name} on {grid}^2 cores need {fixed} bytes per core; {chip.name} has "
-               f"{chip.memory_per_core}")
+    fitting = (chip.memory_per_core - 1 - work_bytes(model, grid)) // int(weight_bytes(model, grid, storage))
+    message = (f"{served} layers of {model.name} in {storage} on {grid}^2 cores need {fixed} bytes per core; "
+               f"{chip.name} has {chip.memory_per_core}")
     if fitting > 0:
         message += f"; {cdiv(model.layers, fitting)} regions (of more than one wafer) would do"
     sides = np.arange(grid + 1, min(chip.rows, chip.cols, math.isqrt(chip.cores)) + 1)
-    better = sides[resident_bytes(chip, model, 1, sides) < chip.memory_per_core]
+    better = sides[resident_bytes(chip, model, 1, sides, storage) < chip.memory_per_core]
     return message + (f"; or a grid of {better[0]}^2" if len(better) else "; no larger grid on one wafer does")

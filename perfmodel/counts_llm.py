@@ -228,6 +228,56 @@ def block(model: Model, phase: str, tokens: int, rows: int, cols: int, plan: str
             for name, made in parts(model, phase, tokens, rows, cols, plan)]
 
 
+def hand_over(model: Model, phase: str, tokens: int, rows: int, cols: int, down: int,
+              along: int) -> tuple[int, int, int]:
+    """Counts of the activations' way from one region of rows x cols cores to another.
+
+    In decode all cores of a row have the same features: each takes them from the nearest of the other region. In
+    prefill every core has a tile of its own, padded to what both sides of the grid cut.
+
+    Args:
+        model: dimensions of the transformer.
+        phase: "prefill" or "decode".
+        tokens: length of the prompt.
+        rows: rows of cores of a region.
+        cols: columns of cores of a region.
+        down: regions from one to the other, along a column of cores.
+        along: regions from one to the other, along a row of cores.
+
+    Returns:
+        (words, hops, words times hops): elements that change core, the longest way, and all of them.
+
+    >>> import perfmodel as pm
+    >>> hand_over(pm.model("llama3-8b"), "decode", 1, 360, 360, 0, 1)
+    (1474560, 360, 266158080)
+    """
+    down, along = abs(down) * rows, abs(along) * cols
+    if phase == "prefill":
+        lcm = math.lcm(rows, cols)
+        words = tokens * lcm * cdiv(model.dim, lcm)
+        return words, down + along, words * (down + along)
+    ways = cols * down + (along and sum(range(along - cols + 1, along + 1)))
+    return model.dim * cols, down + along, model.dim * ways
+
+
+def way_back(rows: int, cols: int, down: int, along: int) -> tuple[int, int, int]:
+    """Counts of a token's id from the last region, all of whose cores have it, to every core of the first.
+
+    Args:
+        rows: rows of cores of a region.
+        cols: columns of cores of a region.
+        down: regions from one to the other, along a column of cores.
+        along: regions from one to the other, along a row of cores.
+
+    Returns:
+        As of `hand_over`.
+    """
+    down, along = abs(down) * rows, abs(along) * cols
+    ways = (cols * (down and sum(range(down - rows + 1, down + 1)))
+            + rows * (along and sum(range(along - cols + 1, along + 1))))
+    return rows * cols, down + along, ways
+
+
 def cycles(chip: Device, constants: dict[str, float], part: Part) -> float:
     """Cycles of a GEMV or an all-reduce of decode, a launch of its own, by the form of a GEMV.
 

@@ -19,14 +19,15 @@ def byte_tokens() -> list[str]:
     return [chr(c) for c in plain] + [chr(256 + i) for i in range(len(others))]
 
 
-def write(path: Path, source: Synthetic, storage: str = "F32", *, architecture: str = "llama",
+def write(path: Path, source: Synthetic, storage: str = "F32", *, architecture: str = "",
           tokens: bool = True, **metadata) -> dict[str, np.ndarray]:
     """Write a model, matrices stored as ``storage``; returns what was stored, dequantised by this function's caller.
 
     Args:
         metadata: further keys under the architecture, e.g. ``expert_count=8``.
     """
-    c, writer = source.config, gguf.GGUFWriter(str(path), architecture)
+    c, architecture = source.config, architecture or source.config.architecture
+    writer = gguf.GGUFWriter(str(path), architecture)
     writer.add_block_count(c.blocks)
     writer.add_context_length(c.context)
     writer.add_embedding_length(c.dim)

@@ -13,7 +13,7 @@ from meshkernels.files.checkpoint import Config
 class Synthetic:
     """A tiny seeded model that looks like a checkpoint; logits of order one, so that errors mean something."""
 
-    def __init__(self, config: Config, seed: int = 0, tied: bool = True):
+    def __init__(self, config: Config, seed: int = 0, tied: bool = True, rope_freqs: np.ndarray | None = None):
         self.config = config
         random = np.random.default_rng(seed)
         c = config
@@ -29,6 +29,12 @@ class Synthetic:
         for name, shape in shapes.items():
             draw = random.standard_normal(shape)
             self._tensors[name] = (1 + 0.1 * draw if len(shape) == 1 else draw / np.sqrt(shape[-1])).astype(np.float32)
+        if config.architecture == "qwen2":
+            for b in range(c.blocks):
+                for name, length in (("q", c.q_dim), ("k", c.kv_dim), ("v", c.kv_dim)):
+                    self._tensors[f"blk.{b}.attn_{name}.bias"] = random.standard_normal(length).astype(np.float32)
+        if rope_freqs is not None:
+            self._tensors["rope_freqs.weight"] = rope_freqs.astype(np.float32)
 
     @property
     def names(self) -> list[str]:
@@ -39,10 +45,10 @@ class Synthetic:
 
 
 def tiny(heads: int = 4, kv_heads: int = 2, head_dim: int = 6, *, dim: int = 22, ffn: int = 37, blocks: int = 2,
-         vocab: int = 53, context: int = 64) -> Config:
+         vocab: int = 53, context: int = 64, architecture: str = "llama") -> Config:
     """Dimensions that divide nothing."""
     return Config(blocks=blocks, dim=dim, ffn=ffn, heads=heads, kv_heads=kv_heads, head_dim=head_dim, vocab=vocab,
-                  context=context, norm_eps=float(np.float32(1e-5)))  # as a file stores it
+                  context=context, norm_eps=float(np.float32(1e-5)), architecture=architecture)  # as a file stores it
 
 
 class NumpyLlama:
@@ -68,7 +74,13 @@ class NumpyLlama:
                        | {"qkv": np.concatenate([get(f"blk.{b}.attn_{n}.weight") for n in "qkv"]),
                           "upgate": np.concatenate([get(f"blk.{b}.ffn_{n}.weight") for n in ("up", "gate")])}
                        for b in range(c.blocks)]
+        self.bias = np.zeros((c.blocks, 1))
+        if c.architecture == "qwen2":
+            self.bias = np.array([np.concatenate([get(f"blk.{b}.attn_{n}.bias") for n in "qkv"])
+                                  for b in range(c.blocks)])
         self.angle = c.rope_base ** (-np.arange(0, c.head_dim, 2) / c.head_dim) / c.rope_scale
+        if "rope_freqs.weight" in source.names:
+            self.angle = self.angle / get("rope_freqs.weight")
         self.reset()
 
     def reset(self) -> None:
@@ -86,7 +98,7 @@ class NumpyLlama:
         cos, sin = (f(turn).astype(x.dtype)[:, None] for f in (np.cos, np.sin))
         future = np.arange(end) > np.arange(begin, end)[:, None]
         for b, w in enumerate(self.blocks):
-            qkv = self._norm(x, w["attn_norm"]) @ w["qkv"].T
+            qkv = self._norm(x, w["attn_norm"]) @ w["qkv"].T + self.bias[b].astype(x.dtype)
             q, k, v = np.split(qkv, [c.q_dim, c.q_dim + c.kv_dim], axis=1)
             q = self._rope(q.reshape(-1, c.heads, c.head_dim), cos, sin)
             self.keys[b, :, begin:end] = self._rope(k.reshape(-1, c.kv_heads, c.head_dim), cos, sin).swapaxes(0, 1)
@@ -108,7 +120,9 @@ class NumpyLlama:
     def _norm(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + x.dtype.type(self.config.norm_eps)) * weight
 
-    @staticmethod
-    def _rope(heads: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
+    def _rope(self, heads: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
+        if self.config.architecture == "qwen2":  # pairs are halves of a head, not neighbours
+            a, b = np.split(heads, 2, axis=-1)
+            return np.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
         even, odd = heads[..., ::2], heads[..., 1::2]
         return np.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1).reshape(heads.shape)

@@ -74,8 +74,9 @@ LAYERS = (
     ("meshkernels.demo", "meshkernels.examples", "meshkernels.__main__"),
 )  # fmt: skip
 #: Methods that users expect on an object and that its readers carry out: a mesh that is given a communicator, a
-#: schedule asked for its proof or its text.
+#: schedule asked for its proof or its text, a model for several texts.
 METHODS = {("meshkernels.mesh", "meshkernels.engines.distribution"),
+           ("meshkernels.llm.model", "meshkernels.llm.batch"),
            ("meshkernels.schedules.steps", "meshkernels.schedules.text"),
            ("meshkernels.schedules.steps", "meshkernels.schedules.verify")}  # fmt: skip
 #: Scripts for users, who import the whole.

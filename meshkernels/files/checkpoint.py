@@ -1,4 +1,7 @@
-"""Real weights: any LLaMA-architecture GGUF, checked against its own configuration and read as float32 matrices.
+"""Real weights: a GGUF of the LLaMA family, checked against its own configuration and read as float32 matrices.
+
+Two architectures are known. ``qwen2`` is ``llama`` with biases on queries, keys and values, and with heads as they were
+trained: RoPE turns features i and i + head_dim / 2, which files of ``llama`` have next to each other.
 
 References:
     The GGUF file format and its keys: ggml, ``docs/gguf.md``.
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SUPPORTED", "Checkpoint", "Config", "WeightsError", "cache_dir", "load", "smollm2_path"]
 
+#: Architectures that can be run, by the names that files give them.
+ARCHITECTURES = ("llama", "qwen2")
 #: Storage types that are read; every one is turned into float32.
 SUPPORTED = ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "Q3_K",
              "Q2_K")
@@ -53,10 +58,11 @@ def _checked(label: str, field: str, value: Any, real: type = Real) -> Any:
 
 @dataclass(frozen=True)
 class Config:
-    """Dimensions of a LLaMA-architecture model.
+    """Dimensions of a model of the LLaMA family.
 
     ``heads`` query heads of ``head_dim`` share ``kv_heads`` key and value heads (heads == kv_heads: MHA,
-    1: MQA, in between: GQA). RoPE turns the neighbouring pairs (2i, 2i+1) of a head, as GGUF stores them.
+    1: MQA, in between: GQA). RoPE turns the neighbouring pairs (2i, 2i+1) of a head as ``llama`` files store it, and
+    (i, i + head_dim / 2) as ``qwen2`` files do.
 
     Raises:
         MeshError: a value of another type, out of its range, or at odds with another one.
@@ -73,9 +79,12 @@ class Config:
     rope_base: float = 10000.0
     rope_scale: float = 1.0
     norm_eps: float = 1e-5
+    architecture: str = "llama"
 
     def __post_init__(self) -> None:
-        for field in fields(self):
+        if self.architecture not in ARCHITECTURES:
+            raise MeshError(f"architecture {show(self.architecture)}; known: {', '.join(map(repr, ARCHITECTURES))}")
+        for field in fields(self)[:-1]:
             object.__setattr__(self, field.name, _checked(field.name, field.name, getattr(self, field.name)))
         if self.heads % self.kv_heads:
             raise MeshError(f"{self.heads} query heads do not share {self.kv_heads} key/value heads evenly")
@@ -98,6 +107,16 @@ class Config:
         return self.kv_heads * self.head_dim
 
     @property
+    def biased(self) -> bool:
+        """Whether queries, keys and values have biases."""
+        return self.architecture == "qwen2"
+
+    @property
+    def split_pairs(self) -> bool:
+        """Whether RoPE's pairs are features i and i + head_dim / 2 of a stored head, instead of neighbours."""
+        return self.architecture == "qwen2"
+
+    @property
     def pairs(self) -> int:
         """Pairs of features of one head, which RoPE turns."""
         return self.head_dim // 2
@@ -110,43 +129,46 @@ _BLOCK_SHAPES = {
     "attn_norm": ("dim",), "attn_q": ("q_dim", "dim"), "attn_k": ("kv_dim", "dim"), "attn_v": ("kv_dim", "dim"),
     "attn_output": ("dim", "q_dim"), "ffn_norm": ("dim",), "ffn_gate": ("ffn", "dim"), "ffn_up": ("ffn", "dim"),
     "ffn_down": ("dim", "ffn")}
+_BIAS_SHAPES = {"attn_q": ("q_dim",), "attn_k": ("kv_dim",), "attn_v": ("kv_dim",)}
 #: A model without a head of its own uses the embedding; LLaMA 3.1 and later slow RoPE down pair by pair.
-_OPTIONAL = ("output", "rope_freqs")
+_OPTIONAL = ("output.weight", "rope_freqs.weight")
 
-#: Field of `Config` -> where a file says it, after ``llama.``.
+#: Field of `Config` -> where a file says it, after its architecture.
 _KEYS = {"heads": "attention.head_count", "dim": "embedding_length", "blocks": "block_count",
          "ffn": "feed_forward_length", "context": "context_length", "norm_eps": "attention.layer_norm_rms_epsilon",
          "kv_heads": "attention.head_count_kv", "head_dim": "attention.key_length", "rope_base": "rope.freq_base",
          "rope_scale": "rope.scaling.factor"}
-_LENGTHS = {"dim": "llama.embedding_length", "ffn": "llama.feed_forward_length", "vocab": "rows of token_embd.weight",
-            "q_dim": "llama.attention.head_count * key_length", "kv_dim": "llama.attention.head_count_kv * key_length",
-            "pairs": "llama.attention.key_length / 2"}
+_LENGTHS = {"dim": "{0}.embedding_length", "ffn": "{0}.feed_forward_length", "vocab": "rows of token_embd.weight",
+            "q_dim": "{0}.attention.head_count * key_length", "kv_dim": "{0}.attention.head_count_kv * key_length",
+            "pairs": "{0}.attention.key_length / 2"}
 #: Other keys and the only value that they may have: any other would change what the model computes.
 _NEUTRAL = {"expert_count": 0, "expert_used_count": 0, "attention.causal": True, "rope.scale_linear": 1.0}
 #: Keys that change nothing, or are compared with what they follow from.
 _DESCRIPTIVE = ("vocab_size", "tensor_data_layout", "rope.scaling.type", "rope.scaling.finetuned",
                 "rope.scaling.original_context_length", "rope.dimension_count", "attention.value_length",
-                "attention.layer_norm_epsilon")
+                "attention.layer_norm_epsilon", "attention.sliding_window")
 
 
 def check_names(config: Config, names: Collection[str]) -> None:
     """Refuse a model that lacks a tensor, or has one that it would not use."""
     names = set(names)  # an inflated number of blocks costs no more than the names that there are
-    used = set()
+    used, count = set(), f"{config.architecture}.block_count"
     for name in _names(config):
         if name in names:
             used.add(name)
-        elif name.removesuffix(".weight") not in _OPTIONAL:
+        elif name not in _OPTIONAL:
             raise WeightsError(f"no tensor {name!r}, expected with shape {tensor_shape(config, name)} in a model of "
-                               f"{config.blocks} blocks (llama.block_count)")
+                               f"{config.blocks} blocks ({count})")
     if extra := sorted(names - used):
-        raise WeightsError(f"tensor {show(extra[0])} ({len(extra)} such) is none of a LLaMA of {config.blocks} blocks "
-                           "(llama.block_count), which would ignore it: another model is meant")
+        raise WeightsError(f"tensor {show(extra[0])} ({len(extra)} such) is none of a {config.architecture!r} model of "
+                           f"{config.blocks} blocks ({count}), which would ignore it: another model is meant")
 
 
 def _names(config: Config) -> Iterator[str]:
-    yield from (f"{name}.weight" for name in _SHAPES)
-    yield from (f"blk.{block}.{name}.weight" for block in range(config.blocks) for name in _BLOCK_SHAPES)
+    yield from (f"{name}.weight" for name in _SHAPES if not (name == "rope_freqs" and config.split_pairs))
+    for block in range(config.blocks):
+        yield from (f"blk.{block}.{name}.weight" for name in _BLOCK_SHAPES)
+        yield from (f"blk.{block}.{name}.bias" for name in _BIAS_SHAPES if config.biased)
 
 
 def tensor_shape(config: Config, name: str) -> tuple[int, ...]:
@@ -155,7 +177,10 @@ def tensor_shape(config: Config, name: str) -> tuple[int, ...]:
 
 
 def _lengths(name: str) -> tuple[str, ...]:
-    last = name.removesuffix(".weight").rpartition(".")[2]
+    stem, _, role = name.rpartition(".")
+    last = stem.rpartition(".")[2]
+    if role == "bias":
+        return _BIAS_SHAPES[last]
     return _BLOCK_SHAPES[last] if name.startswith("blk.") else _SHAPES[last]
 
 
@@ -163,17 +188,17 @@ def check_shape(config: Config, name: str, shape: tuple[int, ...]) -> None:
     """Refuse a tensor of another shape than the configuration asks for."""
     expected = tensor_shape(config, name)
     if shape != expected:
-        reason = ", ".join(_LENGTHS[length] for length in _lengths(name))
+        reason = ", ".join(_LENGTHS[length].format(config.architecture) for length in _lengths(name))
         raise WeightsError(f"tensor {name!r} has shape {shape}, expected {expected} = ({reason})")
 
 
 # -------------------------------------------------------------------------------------------------- reading
 class Checkpoint:
-    """A GGUF file of the LLaMA architecture, memory-mapped; matrices are dequantised when asked for.
+    """A GGUF file of the LLaMA family, memory-mapped; matrices are dequantised when asked for.
 
     Orientation: :meth:`tensor` returns a matrix as ``(out_features, in_features)``, so that ``y = W @ x``;
     GGUF's own shape list is the reverse of it. The embedding is ``(vocab, dim)``. Q and K rows are in the
-    order in which RoPE pairs are neighbours.
+    file's order: see `Config`.
 
     Opening checks the whole file but for the matrices' numbers, which may be NaN or infinite.
 
@@ -262,58 +287,63 @@ class Checkpoint:
     # --------------------------------------------------------------------------- what a file says about itself
     def _check_kind(self) -> None:
         architecture = self.metadata("general.architecture", "none named")
-        if architecture != "llama":
-            raise WeightsError(f"architecture {show(architecture)}; only 'llama' can be run")
+        if architecture not in ARCHITECTURES:
+            raise WeightsError(f"architecture {show(architecture)}; only {' and '.join(map(repr, ARCHITECTURES))} "
+                               "can be run")
         for name, tensor in self._tensors.items():
             if tensor.storage.name not in SUPPORTED:
                 raise WeightsError(f"{show(name)} is stored as {tensor.storage.name}; "
                                    f"supported: {', '.join(SUPPORTED)}")
 
     def _read_config(self) -> Config:
-        values: dict[str, Any] = {}
+        of, values = self.metadata("general.architecture"), dict[str, Any]()
         for field, key in _KEYS.items():
-            if (value := self.metadata(f"llama.{key}")) is not None:
-                values[field] = _checked(f"llama.{key}", field, value, float)
+            if (value := self.metadata(f"{of}.{key}")) is not None:
+                values[field] = _checked(f"{of}.{key}", field, value, float)
             elif field in ("heads", "dim", "blocks", "ffn", "context", "norm_eps"):
-                raise WeightsError(f"metadata llama.{key} is missing")
+                raise WeightsError(f"metadata {of}.{key} is missing")
         values.setdefault("kv_heads", values["heads"])
         if "head_dim" not in values and values["dim"] % values["heads"]:
-            raise WeightsError(f"llama.embedding_length = {values['dim']} is no multiple of llama.attention.head_count "
-                               f"= {values['heads']}, and there is no llama.attention.key_length")
+            raise WeightsError(f"{of}.embedding_length = {values['dim']} is no multiple of {of}.attention.head_count "
+                               f"= {values['heads']}, and there is no {of}.attention.key_length")
         values.setdefault("head_dim", values["dim"] // values["heads"])
-        scaling = self.metadata("llama.rope.scaling.type", "linear")
+        scaling = self.metadata(f"{of}.rope.scaling.type", "linear")
         if scaling not in ("none", "linear"):
-            raise WeightsError(f"llama.rope.scaling.type = {show(scaling)}; known: none, linear")
+            raise WeightsError(f"{of}.rope.scaling.type = {show(scaling)}; known: none, linear")
         if scaling == "none" and values.get("rope_scale", 1.0) != 1.0:
-            raise WeightsError(f"llama.rope.scaling.factor = {values['rope_scale']}, but llama.rope.scaling.type "
+            raise WeightsError(f"{of}.rope.scaling.factor = {values['rope_scale']}, but {of}.rope.scaling.type "
                                "= 'none'")
         if "token_embd.weight" not in self._tensors:
             raise WeightsError("no tensor 'token_embd.weight'")
         shape = self._tensors["token_embd.weight"].shape
         if len(shape) != 2 or shape[1] != values["dim"]:
             raise WeightsError(f"tensor 'token_embd.weight' has shape {shape}; it must be (vocabulary, "
-                               f"llama.embedding_length = {values['dim']})")
+                               f"{of}.embedding_length = {values['dim']})")
         try:
-            return Config(vocab=shape[0], **values)
+            return Config(vocab=shape[0], architecture=of, **values)
         except MeshError as error:
-            raise WeightsError(f"{error} (llama.attention.head_count, head_count_kv, key_length)") from error
+            raise WeightsError(f"{error} ({of}.attention.head_count, head_count_kv, key_length)") from error
 
     def _check_keys(self) -> None:
         """Refuse what this reader would not heed."""
-        c = self.config
-        known = {f"llama.{key}" for key in (*_KEYS.values(), *_NEUTRAL, *_DESCRIPTIVE)}
+        c, of = self.config, self.config.architecture
+        known = {f"{of}.{key}" for key in (*_KEYS.values(), *_NEUTRAL, *_DESCRIPTIVE)}
         for key in self._metadata:
-            if key.startswith("llama.") and key not in known:
+            if key.startswith(f"{of}.") and key not in known:
                 raise WeightsError(f"{show(key)} = {show(self.metadata(key))} is not known: "
                                    "it may ask for another computation")
-        only = {f"llama.{key}": (value, "") for key, value in _NEUTRAL.items()} | {
-            "llama.attention.value_length": (c.head_dim, " (llama.attention.key_length, or the width of a head)"),
-            "llama.rope.dimension_count": (c.head_dim, " (llama.attention.key_length, or the width of a head)"),
-            "llama.vocab_size": (c.vocab, " (rows of token_embd.weight)"), "general.quantization_version": (2, "")}
+        only = {f"{of}.{key}": (value, "") for key, value in _NEUTRAL.items()} | {
+            f"{of}.attention.value_length": (c.head_dim, f" ({of}.attention.key_length, or the width of a head)"),
+            f"{of}.rope.dimension_count": (c.head_dim, f" ({of}.attention.key_length, or the width of a head)"),
+            f"{of}.vocab_size": (c.vocab, " (rows of token_embd.weight)"), "general.quantization_version": (2, "")}
         for key, (value, why) in only.items():
             found = self.metadata(key, value)
             if type(found) is not type(value) or found != value:
                 raise WeightsError(f"{key} = {show(found)} is not supported; only {value} is{why}")
+        window = self.metadata(f"{of}.attention.sliding_window", 0)
+        if type(window) is not int or (window != 0 and window < c.context):
+            raise WeightsError(f"{of}.attention.sliding_window = {show(window)} is not supported where it is shorter "
+                               f"than {of}.context_length = {c.context}: every token attends to the whole text")
         parts = self.metadata("split.count", 0)
         if type(parts) is not int or parts not in (0, 1):
             raise WeightsError(f"split.count = {show(parts)}: not the one part of a whole model; "

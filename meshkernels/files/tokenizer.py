@@ -32,6 +32,7 @@ _CONTROL, _USER_DEFINED = 3, 4
 
 _LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
            r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+_QWEN2 = _LLAMA3.replace("{1,3}", "")  # digits one by one
 
 
 def _gpt2() -> PreTokenizer:
@@ -46,9 +47,13 @@ def _llama3() -> PreTokenizer:
     return pre_tokenizers.Sequence([Split(Regex(_LLAMA3), "isolated"), ByteLevel(False, use_regex=False)])
 
 
+def _qwen2() -> PreTokenizer:
+    return pre_tokenizers.Sequence([Split(Regex(_QWEN2), "isolated"), ByteLevel(False, use_regex=False)])
+
+
 #: ``tokenizer.ggml.pre`` -> how text is cut into words.
 PRE_TOKENIZERS: dict[str, Callable[[], PreTokenizer]] = {
-    "gpt-2": _gpt2, "smollm": _smollm, "llama-bpe": _llama3, "llama3": _llama3,
+    "gpt-2": _gpt2, "smollm": _smollm, "llama-bpe": _llama3, "llama3": _llama3, "qwen2": _qwen2,
 }
 
 #: Those of Llama 3. Its published tokenizer opens every text with its BOS (files leave ``add_bos_token`` out), and a

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from meshkernels.errors import MeshError
+from meshkernels.files.checkpoint import Config
 from meshkernels.kernels import attention
 from meshkernels.kernels.pack import Columns
 from meshkernels.kernels.team import Team
@@ -63,7 +64,7 @@ def norm(run: Run, X: np.ndarray, gain: np.ndarray, total: Scheduled, tile: int)
     return X * inverse[:, None] * gain
 
 
-def norm_along(run: Run, X: np.ndarray, gain: np.ndarray, product: Product, used: Scheduled, *,
+def norm_along(run: Run, X: np.ndarray, gain: np.ndarray, product: Product, used: Scheduled, *more: np.ndarray,
                then: Callable[..., Any]) -> Any:  # fmt: skip
     """RMSNorm scales whole tokens, so a product may come first: ``(X gain / rms) W = (X gain W) / rms``.
 
@@ -89,12 +90,18 @@ def norm_along(run: Run, X: np.ndarray, gain: np.ndarray, product: Product, used
             Y[:, x * width : x * width + width] *= scale[:, None]
         return Y
 
-    return then(run, run.precision.store(X * gain), divided)
+    return then(run, run.precision.store(X * gain), divided, *more)
 
 
-def qkv(run: Run, N: np.ndarray, product: Product) -> tuple[np.ndarray, ...]:
-    """N ``(L, dim)`` -> Q ``(heads, L, head)``, K and V ``(kv_heads, L, head)``: one fused product, split by heads."""
-    return run.layout.split_qkv(product(N))
+def qkv(run: Run, N: np.ndarray, product: Product, *bias: np.ndarray) -> tuple[np.ndarray, ...]:
+    """N ``(L, dim)`` -> Q ``(heads, L, head)``, K and V ``(kv_heads, L, head)``: one fused product, split by heads.
+
+    Where there are biases, every core adds those of its features to what the product left there.
+
+    Returns:
+        Q, K and V.
+    """
+    return run.layout.split_qkv(sum(bias, product(N)))
 
 
 def rope(run: Run, Q: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -269,6 +276,11 @@ def known_plan(plan: str) -> str:
     return plan
 
 
+def _read_by_qkv(config: Config) -> tuple[str, ...]:
+    """What the fused product of queries, keys and values reads."""
+    return ("N", "Wq", "Wk", "Wv", *(("bq", "bk", "bv") if config.biased else ()))
+
+
 def _product_of_norm(plan: str, norm: Operation, product: Operation) -> tuple[Operation, ...]:
     """RMSNorm, then a product; fused, one operation, with the sum of squares as one more column of a GEMV."""
     if plan == "paper":
@@ -317,6 +329,7 @@ def decode_plan(layout: Layout, tokens: int, plan: str = "paper") -> Plan:
         ("U, G, F", "activation", f, (), by_f),
         ("logits", "activation", v, (), by_v),
         ("w_attn, w_ffn, w_out", "norms", e, by_e, ()),
+        *((("bq", "biases", heads, (), by_head), ("bk, bv", "biases", kv, (), by_kv)) if c.biased else ()),
         ("Wq", "weights", {**e, **heads}, by_e, by_head),
         ("Wk, Wv", "weights", {**e, **kv}, by_e, by_kv),
         ("Wo", "weights", {"C": layout.out, **e}, by_e, (("C", mesh.cols),)),
@@ -325,6 +338,8 @@ def decode_plan(layout: Layout, tokens: int, plan: str = "paper") -> Plan:
         ("table", "table", {**v, **e}, by_e, by_v),
         ("K cache", "cache", {**kv, **entries}, by_entry, by_kv),
         ("V cache", "cache", {**entries, **kv}, by_entry, by_kv))
+
+    of_qkv = _read_by_qkv(c)
 
     def total(axis: int, words: int, op: str = "add") -> Scheduled:
         return Scheduled(mesh, (words,), axis, op=op)
@@ -344,7 +359,7 @@ def decode_plan(layout: Layout, tokens: int, plan: str = "paper") -> Plan:
     layer = (
         *normed_product(
             op("attention norm", normed, ("X", "w_attn"), ("N",), (total(Y, 1),)),
-            op("QKV", qkv, ("N", "Wq", "Wk", "Wv"), ("Q", "K", "V"), (gemv(Y, c.dim, mesh.cols * sum(layout.qkv)),))),
+            op("QKV", qkv, of_qkv, ("Q", "K", "V"), (gemv(Y, c.dim, mesh.cols * sum(layout.qkv)),))),
         op("RoPE", rope, ("Q", "K"), ("Q", "K")),
         op("append", append, ("K", "V"), ("K cache", "V cache"), (Passing(passed),)),
         op("score", scores, ("Q", "K cache"), ("S",), (in_heads,)),
@@ -402,6 +417,7 @@ def prefill_plan(layout: Layout, tokens: int, every: bool = False, plan: str = "
         ("last", "activation", e, (), by_e),
         ("logits", "activation", {**l, **v} if every else v, by_l if every else by_v, on_e),
         ("w_attn, w_ffn, w_out", "norms", e, (), by_e),
+        *((("bq", "biases", heads, (), by_head), ("bk, bv", "biases", kv, (), by_kv)) if c.biased else ()),
         ("Wq", "weights", {**e, **heads}, from_e, by_head),
         ("Wk, Wv", "weights", {**e, **kv}, from_e, by_kv),
         ("Wo", "weights", {"C": layout.out, **e}, (("C", mesh.rows),), by_e),
@@ -409,6 +425,8 @@ def prefill_plan(layout: Layout, tokens: int, every: bool = False, plan: str = "
         ("Wdown", "weights", {**f, **e}, (("F", mesh.rows),), by_e),
         ("table", "table", {**v, **e}, from_e if every else by_v, on_e or by_e),
         ("K cache, V cache", "cache", {"S": L, **kv}, (("S", mesh.rows),), by_kv))
+
+    of_qkv = _read_by_qkv(c)
 
     def total(axis: int, words: int, op: str = "add", repeats: int = 1) -> Scheduled:
         return Scheduled(mesh, (words,), axis, op=op, repeats=repeats)
@@ -444,7 +462,7 @@ def prefill_plan(layout: Layout, tokens: int, every: bool = False, plan: str = "
     layer = (
         *normed_product(
             op("attention norm", normed, ("X", "w_attn"), ("N",), (total(X, own),)),
-            op("QKV", qkv, ("N", "Wq", "Wk", "Wv"), ("Q", "K", "V"), (gemm(c.dim, mesh.cols * sum(layout.qkv)),))),
+            op("QKV", qkv, of_qkv, ("Q", "K", "V"), (gemm(c.dim, mesh.cols * sum(layout.qkv)),))),
         op("RoPE", rope, ("Q", "K"), ("Q", "K")),
         op("keep", keep, ("K", "V"), ("K cache", "V cache")),
         *attended[plan],
@@ -564,7 +582,8 @@ class Forward:
             return op, names, (*(held[block, name] for name in weights), *op.schedules)
         (scheduled,) = op.schedules
         assert isinstance(scheduled, Scheduled)
-        norms = [name for name in weights if self.plan.placements[name].kind == "norms"]
-        W, accumulate = self.weights.operands[block, weights[len(norms):]], self.weights.precision.accumulate
+        norms = [held[block, name] for name in weights if self.plan.placements[name].kind == "norms"]
+        biases = [held[block, "biases"]] if "bq" in weights else []
+        W, accumulate = self.weights.operands[block, self.plan.matrices(op)], self.weights.precision.accumulate
         product = scheduled.prepared(W, self.team, accumulate)
-        return op, names, (*(held[block, name] for name in norms), product, *((scheduled,) if norms else ()))
+        return op, names, (*norms, product, *((scheduled,) if norms else ()), *biases)

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from meshkernels.errors import DeviceLimitError, MeshError
+from meshkernels.kept import physical_memory
 from meshkernels.llm.layout import Layout
 from meshkernels.mesh import ceil_div
 
@@ -77,6 +78,24 @@ def capacity(rows: int, per_core: int, policy: str) -> int:
     return per_core * rows if policy == "shift" else per_core
 
 
+def fit_caches(layout: Layout, texts: int, tokens: int) -> None:
+    """Refuse texts whose keys and values this machine cannot hold.
+
+    Args:
+        layout: the model on the decode mesh.
+        texts: how many.
+        tokens: of the longest.
+
+    Raises:
+        MeshError: they take more than half of its memory.
+    """
+    c, have = layout.config, physical_memory()
+    need = texts * 256 * ceil_div(tokens + 1, 256) * 2 * 4 * c.blocks * c.kv_heads * layout.head
+    if need > have / 2:
+        raise MeshError(f"keys and values of {texts} x {tokens} tokens take {need / 1e9:.2g} GB; half of this "
+                        f"machine's memory is {have / 2e9:.2g} GB: fewer texts, or shorter ones")
+
+
 @dataclass(frozen=True, eq=False)
 class Text:
     """Entries of all blocks; attributes as of `KVCache`. What ``keys`` and ``values`` hold past the entries is free."""
@@ -113,15 +132,18 @@ class KVCache:
         policy: "shift" or "concat".
         limit: bytes that the cache may take on one core; None: no limit.
         itemsize: bytes of one element on the wafer (2 for float16).
+        entry_bytes: of one token on a core, where not all blocks share it.
 
     Attributes:
         text: what it holds, replaced as a whole: `cleared`, `filled` and `extended` make the next one.
     """
 
-    def __init__(self, layout: Layout, policy: str = "shift", limit: int | None = None, itemsize: int = 4):
+    def __init__(self, layout: Layout, policy: str = "shift", limit: int | None = None, itemsize: int = 4,
+                 entry_bytes: int | None = None):
         if policy not in POLICIES:
             raise MeshError(f"cache policy {policy!r}; known: {', '.join(POLICIES)}")
-        self.layout, self.policy, self.limit, self.itemsize = layout, policy, limit, itemsize
+        self.layout, self.policy, self.limit = layout, policy, limit
+        self.entry_bytes = self.entry_words * itemsize if entry_bytes is None else entry_bytes
         self.text = Text(np.zeros(layout.mesh.rows, np.int64), 0, *self._memory(0))
 
     def _memory(self, room: int) -> tuple[np.ndarray, np.ndarray]:
@@ -160,7 +182,7 @@ class KVCache:
     @property
     def per_core(self) -> int | None:
         """Entries that fit on one core within the limit."""
-        return None if self.limit is None else self.limit // (self.entry_words * self.itemsize)
+        return None if self.limit is None else self.limit // self.entry_bytes
 
     def advance(self) -> int:
         """Make room for one more entry: shift where the policy says so.
@@ -219,7 +241,7 @@ class KVCache:
     def _fitting(self, occupancy: np.ndarray) -> np.ndarray:
         fullest = int(occupancy.argmax())
         if self.per_core is not None and occupancy[fullest] > self.per_core:
-            needed = int(occupancy[fullest]) * self.entry_words * self.itemsize
+            needed = int(occupancy[fullest]) * self.entry_bytes
             raise CacheOverflow(
                 f"KV cache ({self.policy}): core ({fullest}, 0) would hold {occupancy[fullest]} entries = "
                 f"{needed} bytes, the limit is {self.limit} bytes ({self.per_core} entries)")

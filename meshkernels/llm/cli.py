@@ -6,30 +6,22 @@ import argparse
 import json
 import math
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, TextIO
 
 from meshkernels import files
 from meshkernels.arguments import grid
 from meshkernels.errors import MeshError
 from meshkernels.files.tokenizer import Tokenizer
-from meshkernels.llm.block import known_plan
+from meshkernels.kept import resident_memory
+from meshkernels.llm.block import decode_plan, known_plan, prefill_plan
+from meshkernels.llm.cache import fit_caches
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.model import Llama
+from meshkernels.llm.regions import Regions
 from meshkernels.llm.sampling import Sampler
-from meshkernels.llm.summary import (
-    WAFERS,
-    block_table,
-    fit_fabric,
-    fit_host,
-    fit_to,
-    mesh_summary,
-    prediction_lines,
-    text_table,
-)
-from meshkernels.llm.weights import Precision
+from meshkernels.llm.streaming import Record, Run, as_json, generate, report, together
+from meshkernels.llm.summary import WAFERS, block_table, fit_fabric, fit_host, fit_to, mesh_summary
+from meshkernels.llm.weights import Precision, storages
 from meshkernels.mesh import Mesh
 from perfmodel import console
 
@@ -42,13 +34,14 @@ INTERRUPTED = 130
 def add_arguments(commands: argparse._SubParsersAction) -> None:
     """Declare the subcommand."""
     parser = commands.add_parser("generate", help="text from a real LLaMA on the mesh", description=__doc__)
-    parser.add_argument("prompt", type=console.utf8, nargs="?", help="the text to continue, taken as it is unless "
-                        "--chat; - reads it from stdin; with --chat it may be left out: a conversation")
+    parser.add_argument("prompt", type=console.utf8, nargs="*", help="the text to continue, taken as it is unless "
+                        "--chat; - reads it from stdin; with --chat it may be left out: a conversation; several are "
+                        "continued at once")
     parser.add_argument("-n", "--new", type=int, default=40, metavar="N", help="at most N new tokens (default: 40)")
     parser.add_argument("--grid", type=grid, default=Mesh(24), metavar="R[xC]", help="cores of both phases (24)")
     parser.add_argument("--prefill-grid", type=grid, metavar="R[xC]", help="cores of prefill, if others")
     parser.add_argument("--decode-grid", type=grid, metavar="R[xC]", help="cores of decode, if others")
-    parser.add_argument("-m", "--model", metavar="PATH", help="a LLaMA-architecture GGUF (SmolLM2-135M-Instruct)")
+    parser.add_argument("-m", "--model", metavar="PATH", help="a GGUF of LLaMA or Qwen2 (SmolLM2-135M-Instruct)")
     parser.add_argument("--chat", action="store_true", help="put the prompt into the model's own chat template")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the most likely token (default)")
     parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="draw from the likeliest that sum to P")
@@ -57,8 +50,10 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
                         help="leave out what is less likely than P times the likeliest")
     parser.add_argument("--repeat-penalty", type=float, default=1.0, metavar="X",
                         help="make tokens of the last --repeat-last-n less likely (1: not)")
-    parser.add_argument("--repeat-last-n", type=int, default=64, metavar="N", help="how far back (64)")
+    parser.add_argument("--repeat-last-n", type=int, default=64, metavar="N", help="how far back (64; -1: all)")
     parser.add_argument("--seed", type=int, help="of the draws")
+    parser.add_argument("--batch", type=int, metavar="N", help="continue N texts at once, samples of one prompt (each "
+                        "with the next seed) or one of each prompt, every one with a KV cache of its own")
     parser.add_argument("--special", action="store_true", help="control tokens spelled in the prompt are such tokens")
     parser.add_argument("--plan", default="paper", help="paper (default): the published operations; fused: attention "
                         "without chains, six all-reduces a block and token instead of ten")
@@ -68,29 +63,13 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--norms", default="", help="sums of squares in the norms, if others: float32 or float16")
     parser.add_argument("--device", metavar="NAME", help="refuse what this device cannot hold, e.g. wse2 (default: "
                         f"only grids beyond {WAFERS[-1]}'s fabric; none: nothing, but large grids count for minutes)")
+    parser.add_argument("--wafer", metavar="NAME", help="share the blocks out over regions of this device, each of the "
+                        "grid's size, e.g. wse2; refused if its cores cannot hold them")
     parser.add_argument("--ledger", action="store_true", help="print the ledger of one block too")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--json-stream", action="store_true",
                         help="print a line of JSON for each token, and at last the object of --json")
     parser.set_defaults(run=run)
-
-
-@dataclass
-class Record:
-    """What a generation has so far; printed even when it is interrupted."""
-
-    prompt_ids: list[int]
-    new_ids: list[int] = field(default_factory=list)
-    compile_seconds: float = 0.0
-    prefill_seconds: float = 0.0
-    decode_seconds: float = 0.0
-    ended_by: str = "length"
-
-    @property
-    def tokens_per_s(self) -> float | None:
-        """Decoded tokens per second; the first new token is prefill's."""
-        decoded = len(self.new_ids) - 1
-        return decoded / self.decode_seconds if decoded > 0 and self.decode_seconds > 0 else None
 
 
 def run(options: argparse.Namespace) -> int:
@@ -112,16 +91,15 @@ def _run(options: argparse.Namespace) -> int:
     sampler = Sampler(options.temperature, options.top_p, options.seed, top_k=options.top_k, min_p=options.min_p,
                       repeat_penalty=options.repeat_penalty, repeat_last=options.repeat_last_n)  # before anything slow
     Precision(options.dtype, options.accumulate, options.norms)
-    if options.prompt is None and not options.chat:
-        raise MeshError("no prompt: give a text, - for stdin, or --chat for a conversation")
-    if options.prompt is None and (options.json or options.json_stream):
-        raise MeshError("--json and --json-stream need a prompt: a conversation is for people")
-    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    prompts, texts = _prompts(options)
     decode_mesh = options.decode_grid or options.grid
     prefill_mesh = options.prefill_grid or options.grid
     known_plan(options.plan)
+    if options.wafer and options.device:
+        raise MeshError(f"--wafer {options.wafer} and --device {options.device}: one of them, --wafer for regions that "
+                        "share the blocks, --device for one grid that holds all")
     if options.device != "none":
-        fit_fabric(options.device or WAFERS[-1], decode_mesh, prefill_mesh)
+        fit_fabric(options.wafer or options.device or WAFERS[-1], decode_mesh, prefill_mesh)
     checkpoint = files.load(options.model)
     tokenizer = checkpoint.tokenizer
 
@@ -130,44 +108,85 @@ def _run(options: argparse.Namespace) -> int:
             return tokenizer.encode(messages[-1]["content"], special=options.special)
         return tokenizer.encode(tokenizer.chat(messages)) if options.special else tokenizer.encode_chat(messages)
 
-    first = "?" if prompt is None else prompt  # of a conversation: is there a template?
-    record = Record(encoded([{"role": "user", "content": first}]))
-    _check_length(len(record.prompt_ids), options.new, checkpoint.config.context)
+    # of a conversation: is there a template?
+    ids = [encoded([{"role": "user", "content": prompt}]) for prompt in prompts or ["?"]]
+    longest = max(map(len, ids))
+    for each in ids:
+        _check_length(len(each), options.new, checkpoint.config.context)
     layouts = Layout(checkpoint.config, decode_mesh), Layout(checkpoint.config, prefill_mesh)
-    stored = _stored_bytes(checkpoint, options.dtype) * len({layout.mesh for layout in layouts})
-    fit_host(stored, *layouts)
-    limit = None
+    fit_caches(layouts[0], texts, longest + options.new)
+    copies = texts // len(ids)
+    task, prompts = Run([Record(list(each)) for each in ids * copies]), prompts * copies
+    task.stored_bytes = _stored_bytes(checkpoint, options.dtype) * len({layout.mesh for layout in layouts})
+    fit_host(task.stored_bytes, *layouts)
+    held, limit = storages(checkpoint, options.dtype), None
     if options.device not in (None, "none"):
-        limit = fit_to(options.device, *layouts, len(record.prompt_ids), options.plan)
-    if stored >= _WORTH_SAYING and not options.json and not options.json_stream:
-        print(f"{stored / 1e9:.1f} GB of weights are placed on {decode_mesh.rows} x {decode_mesh.cols} cores",
-              file=sys.stderr, flush=True)
+        limit = fit_to(options.device, *layouts, longest, options.plan, storages=held, texts=texts)
+    if options.wafer:
+        last = longest + options.new - 1 if prompts else 1  # the last new token is not decoded
+        for plan in (prefill_plan(layouts[1], longest, plan=options.plan), decode_plan(layouts[0], last, options.plan)):
+            Regions(options.wafer, plan, held, texts).check()
+    if task.stored_bytes >= _WORTH_SAYING and not options.json and not options.json_stream:
+        print(f"{task.stored_bytes / 1e9:.1f} GB of weights are placed on {decode_mesh.rows} x {decode_mesh.cols} "
+              "cores", file=sys.stderr, flush=True)
     model = Llama(checkpoint, decode_mesh, prefill_mesh=prefill_mesh, dtype=options.dtype,
                   accumulate=options.accumulate, norms=options.norms, cache=options.cache, cache_limit=limit,
-                  plan=options.plan)
+                  plan=options.plan, wafer=options.wafer)
     del checkpoint  # everything is placed: let the file go
-    record.compile_seconds = model.warm_up()
-    if prompt is None:
+    task.compile_seconds = model.warm_up()
+    if not prompts:
         return _converse(model, tokenizer, sampler, encoded, options.new)
+    _fill(model, tokenizer, sampler, task, prompts, options)
+    task.resident_bytes = resident_memory()
+    decoded = max(max(len(text.new_ids) - 1, 1) for text in task.texts)  # the first new token is prefill's
+    summary = mesh_summary(model, longest, longest + decoded, texts)
+    if options.json or options.json_stream:
+        print(json.dumps(as_json(task, tokenizer, summary)))
+    else:
+        print("\n\n" + report(task, summary))
+        if options.ledger:
+            for phase in ("prefill", "token"):
+                print(f"\none block of {phase}:\n{block_table(summary[phase])}")
+    return INTERRUPTED if task.interrupted else 0
+
+
+def _prompts(options: argparse.Namespace) -> tuple[list[str], int]:
+    """The prompts, none of a conversation; and how many texts they are for: one each, or all one."""
+    given, texts = options.prompt, options.batch
+    if texts is not None and texts < 1:
+        raise MeshError(f"--batch {texts}: at least 1 text")
+    if not given and not options.chat:
+        raise MeshError("no prompt: give a text, - for stdin, or --chat for a conversation")
+    if not given and (options.json or options.json_stream or texts is not None):
+        raise MeshError("--json, --json-stream and --batch need a prompt: a conversation is for people")
+    if len(given) > 1 and texts not in (None, len(given)):
+        raise MeshError(f"--batch {texts} and {len(given)} prompts: one prompt for all texts, or one for each")
+    if given.count("-") > 1:
+        raise MeshError("stdin (-) can be read once")
+    return [sys.stdin.read() if prompt == "-" else prompt for prompt in given], texts or max(len(given), 1)
+
+
+def _fill(model: Llama, tokenizer: Tokenizer, sampler: Sampler, task: Run, prompts: list[str],
+          options: argparse.Namespace) -> None:  # fmt: skip
+    """Generate, and print the texts: one as it comes, several when all are there."""
     stream = None if options.json else sys.stdout
+    if len(prompts) > 1:
+        together(model, tokenizer, task, options.new, stream if options.json_stream else None,
+                 temperature=options.temperature, top_p=options.top_p, seed=options.seed, top_k=options.top_k,
+                 min_p=options.min_p, repeat_penalty=options.repeat_penalty, repeat_last=options.repeat_last_n)
+        if stream and not options.json_stream:
+            gap = "\n\n" if options.chat else ""
+            print("\n\n".join(f"[{number}] {prompt}{gap}{tokenizer.decode(text.new_ids, skip_special=True)}"
+                              for number, (prompt, text) in enumerate(zip(prompts, task.texts))))
+        return
     if stream and not options.json_stream:
-        print(prompt, end="\n\n" if options.chat else "", file=stream, flush=True)
+        print(prompts[0], end="\n\n" if options.chat else "", file=stream, flush=True)
     try:
-        generate(model, tokenizer, sampler, record, options.new, stream, as_json=options.json_stream)
+        generate(model, tokenizer, sampler, task, options.new, stream, as_json=options.json_stream)
     except MeshError:
         if stream and not options.json_stream:
             print(file=stream)  # the refusal gets a line of its own
         raise
-    length, decoded = len(record.prompt_ids), max(len(record.new_ids) - 1, 1)  # the first new token is prefill's
-    summary = mesh_summary(model, length, length + decoded)
-    if options.json or options.json_stream:
-        print(json.dumps(_as_json(record, tokenizer, summary)))
-    else:
-        print("\n\n" + report(record, summary))
-        if options.ledger:
-            for phase in ("prefill", "token"):
-                print(f"\none block of {phase}:\n{block_table(summary[phase])}")
-    return INTERRUPTED if record.ended_by == "interrupt" else 0
 
 
 def _converse(model: Llama, tokenizer: Tokenizer, sampler: Sampler,
@@ -187,7 +206,7 @@ def _converse(model: Llama, tokenizer: Tokenizer, sampler: Sampler,
         room = model.config.context - len(record.prompt_ids)
         try:
             _check_length(len(record.prompt_ids), 1, model.config.context)
-            generate(model, tokenizer, sampler, record, min(new, room), sys.stdout)
+            generate(model, tokenizer, sampler, Run([record]), min(new, room), sys.stdout)
         except KeyboardInterrupt:
             record.ended_by = "interrupt"
         print("\n")
@@ -207,100 +226,3 @@ def _check_length(prompt: int, new: int, context: int) -> None:
         raise MeshError(f"the prompt has {prompt} tokens and {new} are to follow, the model's context is {context}")
 
 
-def generate(model: Llama, tokenizer: Tokenizer, sampler: Sampler, record: Record, new: int,
-             stream: TextIO | None, as_json: bool = False) -> None:
-    """Fill the record token by token, and print text as soon as its bytes are whole characters.
-
-    Args:
-        model: the model.
-        tokenizer: its tokenizer.
-        sampler: chooses.
-        record: with the prompt; filled.
-        new: at most so many tokens.
-        stream: where text goes; None: nowhere.
-        as_json: a line for each token instead, with its id and the text that it completes.
-
-    Raises:
-        KeyboardInterrupt: before the first token; later it ends the text.
-    """
-    progress = Progress(model.config.blocks) if stream and not as_json else None
-    shown = ""
-    try:
-        begin = time.perf_counter()
-        if progress:
-            model.hooks.append(progress)
-        logits = model.prefill(record.prompt_ids)
-        if progress:
-            model.hooks.remove(progress)
-            progress.clear()
-        record.prefill_seconds = time.perf_counter() - begin
-        begin = time.perf_counter()
-        while True:
-            record.new_ids.append(sampler(logits, record.prompt_ids + record.new_ids))
-            text = tokenizer.decode(record.new_ids, skip_special=True)
-            whole = not text.endswith("\ufffd")
-            if stream and as_json:
-                piece = text[len(shown):] if whole else ""
-                print(json.dumps({"id": record.new_ids[-1], "text": piece}), file=stream, flush=True)
-            elif stream and whole:
-                print(text[len(shown):], end="", file=stream, flush=True)
-            shown = text if whole else shown
-            if record.new_ids[-1] in tokenizer.stop:
-                record.ended_by = "end of text"
-                break
-            if len(record.new_ids) == new:
-                break
-            logits = model.decode(record.new_ids[-1])
-            record.decode_seconds = time.perf_counter() - begin
-    except KeyboardInterrupt:
-        if not record.new_ids:
-            raise
-        record.ended_by = "interrupt"
-
-
-class Progress:
-    """A hook that shows how far prefill is: a bar on one line of a terminal, else a line every few seconds."""
-
-    #: Seconds between two lines where stderr is no terminal.
-    PAUSE = 5.0
-
-    def __init__(self, blocks: int):
-        self.blocks, self.terminal = blocks, sys.stderr.isatty()
-        self._last, self._shown = time.monotonic(), -1
-
-    def __call__(self, block: int, op: Any, values: dict[str, Any]) -> None:
-        """Show where the prompt is, if it is time."""
-        if not self.terminal:
-            if time.monotonic() - self._last >= self.PAUSE:
-                self._last = time.monotonic()
-                print(f"prefill: block {block + 1}/{self.blocks}, {op.name} done", file=sys.stderr, flush=True)
-        elif block >= 0 and block != self._shown:
-            self._shown = block
-            done = block * 30 // self.blocks
-            print(f"\r\033[Kprefill [{'#' * done}{' ' * (30 - done)}] block {block + 1}/{self.blocks}",
-                  end="", file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        """Leave no trace on a terminal."""
-        if self.terminal:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
-
-
-def _as_json(record: Record, tokenizer: Tokenizer, summary: dict[str, Any]) -> dict[str, Any]:
-    return {"prompt_ids": record.prompt_ids, "new_ids": record.new_ids,
-            "text": tokenizer.decode(record.new_ids, skip_special=True), "ended_by": record.ended_by,
-            "compile_seconds": record.compile_seconds, "prefill_seconds": record.prefill_seconds,
-            "decode_seconds": record.decode_seconds, "tokens_per_s": record.tokens_per_s, "mesh": summary}
-
-
-def report(record: Record, summary: dict[str, Any]) -> str:
-    """The summary that ends a generation."""
-    prompt, decoded = len(record.prompt_ids), max(len(record.new_ids) - 1, 0)
-    speed = f", {decoded} decoded at {record.tokens_per_s:.1f} tokens/s" if record.tokens_per_s else ""
-    host = (f"host: prompt of {prompt} tokens in {record.prefill_seconds:.2f} s "
-            f"({prompt / record.prefill_seconds:.1f} tokens/s){speed}; ended by {record.ended_by}; "
-            f"kernels ready in {record.compile_seconds:.2f} s before that")
-    mesh = (f"mesh, as float16 on the wafer (plan {summary['plan']!r}, {summary['all_reduces_per_block']} all-reduces "
-            f"per block and token):\n"
-            + text_table(summary))
-    return "\n".join((host, mesh, prediction_lines(summary)))

@@ -39,7 +39,7 @@ class Placement:
         dims: its dimensions and their lengths in elements (padding included), in storage order.
         mesh: the cores.
         y, x: the cuts along either axis; empty: replicated along it. The parts multiply to the axis' cores.
-        kind: "activation", or what stays on the mesh: "weights", "norms", "table" or "cache".
+        kind: "activation", or what stays on the mesh: "weights", "norms", "biases", "table" or "cache".
 
     Examples:
         >>> q = Placement("Q", {"H": 9, "D": 64}, Mesh(24), x=(("H", 3), ("D", 8)))

@@ -1,11 +1,11 @@
-"""A LLaMA on a mesh: prefill a prompt, decode token by token, generate."""
+"""A LLaMA on a mesh: prefill a prompt, decode token by token, generate; `Llama.batch` for several texts at once."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -15,13 +15,17 @@ from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.files.tokenizer import Tokenizer
 from meshkernels.kernels import memory
 from meshkernels.kernels.team import Team
-from meshkernels.llm.block import Forward, Hook, decode_plan, known_plan, prefill_plan
+from meshkernels.llm.block import Forward, Hook, Run, decode_plan, known_plan, prefill_plan
 from meshkernels.llm.cache import KVCache, Text
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.ranks import Build, Share, agreed, fatal, same_ranks, same_seed
+from meshkernels.llm.regions import Regions
 from meshkernels.llm.sampling import Sampler
-from meshkernels.llm.weights import Placing, Precision, Source, Weights, whole
+from meshkernels.llm.weights import Placing, Precision, Source, Weights, storages, whole
 from meshkernels.mesh import Mesh
+
+if TYPE_CHECKING:
+    from meshkernels.llm.batch import Batch
 
 _Result = TypeVar("_Result")
 #: Bytes of a packed weight that the next prompt may find in its place.
@@ -29,7 +33,7 @@ _PACKED = 64 << 20
 
 
 class Llama:
-    """A model placed on a mesh of cores; one text at a time (batch 1), by one thread at a time.
+    """A model placed on a mesh of cores; one text at a time, or several in a `Batch`, by one thread at a time.
 
     `prefill`, `decode` and `reset` take effect as a whole or, whatever exception ends them, not at all: after Ctrl-C,
     or a hook that raises, the text is what it was and can be continued.
@@ -47,11 +51,14 @@ class Llama:
         cache_limit: bytes per core that the KV cache may take; None: no limit.
         threads: of decode; None: as many as Numba uses. While there are hooks, decode keeps to one.
         plan: "paper": the published operations; "fused": attention without chains, six all-reduces a block and token.
+        wafer: name of a device whose regions of these grids share the blocks: see `meshkernels.llm.regions`. What its
+            cores cannot hold is refused; bits are those of a run without it.
 
     Attributes:
         config: the model's dimensions.
         tokenizer: of the model's file, where `load` opened it.
         layout, prefill_layout: its layout on either mesh.
+        storages: the storage type of each tensor on the cores, by its name in the source.
         cache: the KV cache.
         hooks: called after each operation: ``hook(block, operation, values)``; block -1 outside the blocks.
     """
@@ -59,14 +66,16 @@ class Llama:
     def __init__(self, source: Source, mesh: MeshLike = 8, *, prefill_mesh: MeshLike | None = None,
                  dtype: str = "float32", accumulate: str = "float32", norms: str = "",
                  cache: str = "shift", cache_limit: int | None = None, threads: int | None = None,
-                 plan: str = "paper"):
-        self.config, self.plan = source.config, known_plan(plan)
+                 plan: str = "paper", wafer: str | None = None):
+        self.config, self.plan, self.wafer = source.config, known_plan(plan), wafer
         self.tokenizer: Tokenizer | None = None
         self.precision = Precision(dtype, accumulate, norms)
         meshes = _mesh(mesh), _mesh(mesh if prefill_mesh is None else prefill_mesh)
         self._on = same_ranks(*meshes)
         self.layout, self.prefill_layout = (Layout(self.config, Mesh(*each.shape)) for each in meshes)
-        self.cache = KVCache(self.layout, cache, cache_limit, self.precision.itemsize)
+        self.storages = storages(source, dtype)
+        self._cache_limit = cache_limit
+        self.cache = self._cache(cache)
         self.hooks: list[Hook] = []
         self._users: dict[str, object] = {}
         self.team = Team(threads)
@@ -80,6 +89,17 @@ class Llama:
             self._prefill_weights = weights if same else Weights(
                 source, self.prefill_layout, self.precision, weights, prefill)
         self._decode = Forward(decode_plan(self.layout, 1, plan), weights, self.team)
+
+    def _cache(self, policy: str, texts: int = 1) -> KVCache:
+        """An empty cache for one of so many texts; on a wafer, within what the region with least room has left."""
+        limit, entry = self._cache_limit, None
+        if self.wafer is not None:
+            found = Regions(self.wafer, decode_plan(self.layout, 1, self.plan), self.storages, texts)
+            found.check()
+            region = found.tightest
+            room, entry = found.memory - region.kept_bytes, region.entry_bytes
+            limit = room if limit is None else min(room, limit)
+        return KVCache(self.layout, policy, None if limit is None else limit // texts, self.precision.itemsize, entry)
 
     def warm_up(self) -> float:
         """Compile, or load from the disk, every kernel that a text needs.
@@ -99,7 +119,7 @@ class Llama:
             return None, self.cache.text
 
         begin = time.perf_counter()
-        self._alone(two_phases)
+        self._alone(two_phases, self.cache)
         return time.perf_counter() - begin
 
     def prefill(self, tokens: Sequence[int], *, every: bool = False) -> np.ndarray:
@@ -117,22 +137,29 @@ class Llama:
                 another thread is at work on the model.
             MeshTypeError: ids that are not integers.
             CacheOverflow: the prompt's keys and values do not fit on a core.
+            DeviceLimitError: the wafer cannot hold prefill of so many tokens.
         """
         def prompt() -> tuple[np.ndarray, Text]:
-            with agreed(self._on, "prefill", tokens, every):
-                ids = self._checked(tokens)
-                if len(ids) == 0:
-                    raise MeshError("the prompt is empty: there is nothing to continue")
-                if len(ids) > self.config.context:
-                    raise MeshError(f"the prompt has {len(ids)} tokens, the model's context {self.config.context}")
-            plan = prefill_plan(self.prefill_layout, len(ids), every, self.plan)
-            with fatal(self._on):
-                run = Forward(plan, self._prefill_weights)(ids, hook=self._hook)
+            run = self._prompted(tokens, every)
             logits = run.values["logits"]
             memory.forget(_PACKED)  # decoding packs nothing
             return logits if every else logits[0], self.cache.filled(run.kept)
 
-        return self._alone(prompt)
+        return self._alone(prompt, self.cache)
+
+    def _prompted(self, tokens: Sequence[int], every: bool = False, texts: int = 1) -> Run:
+        """Run prefill, for one of so many texts."""
+        with agreed(self._on, "prefill", tokens, every):
+            ids = self._checked(tokens)
+            if len(ids) == 0:
+                raise MeshError("the prompt is empty: there is nothing to continue")
+            if len(ids) > self.config.context:
+                raise MeshError(f"the prompt has {len(ids)} tokens, the model's context {self.config.context}")
+            plan = prefill_plan(self.prefill_layout, len(ids), every, self.plan)
+            if self.wafer is not None:
+                Regions(self.wafer, plan, self.storages, texts).check()
+        with fatal(self._on):
+            return Forward(plan, self._prefill_weights)(ids, hook=self._hook)
 
     def decode(self, token: int) -> np.ndarray:
         """Append one token to the text.
@@ -150,20 +177,41 @@ class Llama:
             CacheOverflow: a core has no room for the token's key and value.
         """
         def one_token() -> tuple[np.ndarray, Text]:
-            with agreed(self._on, "decode", token, len(self.cache)):
-                ids = self._checked([token])
-                if len(self.cache) >= self.config.context:
-                    raise MeshError(f"the text has {len(self.cache)} tokens, the model's context {self.config.context}")
-                text = self.cache.extended()
-            with fatal(self._on):
-                if self.hooks:  # whose time no thread should wait through
-                    run = self._decode(ids, text, self._hook)
-                else:
-                    with self.team.awake():
-                        run = self._decode(ids, text)
+            run, text = self._decoded(self._decode, token, self.cache)
             return run.values["logits"][0], text
 
-        return self._alone(one_token)
+        return self._alone(one_token, self.cache)
+
+    def _decoded(self, forward: Forward, token: int, cache: KVCache) -> tuple[Run, Text]:
+        """Run decode for the next token of a cache's text; its next text, not in place yet."""
+        with agreed(self._on, "decode", token, len(cache)):
+            ids = self._checked([token])
+            if len(cache) >= self.config.context:
+                raise MeshError(f"the text has {len(cache)} tokens, the model's context {self.config.context}")
+            text = cache.extended()
+        with fatal(self._on):
+            if self.hooks:  # whose time no thread should wait through
+                return forward(ids, text, self._hook), text
+            with self.team.awake():
+                return forward(ids, text), text
+
+    def batch(self, texts: int) -> Batch:
+        """Several texts of this model, each with a cache of its own, beside the one that it has itself.
+
+        Args:
+            texts: how many.
+
+        Returns:
+            The batch, without any text yet.
+
+        Raises:
+            MeshError: none, or more than this machine's memory has caches for.
+            MeshTypeError: no whole number.
+            DeviceLimitError: the wafer cannot hold so many.
+        """
+        from meshkernels.llm.batch import Batch
+
+        return Batch(self, texts)
 
     def generate(self, tokens: str | Sequence[int], new: int = 40, *, temperature: float = 0.0, top_p: float = 1.0,
                  seed: int | None = None, stop: Iterable[int] | None = None, **sampling) -> Iterator[int]:
@@ -203,16 +251,17 @@ class Llama:
 
     def reset(self) -> None:
         """Forget the text."""
-        self._alone(lambda: (None, self.cache.cleared()))
+        self._alone(lambda: (None, self.cache.cleared()), self.cache)
 
-    def _alone(self, work: Callable[[], tuple[_Result, Text]]) -> _Result:
+    def _alone(self, work: Callable[[], tuple[_Result, Any]], holder: Any) -> _Result:
         """Do ``work`` while nobody else does, then put the text that it returns in place of the old one.
 
         Python looks for signals at calls and jumps, and there are none from the assignment of the text to the return:
         an interrupt finds the old text, or a caller who has the result.
 
         Args:
-            work: gives a result and the text to put in place.
+            work: gives a result and the text, or texts, to put in place.
+            holder: whose ``text`` that is.
 
         Returns:
             The result.
@@ -225,7 +274,7 @@ class Llama:
             if self._users.setdefault("at work", mine["at work"]) is not mine["at work"]:
                 raise MeshError("this Llama is at work in another thread or hook: it has one text; place a second one")
             result, text = work()
-            self.cache.text, self._users = text, {}; return result  # noqa: E702  (one line: one event for a tracer)
+            holder.text, self._users = text, {}; return result  # noqa: E702  (one line: one event for a tracer)
         except BaseException:
             if self._users == mine:
                 self._users = {}
@@ -275,7 +324,7 @@ def _placing(layout: Layout, mesh: Mesh) -> Placing:
     if (on := mesh.distribution) is None:
         return whole
     plan = decode_plan(layout, 1)
-    products = {plan.weights(op): op.schedules[-1] for op in (*plan.layer, *plan.after) if plan.weights(op)}
+    products = {plan.matrices(op): op.schedules[-1] for op in (*plan.layer, *plan.after) if plan.matrices(op)}
 
     def share(names: tuple[str, ...], build: Build) -> Share:
         return Share(build, products[names].schedule, on)  # type: ignore[union-attr]

@@ -21,7 +21,9 @@ from meshkernels.kept import remember
 from meshkernels.kernels import attention, ring
 from meshkernels.kernels.pack import Columns
 from meshkernels.kernels.reduce import combine_in_order
+from meshkernels.kernels.storage import STORAGES
 from meshkernels.kernels.team import Team
+from meshkernels.llm.footprint import Footprint, Storages
 from meshkernels.llm.layout import Layout, Placement
 from meshkernels.llm.ranks import Share
 from meshkernels.mesh import Mesh, ceil_div
@@ -99,6 +101,11 @@ class Scheduled:
     def multiplies(self) -> bool:
         """Whether it is a product, not an all-reduce alone."""
         return len(self.shape) > 1
+
+    @property
+    def weight_copies(self) -> int:
+        """Tiles of a product's right operand that a core has room for: 2 where they move."""
+        return self.schedule.buffers[self.schedule.task.operands[1]].copies
 
     @property
     def cores(self) -> int:
@@ -277,6 +284,7 @@ class Passing:
 
     words: int
     algorithm = "KV shift"
+    axis = None
     multiplies = False
     repeats = 1
     collectives = ()
@@ -298,6 +306,7 @@ class Riding:
     along: Scheduled
     less: Scheduled | None = None
     algorithm = "riding"
+    axis = None
     multiplies = False
     repeats = 1
     collectives = ()
@@ -379,6 +388,12 @@ class Plan:
         """The weights among an operation's operands."""
         return tuple(name for name in op.reads if self.placements[name].kind not in ("activation", "cache"))
 
+    def matrices(self, op: Operation) -> tuple[str, ...]:
+        """The weights that an operation multiplies by."""
+        if not any(used.multiplies for used in op.schedules):
+            return ()
+        return tuple(name for name in self.weights(op) if self.placements[name].kind in ("weights", "table"))
+
     def entering(self, operations: Sequence[Operation]) -> set[str]:
         """The activations that a list finds there when it begins."""
         found, written = set[str](), set[str]()
@@ -389,23 +404,28 @@ class Plan:
 
     # -------------------------------------------------------------------------------------------------- counts
     def ledger(self, operations: Sequence[Operation] | None = None, itemsize: int = 2,
-               accumulator: int = 2) -> tuple[Line, ...]:
+               accumulator: int = 2, storages: Storages | None = None) -> tuple[Line, ...]:
         """What every operation of a list makes the mesh do.
 
         Args:
             operations: the list; None: those of one block.
             itemsize: bytes of a stored element.
             accumulator: bytes of a sum.
+            storages: of the model's tensors; None: they have elements of ``itemsize``.
 
         Returns:
             A line for each operation.
         """
-        found = []
+        stored, found = None if storages is None else Footprint.of(self, storages), []
         for op in self.layer if operations is None else operations:
             work = sum((used.work(itemsize, accumulator) for used in op.schedules), Work())
-            if any(used.multiplies for used in op.schedules):  # its weights are resident
-                tiles = sum(self.placements[name].words for name in self.weights(op))
-                work = replace(work, buffers=work.buffers - tiles * itemsize)
+            if names := self.matrices(op):  # resident, but for a second tile where they move
+                tiles = sum(self.placements[name].words for name in names) * itemsize
+                (used,) = op.schedules
+                assert isinstance(used, Scheduled)
+                copies = used.weight_copies
+                moving = tiles if stored is None else stored.largest[names]
+                work = replace(work, buffers=work.buffers - copies * tiles + (copies - 1) * moving)
             found.append(Line(op.name, work, sum((used.collectives for used in op.schedules), ())))
         return tuple(found)
 
@@ -415,15 +435,30 @@ class Plan:
                  for part in (self.before, self.layer, self.after)]
         return parts[0] + parts[1].times(self.layout.config.blocks) + parts[2]
 
-    def resident(self, itemsize: int = 2) -> dict[str, int]:
-        """Bytes per core of what stays, by kind: the weights of all blocks, norms, the table, the cache."""
+    def resident(self, itemsize: int = 2, storages: Storages | None = None) -> dict[str, int]:
+        """Bytes of what stays on the fullest core, by kind: weights of all blocks, norms, biases, the table, the cache.
+
+        Args:
+            itemsize: bytes of a stored element.
+            storages: of the model's tensors; None: they have elements of ``itemsize``.
+
+        Returns:
+            The bytes of each kind.
+        """
         found: dict[str, int] = {}
+        of_vectors = itemsize if storages is None else STORAGES[storages["output_norm.weight"]].nbytes
         for name, times in self.stored.items():
             place = self.placements[name]
-            found[place.kind] = found.get(place.kind, 0) + times * place.words * itemsize
+            width = of_vectors if place.kind in ("norms", "biases") else itemsize
+            found[place.kind] = found.get(place.kind, 0) + times * place.words * width
+        if storages is not None:
+            stored = Footprint.of(self, storages)
+            core = stored.fullest
+            found["weights"] = int(stored.held(range(len(stored.blocks)))[core])
+            found["table"] = int(stored.table[core])
         return found
 
-    def peak_bytes(self, itemsize: int = 2, accumulator: int = 2) -> int:
+    def peak_bytes(self, itemsize: int = 2, accumulator: int = 2, storages: Storages | None = None) -> int:
         """Bytes on the fullest core: what is resident, and the most that an operation needs and others keep alive.
 
         An operation's own operands are part of its schedule's buffers where it has one product; where it has a
@@ -432,18 +467,34 @@ class Plan:
         Args:
             itemsize: bytes of a stored element.
             accumulator: bytes of a sum.
+            storages: of the model's tensors; None: they have elements of ``itemsize``.
 
         Returns:
             The bytes.
         """
-        needs = []
-        for operations in (self.before, self.layer, self.after):
-            carried = self.entering(operations)
-            for i, (op, line) in enumerate(zip(operations, self.ledger(operations, itemsize, accumulator))):
-                alive = carried & {name for later in operations[i + 1 :] for name in later.reads}
-                own = {*op.reads, *op.writes}
-                whole = any(used.multiplies and used.repeats == 1 for used in op.schedules)
-                there = (alive - own if whole else alive | own) - set(self.stored)
-                needs.append(line.work.buffers + sum(self.placements[name].words * itemsize for name in there))
-                carried = alive | set(op.writes)
-        return sum(self.resident(itemsize).values()) + max(needs)
+        needs = [self.working_bytes(operations, itemsize, accumulator, storages)
+                 for operations in (self.before, self.layer, self.after)]
+        return sum(self.resident(itemsize, storages).values()) + max(needs)
+
+    def working_bytes(self, operations: Sequence[Operation], itemsize: int = 2, accumulator: int = 2,
+                      storages: Storages | None = None) -> int:
+        """The most bytes per core that an operation of a list needs, and others keep alive, beside what is resident.
+
+        Args:
+            operations: the list.
+            itemsize: bytes of a stored element.
+            accumulator: bytes of a sum.
+            storages: of the model's tensors; None: they have elements of ``itemsize``.
+
+        Returns:
+            The bytes.
+        """
+        needs, carried = [0], self.entering(operations)
+        for i, (op, line) in enumerate(zip(operations, self.ledger(operations, itemsize, accumulator, storages))):
+            alive = carried & {name for later in operations[i + 1 :] for name in later.reads}
+            own = {*op.reads, *op.writes}
+            whole = any(used.multiplies and used.repeats == 1 for used in op.schedules)
+            there = (alive - own if whole else alive | own) - set(self.stored)
+            needs.append(line.work.buffers + sum(self.placements[name].words * itemsize for name in there))
+            carried = alive | set(op.writes)
+        return max(needs)

@@ -60,8 +60,19 @@ def _nearest(places: np.ndarray, sources: np.ndarray) -> np.ndarray:
 
 
 def transfer(before: Placement, after: Placement, parts_before: Parts | None = None,
-             parts_after: Parts | None = None) -> Transfer:
-    """Count the move of one tensor from a placement to another, element by element (in groups that move alike)."""
+             parts_after: Parts | None = None, offset: tuple[int, int] = (0, 0)) -> Transfer:
+    """Count the move of one tensor from a placement to another, element by element (in groups that move alike).
+
+    Args:
+        before: where it is.
+        after: where it goes.
+        parts_before: of dimensions that are not cut evenly.
+        parts_after: the same.
+        offset: rows and columns of cores from the first core of the one mesh to that of the other.
+
+    Returns:
+        The counts.
+    """
     parts_before, parts_after = parts_before or {}, parts_after or {}
     size = {dim: len(parts_before.get(dim, parts_after.get(dim, range(min(length, after.dims[dim])))))
             for dim, length in before.dims.items()}
@@ -76,7 +87,8 @@ def transfer(before: Placement, after: Placement, parts_before: Parts | None = N
         weight = np.bincount(back.ravel(), np.outer(weight, times).ravel()).astype(np.int64)
     ways = np.stack(np.unravel_index(numbers, digits), axis=1)
     # copies lie on a grid, so the nearest one is nearest along either axis by itself: (copies, ways)
-    dy, dx = (_nearest(ways[:, 2 + axis] - ways[:, axis] + targets[axis][:, None], sources[axis]) for axis in (0, 1))
+    dy, dx = (_nearest(ways[:, 2 + axis] - ways[:, axis] + (targets[axis] + offset[axis])[:, None],
+                      sources[axis]) for axis in (0, 1))
     stay = (dy == 0).sum(axis=0) * (dx == 0).sum(axis=0)
     hops = int((dy.max(axis=0) + dx.max(axis=0)).max(initial=0))
     word_hops = weight @ (len(dx) * dy.sum(axis=0) + len(dy) * dx.sum(axis=0))

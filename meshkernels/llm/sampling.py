@@ -14,8 +14,8 @@ from meshkernels.errors import MeshError, shown
 class Sampler:
     """Greedy, or a draw from the softmax at a temperature, cut to the likeliest tokens.
 
-    What llama.cpp's options of these names do, but for the order of two: top_p and min_p cut the distribution at the
-    temperature, where llama.cpp flattens what they left.
+    What llama.cpp's options of these names do, in its order: repeat_penalty, top_k, top_p, min_p, and the temperature
+    of what they left. Its random numbers are others.
 
     Args:
         temperature: 0 takes the most likely token; larger values draw from a flatter distribution.
@@ -24,11 +24,11 @@ class Sampler:
         top_k: draw from so many of the likeliest; 0: from all.
         min_p: leave out what is less likely than this share of the likeliest.
         repeat_penalty: logits of tokens in the text are divided by it, or multiplied where they are negative.
-        repeat_last: of so many tokens at the end of the text.
+        repeat_last: of so many tokens at the end of the text; -1: of all.
 
     Raises:
         MeshError: a temperature below 0, top_p outside (0, 1], min_p outside [0, 1], a penalty that is not above 0, or
-            a seed or count that is no whole number from 0 up.
+            a seed or count that is no whole number from 0 up (of repeat_last, from -1).
 
     Examples:
         >>> Sampler()(np.array([0.1, 2.0, 1.0], np.float32))
@@ -45,9 +45,9 @@ class Sampler:
             raise MeshError(f"min_p = {shown(min_p)}: it must be from 0 to 1")
         if not _is_number(repeat_penalty) or not 0 < repeat_penalty < np.inf:
             raise MeshError(f"repeat_penalty = {shown(repeat_penalty)}: it must be finite and above 0 (1: no penalty)")
-        for name, count in (("top_k", top_k), ("repeat_last", repeat_last)):
-            if not isinstance(count, Integral) or isinstance(count, bool) or count < 0:
-                raise MeshError(f"{name} = {shown(count)}: it must be a whole number, 0 or larger")
+        for name, count, least in (("top_k", top_k, 0), ("repeat_last", repeat_last, -1)):
+            if not isinstance(count, Integral) or isinstance(count, bool) or count < least:
+                raise MeshError(f"{name} = {shown(count)}: it must be a whole number, {least} or larger")
         self.temperature, self.top_p = float(temperature), float(top_p)
         self.top_k, self.min_p = int(top_k), float(min_p)
         self.repeat_penalty, self.repeat_last = float(repeat_penalty), int(repeat_last)
@@ -77,20 +77,50 @@ class Sampler:
             infinite = logits.size - nan - np.count_nonzero(np.isfinite(logits))
             raise MeshError(f"of {logits.size} logits {nan} are NaN and {infinite} infinite: no token can be chosen. "
                             "The weights hold such numbers, or the sums are too large for their dtype")
-        if self.repeat_penalty != 1 and self.repeat_last and len(text):
-            logits, seen = logits.astype(np.float64), np.unique(np.asarray(text[-self.repeat_last :], np.int64))
-            found = logits[seen]
-            logits[seen] = np.where(found > 0, found / self.repeat_penalty, found * self.repeat_penalty)
+        logits = self._penalised(logits, text)
         if self.temperature == 0:
             return int(logits.argmax())
-        order = np.argsort(-logits, kind="stable")[: self.top_k or None]
-        with np.errstate(over="ignore"):  # at a temperature of next to nothing: the likeliest alone is left
-            p = np.exp((logits[order].astype(np.float64) - logits[order[0]]) / self.temperature)
-        p /= p.sum()
-        if self.top_p < 1:
-            p = p[: int(np.searchsorted(p.cumsum(), self.top_p)) + 1]
-        p = p[p >= self.min_p * p[0]]
-        return int(self._random.choice(order[: len(p)], p=p / p.sum()))
+        ids, p = self._candidates(logits)
+        return int(self._random.choice(ids, p=p))
+
+    def distribution(self, logits: np.ndarray, text: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
+        """What a token is drawn from; at a temperature of 0, the likeliest alone.
+
+        Args:
+            logits: ``(vocab,)``, finite.
+            text: ids of the tokens before it, for ``repeat_penalty``.
+
+        Returns:
+            Ids ``(n,)``, the likeliest first, and their probabilities ``(n,)``.
+        """
+        logits = self._penalised(np.asarray(logits), text)
+        if self.temperature == 0:
+            return np.array([logits.argmax()]), np.ones(1)
+        return self._candidates(logits)
+
+    def _penalised(self, logits: np.ndarray, text: Sequence[int]) -> np.ndarray:
+        last = text if self.repeat_last < 0 else text[max(len(text) - self.repeat_last, 0) :]
+        if self.repeat_penalty == 1 or not len(last):
+            return logits
+        logits, seen = logits.astype(np.float64), np.unique(np.asarray(last, np.int64))
+        found = logits[seen]
+        logits[seen] = np.where(found > 0, found / self.repeat_penalty, found * self.repeat_penalty)
+        return logits
+
+    def _candidates(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        ids = np.argsort(-logits, kind="stable")[: self.top_k or None]
+        ranked = logits[ids].astype(np.float64)
+        p = _softmax(ranked)
+        n = int(np.searchsorted(p.cumsum(), self.top_p)) + 1 if self.top_p < 1 else len(p)
+        n = int(np.count_nonzero(p[:n] >= self.min_p * p[0]))  # they descend
+        return ids[:n], _softmax(ranked[:n], self.temperature)
+
+
+def _softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Of descending logits."""
+    with np.errstate(over="ignore"):  # at a temperature of next to nothing: the likeliest alone is left
+        p = np.exp((logits - logits[0]) / temperature)
+    return p / p.sum()
 
 
 def _is_number(value: Any) -> bool:

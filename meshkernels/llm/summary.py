@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from math import ceil, isqrt, sqrt
@@ -10,12 +12,15 @@ from typing import Any
 
 import perfmodel
 from meshkernels.errors import DeviceLimitError, MeshError
+from meshkernels.files.checkpoint import Config
 from meshkernels.kept import physical_memory
 from meshkernels.llm.block import decode_plan, prefill_plan
+from meshkernels.llm.footprint import Storages
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.model import Llama
 from meshkernels.llm.operations import Line, Plan, Scheduled
 from meshkernels.llm.redistribute import Transfer, redistribution
+from meshkernels.llm.regions import Regions
 from meshkernels.mesh import MOST_CORES, Mesh, require_walkable
 from meshkernels.readers.compliance import as_device
 from perfmodel import tables
@@ -24,13 +29,16 @@ from perfmodel import tables
 WAFERS = ("wse2", "wse3")
 
 
-def mesh_summary(model: Llama, prompt: int, context: int) -> dict[str, Any]:
-    """Counts of the prompt, of the last token, and of the redistribution between them, as float16 on the wafer.
+def mesh_summary(model: Llama, prompt: int, context: int, texts: int = 1) -> dict[str, Any]:
+    """Counts of the prompt, of the last token, and of the redistribution between them.
+
+    Activations and cache are float16, as on the wafer; weights take the bytes of their storage types.
 
     Args:
         model: the model on its meshes.
         prompt: tokens of the prompt.
         context: tokens of the whole text: the token that is counted attends to so many.
+        texts: how many there are at once, of at most so many tokens. Each is counted alone, but all have caches.
 
     Returns:
         What ``generate --json`` prints as ``mesh``.
@@ -40,46 +48,63 @@ def mesh_summary(model: Llama, prompt: int, context: int) -> dict[str, Any]:
     first = prefill_plan(model.prefill_layout, prompt, plan=model.plan)
     token = decode_plan(model.layout, context, model.plan)
     moved = sum(redistribution(first, token).values(), Transfer())
+    phases = {name: _phase(plan, itemsize, accumulator, model, texts)
+              for name, plan in (("prefill", first), ("token", token))}
+    needs = {name: phase["peak_bytes_per_core"] for name, phase in phases.items()}
     return {
         "rows": model.layout.mesh.rows, "cols": model.layout.mesh.cols, "bytes_per_element": itemsize,
+        "storages": sorted(set(model.storages.values())), "texts": texts,
         "plan": model.plan, "all_reduces_per_block": token.all_reduces,
-        "prefill": _phase(first, itemsize, accumulator),
+        "prefill": phases["prefill"],
         "hand_over": asdict(moved),
-        "token": _phase(token, itemsize, accumulator),
-        "predicted": {name: predict(model, prompt, context, name) for name in WAFERS},
+        "token": phases["token"],
+        "predicted": {name: predict(model, prompt, context, name, needs, texts)
+                      for name in ((model.wafer,) if model.wafer else WAFERS)},
     }
 
 
-def predict(model: Llama, prompt: int, context: int, device: str) -> dict[str, Any]:
+#: Phases of a prediction: its key, the phase in a summary, and what people call it.
+_PHASES = (("prefill_tokens_per_s", "prefill", "prefill"), ("tokens_per_s", "token", "decode"))
+
+
+def predict(model: Llama, prompt: int, context: int, device: str, needs: dict[str, int],
+            texts: int = 1) -> dict[str, Any]:
     """Tokens per second of both phases on a wafer, by the performance model; notes say how far to trust them.
 
-    A phase that the model cannot predict (it knows square grids that a wafer has) has None and a note why.
+    A phase that does not fit, or that the model cannot predict (it knows square grids that a wafer has), has None; for
+    the latter a note says why.
 
     Args:
         model: the model on its meshes.
         prompt: tokens of the prompt.
         context: tokens of the whole text.
         device: name of the wafer.
+        needs: bytes per core of "prefill" and of a "token".
+        texts: at once: regions of a wafer work on different ones; one grid takes them in turn.
 
     Returns:
-        ``prefill_tokens_per_s``, ``tokens_per_s`` (None: no prediction), ``does_not_fit``, those of the two that the
-        device is too small for, and ``notes``.
+        ``prefill_tokens_per_s``, ``tokens_per_s``, ``needs_bytes_per_core``, ``memory_per_core`` and ``notes``.
     """
-    c = model.config
-    dims = perfmodel.Model("model", c.dim, c.ffn, c.blocks, c.heads, c.kv_heads, c.head_dim, c.vocab)
-    found: dict[str, Any] = {"prefill_tokens_per_s": None, "tokens_per_s": None, "does_not_fit": [], "notes": []}
-    for key, mesh, run in (
-        ("prefill_tokens_per_s", model.prefill_layout.mesh, partial(perfmodel.prefill, tokens=prompt, plan=model.plan)),
-        ("tokens_per_s", model.layout.mesh, partial(perfmodel.decode, context=context, plan=model.plan)),
-    ):
+    chip, dims = perfmodel.device(device), dimensions(model.config)
+    found: dict[str, Any] = {"prefill_tokens_per_s": None, "tokens_per_s": None, "needs_bytes_per_core": needs,
+                             "memory_per_core": chip.memory_per_core, "notes": []}
+    meshes = model.prefill_layout.mesh, model.layout.mesh
+    runs: tuple[Callable[..., Any], ...] = (partial(perfmodel.prefill, tokens=prompt, plan=model.plan),
+                                            partial(perfmodel.decode, context=context, plan=model.plan))
+    if model.wafer:
+        runs = tuple(partial(perfmodel.pipeline, phase=phase, tokens=tokens, batch=texts, plan=model.plan,
+                             storage=_widest(model))
+                     for phase, tokens in (("prefill", prompt), ("decode", context)))
+    for (key, phase, _), mesh, run in zip(_PHASES, meshes, runs):
+        if needs[phase] > chip.memory_per_core:
+            continue
         if mesh.rows != mesh.cols:
             found["notes"].append(f"no prediction for {mesh.rows} x {mesh.cols}: square grids only")
             continue
         try:
-            prediction = run(perfmodel.device(device), dims, grid=mesh.rows)
+            prediction = run(chip, dims, grid=mesh.rows)
         except perfmodel.ModelError as refusal:
             found["notes"].append(str(refusal))
-            found["does_not_fit"] += [key] if isinstance(refusal, perfmodel.DoesNotFit) else []
             continue
         found[key] = float(prediction.tokens_per_s)
         found["notes"] += prediction.notes
@@ -87,12 +112,29 @@ def predict(model: Llama, prompt: int, context: int, device: str) -> dict[str, A
     return found
 
 
-def _phase(plan: Plan, itemsize: int, accumulator: int) -> dict[str, Any]:
-    work = plan.total(itemsize, accumulator)
+def dimensions(c: Config) -> perfmodel.Model:
+    """A model as the performance model has it."""
+    return perfmodel.Model("model", c.dim, c.ffn, c.blocks, c.heads, c.kv_heads, c.head_dim, c.vocab)
+
+
+def _widest(model: Llama) -> str:
+    """The type in which most bytes of a block's matrices are stored: the performance model knows one."""
+    kinds = Counter(model.storages[f"blk.{block}.{name}.weight"] for block in range(model.config.blocks)
+                    for name in ("ffn_up", "ffn_gate", "ffn_down"))
+    return kinds.most_common(1)[0][0]
+
+
+def _phase(plan: Plan, itemsize: int, accumulator: int, model: Llama, texts: int) -> dict[str, Any]:
+    work, found = plan.total(itemsize, accumulator), dict[str, Any]()
+    if model.wafer is None:
+        peak = plan.peak_bytes(itemsize, accumulator, model.storages) + (texts - 1) * plan.resident(itemsize)["cache"]
+    else:
+        regions = Regions(model.wafer, plan, model.storages, texts)
+        work, peak, found = work + regions.work, regions.fullest.held_bytes, {"wafer": regions.as_dict()}
     return {"tokens": plan.tokens, "rows": plan.layout.mesh.rows, "cols": plan.layout.mesh.cols,
             "steps": work.steps, "critical_hops": work.hops, "stages": work.stages, "words": work.words,
             "macs": work.macs, "all_reduces": work.all_reduces,
-            "peak_bytes_per_core": plan.peak_bytes(itemsize, accumulator),
+            "peak_bytes_per_core": peak, **found,
             "block": [_line(line) for line in plan.ledger(None, itemsize, accumulator)]}
 
 
@@ -141,7 +183,7 @@ def fit_host(stored: int, *layouts: Layout) -> None:
 
 
 def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, plan: str = "paper",
-           itemsize: int = 2) -> int:
+           itemsize: int = 2, storages: Storages | None = None, texts: int = 1) -> int:
     """Bytes per core left for decode's keys and values on a device.
 
     Args:
@@ -151,29 +193,33 @@ def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, pla
         prompt: tokens of the prompt.
         plan: "paper" or "fused".
         itemsize: bytes of a stored element.
+        storages: of the model's tensors; None: they have elements of ``itemsize``.
+        texts: at once, each with a prompt of so many tokens.
 
     Returns:
         The bytes.
 
     Raises:
-        DeviceLimitError: the weights and buffers of a phase, or the prompt's own keys and values, do not fit.
+        DeviceLimitError: the weights and buffers of a phase, or the prompts' own keys and values, do not fit.
     """
     limit = as_device(device).memory_per_core
     first = prefill_plan(prefill_layout, prompt, plan=plan)
-    keys = first.resident(itemsize)["cache"]
-    if keys > (left := cache_budget(first, limit, itemsize)):
-        raise DeviceLimitError(f"prefill of {prompt} tokens: their keys and values take {keys} bytes on core (0, 0), "
+    keys = texts * first.resident(itemsize)["cache"]
+    if keys > (left := cache_budget(first, limit, itemsize, storages)):
+        what = f"{prompt} tokens" if texts == 1 else f"{texts} x {prompt} tokens"
+        raise DeviceLimitError(f"prefill of {what}: their keys and values take {keys} bytes on core (0, 0), "
                                f"{left} of {limit} bytes are left")
-    return cache_budget(decode_plan(layout, 1, plan), limit, itemsize)
+    return cache_budget(decode_plan(layout, 1, plan), limit, itemsize, storages)
 
 
-def cache_budget(plan: Plan, limit: int, itemsize: int = 2) -> int:
+def cache_budget(plan: Plan, limit: int, itemsize: int = 2, storages: Storages | None = None) -> int:
     """Bytes per core left for keys and values under a memory limit, besides a phase's weights and buffers.
 
     Args:
         plan: of the phase.
         limit: bytes of a core's memory.
         itemsize: bytes of a stored element.
+        storages: of the model's tensors; None: they have elements of ``itemsize``.
 
     Returns:
         The bytes.
@@ -181,28 +227,29 @@ def cache_budget(plan: Plan, limit: int, itemsize: int = 2) -> int:
     Raises:
         DeviceLimitError: those alone exceed the limit.
     """
-    kept = _kept(plan, itemsize)
+    kept = _kept(plan, itemsize, storages)
     if kept >= limit:
         mesh = plan.layout.mesh
         raise DeviceLimitError(
             f"{plan.phase} of {plan.tokens} tokens: core (0, 0) of {mesh.rows} x {mesh.cols} would hold {kept} bytes "
-            f"of weights and buffers, the limit is {limit} bytes{_advice(plan, kept / limit, limit, itemsize)}")
+            f"of weights and buffers, the limit is {limit} bytes"
+            f"{_advice(plan, kept / limit, limit, itemsize, storages)}")
     return limit - kept
 
 
-def _kept(plan: Plan, itemsize: int) -> int:
+def _kept(plan: Plan, itemsize: int, storages: Storages | None) -> int:
     """Bytes per core of everything but the cache."""
-    return plan.peak_bytes(itemsize, itemsize) - plan.resident(itemsize)["cache"]
+    return plan.peak_bytes(itemsize, itemsize, storages) - plan.resident(itemsize)["cache"]
 
 
-def _advice(plan: Plan, excess: float, limit: int, itemsize: int) -> str:
+def _advice(plan: Plan, excess: float, limit: int, itemsize: int, storages: Storages | None) -> str:
     """The smallest square grid that would do, if one near the obvious size does."""
     build = partial(prefill_plan if plan.phase == "prefill" else decode_plan, plan=plan.name)
     start = ceil(sqrt(plan.layout.mesh.cores * excess))
-    for side in range(start, min(start + start // 4 + 1, isqrt(MOST_CORES)) + 1):
+    for side in range(start, min(2 * start, isqrt(MOST_CORES)) + 1):
         larger = build(Layout(plan.layout.config, Mesh(side)), plan.tokens)
-        weights = larger.resident(itemsize)["weights"]  # at hand at once; counting the buffers takes seconds
-        if weights < limit and _kept(larger, itemsize) < limit:
+        weights = larger.resident(itemsize, storages)["weights"]  # at hand at once; counting the buffers takes seconds
+        if weights < limit and _kept(larger, itemsize, storages) < limit:
             return f"; {side} x {side} cores would do"
     return ""
 
@@ -231,17 +278,47 @@ def text_table(summary: dict[str, Any]) -> str:
     return tables.text(rows[1:], rows[0])
 
 
+def region_table(summary: dict[str, Any]) -> str:
+    """Which region of the wafer holds which blocks: one table where both phases have the same grid, else two."""
+    names = {"prefill": "prefill", "token": "decode"}
+    alike = all(summary["prefill"][key] == summary["token"][key] for key in ("rows", "cols"))
+    lines = []
+    for phase, name in names.items():
+        p, over = summary[phase], summary[phase]["wafer"]["hand_overs"]
+        lines.append(f"{name} on {p['wafer']['device']}: {len(p['wafer']['regions'])} regions of {p['rows']} x "
+                     f"{p['cols']} cores; {len(over)} hand-overs, {sum(o['hops'] for o in over):,} hops and "
+                     f"{sum(o['words'] for o in over):,} words, are part of the counts above")
+    for phases in [list(names)] if alike else [[phase] for phase in names]:
+        held = [summary[phase]["wafer"]["regions"] for phase in phases]
+        rows = [(str(number), f"{each[0]['y']}, {each[0]['x']}", _span(each[0]),
+                 *(f"{one['bytes_per_core']:,}" for one in each)) for number, each in enumerate(zip(*held))]
+        heads = (f"{names[phase]} bytes/core" for phase in phases)
+        lines.append(tables.text(rows, ("region", "first core", "blocks", *heads)))
+    return "\n".join(lines)
+
+
+def _span(region: dict[str, Any]) -> str:
+    first, count = region["first_block"], region["blocks"]
+    return f"{first}" if count == 1 else f"{first} to {first + count - 1}"
+
+
 def prediction_lines(summary: dict[str, Any]) -> str:
     """The performance model's part of the summary as text."""
     lines, notes = [], dict[str, list[str]]()
     for device, found in summary["predicted"].items():
-        speeds = []
-        for name, key in (("prefill", "prefill_tokens_per_s"), ("decode", "tokens_per_s")):
-            why_not = "does not fit" if key in found["does_not_fit"] else "has no prediction"
-            speeds.append(f"{name} " + (why_not if found[key] is None else f"{found[key]:,.0f} tokens/s"))
-        lines.append(f"predicted on {device}: {', '.join(speeds)}")
+        said = []
+        for key, phase, name in _PHASES:
+            needs, has = found["needs_bytes_per_core"][phase], found["memory_per_core"]
+            if needs > has:
+                said.append(f"{name} does not fit ({needs:,} bytes a core, there are {has:,})")
+            else:
+                said.append(f"{name} has no prediction" if found[key] is None else f"{name} {found[key]:,.0f} tokens/s")
+        lines.append(f"predicted on {device}: {', '.join(said)}")
         for note in found["notes"]:
             notes.setdefault(note, []).append(device)
+    if any(needs > found["memory_per_core"] for found in summary["predicted"].values()
+           for needs in found["needs_bytes_per_core"].values()):
+        lines.append("  --wafer NAME shares the blocks out over regions, so that a core holds a part of them")
     lines += [fill(f"note ({', '.join(devices)}): {note}", 108, initial_indent="  ", subsequent_indent="    ")
               for note, devices in notes.items()]
     return "\n".join(lines)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -82,16 +82,60 @@ class Precision:
         return array if self.dtype == "float32" else array.astype(np.float16).astype(np.float32)
 
 
-#: Weights of a block: names in a plan, which are one operand -> tensors of a file, whose rows are its columns, and how
-#: a layout arranges columns ``(rows of the file, 1)``, or its rows ``(1, numbers of a file's row)``.
-_COLUMNS: dict[tuple[str, ...], tuple[tuple[str, ...], Callable[..., np.ndarray]]] = {
-    ("Wq", "Wk", "Wv"): (("attn_q", "attn_k", "attn_v"), Layout.fuse_qkv),
-    ("Wup", "Wgate"): (("ffn_up", "ffn_gate"), Layout.fuse_ffn),
-}
-_ROWS: dict[tuple[str, ...], tuple[str, Callable[..., np.ndarray]]] = {
-    ("Wo",): ("attn_output", Layout.arrange_out),
-    ("Wdown",): ("ffn_down", Layout.arrange_down),
-}
+class Arranged(NamedTuple):
+    """How an operand ``(K, N)`` of products comes from tensors of a file.
+
+    Attributes:
+        names: of it in a plan.
+        tensors: of the file, of the same block; one below the other, their rows are its columns.
+        columns: ``(N,)`` which of these rows each column is; -1: zeros.
+        rows: ``(K,)`` which number of a row each row is; -1: zeros.
+        kinds: ``(N,)`` which of the tensors each column is from.
+    """
+
+    names: tuple[str, ...]
+    tensors: tuple[str, ...]
+    columns: np.ndarray
+    rows: np.ndarray
+    kinds: np.ndarray
+
+
+def arranged(layout: Layout) -> Iterator[Arranged]:
+    """The operands of every block, as a layout arranges them.
+
+    Args:
+        layout: the model on the mesh.
+
+    Yields:
+        Each operand.
+    """
+    def shape(tensor: str) -> tuple[int, ...]:
+        return tensor_shape(layout.config, f"blk.0.{tensor}.weight")
+
+    def picked(arrange: Callable[..., np.ndarray], *numbers: np.ndarray) -> np.ndarray:
+        """What a layout makes of numbered columns ``(n, 1)`` or rows ``(1, n)``; it pads with zeros."""
+        return arrange(layout, *(1 + each for each in numbers)).ravel() - 1
+
+    def heads(rows: np.ndarray) -> np.ndarray:
+        """Rows of queries or keys ``(heads * head_dim, 1)`` in the order in which RoPE's pairs are neighbours."""
+        pairs = rows.reshape(-1, 2, layout.config.pairs)
+        return pairs.swapaxes(1, 2).reshape(rows.shape) if layout.config.split_pairs else rows
+
+    columns: tuple[tuple[tuple[str, ...], tuple[str, ...], Callable[..., np.ndarray]], ...] = (
+        (("Wq", "Wk", "Wv"), ("attn_q", "attn_k", "attn_v"), Layout.fuse_qkv),
+        (("Wup", "Wgate"), ("ffn_up", "ffn_gate"), Layout.fuse_ffn))
+    for names, tensors, arrange in columns:
+        ends = np.cumsum([shape(tensor)[0] for tensor in tensors])
+        numbers = np.split(np.arange(ends[-1])[:, None], ends[:-1])
+        order = picked(arrange, *(heads(each) if tensor in ("attn_q", "attn_k") else each
+                                  for tensor, each in zip(tensors, numbers)))
+        yield Arranged(names, tensors, order, np.arange(layout.config.dim), np.searchsorted(ends, order, "right"))
+    rows: tuple[tuple[tuple[str, ...], str, Callable[..., np.ndarray]], ...] = (
+        (("Wo",), "attn_output", Layout.arrange_out), (("Wdown",), "ffn_down", Layout.arrange_down))
+    for names, tensor, arrange in rows:
+        N, K = shape(tensor)
+        order = picked(arrange, np.arange(K)[None])
+        yield Arranged(names, (tensor,), np.arange(N), order, np.zeros(N, np.int64))
 
 
 #: What becomes of a weight ``(K, N)``, from its names in a plan and what makes it.
@@ -117,8 +161,9 @@ class Weights:
 
     Attributes:
         operands: ``(K, N)`` right operands of products, by block (-1: outside) and names in a plan.
-        vectors: gains ``(dim,)`` of the norms and the embedding ``(dim, vocab)``, by block and name. The embedding is
-            the LM head too where they are tied: stored once.
+        vectors: gains ``(dim,)`` of the norms, biases of queries, keys and values as their product leaves its results,
+            and the embedding ``(dim, vocab)``, by block and name. The embedding is the LM head too where they are tied:
+            stored once.
 
     Raises:
         WeightsError: the source lacks a tensor, has one too many, or one of another shape.
@@ -138,19 +183,17 @@ class Weights:
         self.vectors: dict[tuple[int, str], Any] = {(-1, "table"): table}
         self.vectors[-1, "w_out"] = precision.store(self._vector("output_norm"))
         self.operands: dict[tuple[int, tuple[str, ...]], Any] = {(-1, ("table",)): head}
+        operands = tuple(arranged(layout))
         for block in range(self.config.blocks):
             for name, tensor in (("w_attn", "attn_norm"), ("w_ffn", "ffn_norm")):
                 self.vectors[block, name] = precision.store(self._vector(f"blk.{block}.{tensor}"))
-            for names, (tensors, arrange) in _COLUMNS.items():
-                ends = np.cumsum([self._shape(f"blk.{block}.{tensor}")[0] for tensor in tensors])
-                numbers = np.split(1 + np.arange(ends[-1])[:, None], ends[:-1])
-                columns = arrange(layout, *numbers).ravel() - 1
-                inside = [f"blk.{block}.{tensor}" for tensor in tensors]
-                self.operands[block, names] = place(names, self._placed(*inside, columns=columns))
-            for names, (tensor, arrange) in _ROWS.items():
-                length = self._shape(f"blk.{block}.{tensor}")[1]
-                rows = arrange(layout, 1 + np.arange(length)[None]).ravel() - 1
-                self.operands[block, names] = place(names, self._placed(f"blk.{block}.{tensor}", rows=rows))
+            for each in operands:
+                tensors = [f"blk.{block}.{tensor}" for tensor in each.tensors]
+                self.operands[block, each.names] = place(
+                    each.names, self._placed(*tensors, columns=each.columns, rows=each.rows))
+                if self.config.biased and "attn_q" in each.tensors:
+                    biases = np.concatenate([*(self._vector(tensor, "bias") for tensor in tensors), np.zeros(1)])
+                    self.vectors[block, "biases"] = precision.store(biases[each.columns].astype(np.float32))
         pairs = self.config.head_dim // 2
         self._turns = np.zeros(layout.head // 2)  # angle per position of each pair (radians); padding is not turned
         factors = self._vector("rope_freqs") if "rope_freqs.weight" in source.names else 1.0
@@ -161,10 +204,10 @@ class Weights:
         """Of a tensor of the model."""
         return tensor_shape(self.config, f"{name}.weight")
 
-    def _vector(self, name: str) -> np.ndarray:
+    def _vector(self, name: str, role: str = "weight") -> np.ndarray:
         """A tensor as float32 numbers of its own."""
-        tensor = np.array(self._source.tensor(f"{name}.weight"), np.float32)
-        check_shape(self.config, f"{name}.weight", tensor.shape)
+        tensor = np.array(self._source.tensor(f"{name}.{role}"), np.float32)
+        check_shape(self.config, f"{name}.{role}", tensor.shape)
         return tensor
 
     def _placed(self, *names: str, columns: np.ndarray | None = None, rows: np.ndarray | None = None) -> Build:
@@ -204,6 +247,22 @@ class Weights:
         """Cosines and sines ``(tokens, head / 2)`` of RoPE from ``position`` on."""
         angles = np.arange(position, position + tokens)[:, None] * self._turns
         return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def storages(source: Source, dtype: str = "float32") -> dict[str, str]:
+    """The storage types in which tensors are placed: matrices in those of the source, unless all shall be float16.
+
+    Args:
+        source: the weights.
+        dtype: as of `Precision`.
+
+    Returns:
+        The type of each tensor, by its name.
+    """
+    types, find = dict.fromkeys(source.names, OF_DTYPE[dtype]), getattr(source, "stored", None)
+    if find is not None and dtype == "float32":
+        types |= {name: find(name).storage.name for name in types if len(tensor_shape(source.config, name)) == 2}
+    return types
 
 
 def frequencies(config: Config) -> np.ndarray:

@@ -92,8 +92,8 @@ def test_truncated(tmp_path, keep):
 
 
 def test_other_architectures_and_variants(tmp_path):
-    write(tmp_path / "a.gguf", Synthetic(SMALL), architecture="qwen2")
-    with pytest.raises(WeightsError, match=r"architecture 'qwen2'; only 'llama'"):
+    write(tmp_path / "a.gguf", Synthetic(SMALL), architecture="gemma")
+    with pytest.raises(WeightsError, match=r"architecture 'gemma'; only 'llama' and 'qwen2' can be run"):
         files.load(tmp_path / "a.gguf")
     write(tmp_path / "b.gguf", Synthetic(SMALL), expert_count=8)
     with pytest.raises(WeightsError, match="expert_count = 8"):

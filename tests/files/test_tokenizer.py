@@ -228,6 +228,15 @@ def test_llama_3_opens_texts_and_keeps_words_that_are_tokens(pre):
     assert build(changed | {"ggml.pre": "gpt-2"}, 260).encode("cab") == [vocab.index("c"), 257]
 
 
+@pytest.mark.parametrize(("pre", "pieces"), [("llama3", ["123", "4"]), ("qwen2", list("1234"))])
+def test_digits_are_cut_by_threes_or_one_by_one(pre, pieces):
+    vocab = [*VOCAB, "12", "123"]
+    tokenizer = build({"ggml.pre": pre, "ggml.tokens": vocab, "ggml.token_type": None, "ggml.add_bos_token": False,
+                       "ggml.merges": ["a b", "ab c", "1 2", "12 3"]}, len(vocab))
+    assert [vocab[i] for i in tokenizer.encode("1234")] == pieces
+    assert [vocab[i] for i in tokenizer.encode("xabc 7")] == ["x", "abc", "Ġ", "7"]
+
+
 def test_control_tokens_that_a_message_spells_are_text(smollm2):
     tokenizer, end = smollm2.tokenizer, smollm2.tokenizer.eos
     name = tokenizer.tokens[end]

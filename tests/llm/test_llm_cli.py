@@ -65,28 +65,51 @@ def test_device_none_takes_any_grid(small, monkeypatch, device, code):
     assert generate("abc", "--model", small, "--grid", "2", *device, "--new", "2") == code
 
 
-def test_progress_without_a_terminal(small, capsys, monkeypatch):
-    monkeypatch.setattr(cli.Progress, "PAUSE", 0.0)
+def test_progress_is_a_bar_of_blocks_on_a_terminal_alone(small, capsys, monkeypatch):
+    generate("abc", "--model", small, "--grid", "2", "--new", "2")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     generate("abc", "--model", small, "--grid", "2", "--new", "2")
     err = capsys.readouterr().err
-    assert "prefill: block 2/2, residual 2 done\n" in err and "\r" not in err
+    assert "prefill:" in err and "0/2" in err and err.endswith("\r")
     generate("abc", "--model", small, "--grid", "2", "--new", "2", "--json")
     assert capsys.readouterr().err == ""
 
 
-def test_a_note_is_printed_once_and_what_does_not_fit_has_no_rate():
-    predicted = {name: {"prefill_tokens_per_s": 2.0, "tokens_per_s": None, "does_not_fit": small, "notes": notes}
-                 for name, small, notes in (("wse2", [], ["alike"]), ("wse3", ["tokens_per_s"], ["alike", "its own"]))}
+def test_a_note_is_printed_once():
+    fits = {"needs_bytes_per_core": {"prefill": 10, "token": 9}, "memory_per_core": 10}
+    predicted = {name: {"prefill_tokens_per_s": 2.0, "tokens_per_s": None, "notes": ["alike", *own], **fits}
+                 for name, own in (("wse2", ()), ("wse3", ("its own",)))}
     assert prediction_lines({"predicted": predicted}).splitlines() == [
         "predicted on wse2: prefill 2 tokens/s, decode has no prediction",
-        "predicted on wse3: prefill 2 tokens/s, decode does not fit",
+        "predicted on wse3: prefill 2 tokens/s, decode has no prediction",
         "  note (wse2, wse3): alike", "  note (wse3): its own"]
 
 
-def test_a_grid_that_the_wafer_is_too_small_for_is_said_not_to_fit(capsys):
-    assert generate("Hello", "--grid", "4", "--new", "1") == 0  # SmolLM2-135M on 16 cores
-    out = capsys.readouterr().out
-    assert out.count("prefill does not fit, decode does not fit") == 2 and "needs" in out
+def test_what_a_wafer_cannot_hold_has_no_rate(tmp_path, capsys):
+    path = tmp_path / "large.gguf"
+    write(path, Synthetic(tiny(4, 2, 32, dim=128, vocab=300, context=80)), storage="F16")
+    assert generate("abc", "--model", str(path), "--grid", "2", "--new", "2", "--json") == 0
+    mesh = json.loads(capsys.readouterr().out)["mesh"]
+    for device in ("wse2", "wse3"):
+        found = mesh["predicted"][device]
+        assert found["tokens_per_s"] is found["prefill_tokens_per_s"] is None and not found["notes"]
+        peaks = {name: mesh[name]["peak_bytes_per_core"] for name in ("prefill", "token")}
+        assert found["needs_bytes_per_core"] == peaks
+    needs = mesh["token"]["peak_bytes_per_core"]
+    assert f"decode does not fit ({needs:,} bytes a core, there are 49,152)" in prediction_lines(mesh)
+    arguments = ("abc", "--model", str(path), "--new", "2", "--device", "wse2", "--json")
+    assert generate(*arguments, "--grid", "2") == 2  # the same verdict
+    assert generate(*arguments, "--grid", "8") == 0
+    assert json.loads(capsys.readouterr().out)["mesh"]["predicted"]["wse2"]["tokens_per_s"] > 0
+
+
+def test_memory_is_reported(small, capsys):
+    assert generate("abc", "--model", small, "--grid", "2", "--new", "2", "--json") == 0
+    out = json.loads(capsys.readouterr().out)
+    assert out["stored_bytes"] < out["resident_bytes"]
+    assert generate("abc", "--model", small, "--grid", "2", "--new", "2") == 0
+    assert "MB resident" in capsys.readouterr().out
 
 
 def test_sampling_is_repeatable(small, capsys):
@@ -98,7 +121,59 @@ def test_sampling_is_repeatable(small, capsys):
     assert texts[0] == texts[1]
 
 
+def test_several_texts_are_those_of_single_runs(small, capsys):
+    common = ("--model", small, "--grid", "2", "--new", "5", "--temperature", "1", "--json")
+    assert generate("abc", *common, "--batch", "3", "--seed", "4") == 0
+    samples = json.loads(capsys.readouterr().out)
+    assert generate("abc", "ab é", "x", *common, "--seed", "4") == 0
+    prompts = json.loads(capsys.readouterr().out)
+    for number in range(3):
+        for many, prompt in ((samples, "abc"), (prompts, ("abc", "ab é", "x")[number])):
+            assert generate(prompt, *common, "--seed", str(4 + number)) == 0
+            alone = json.loads(capsys.readouterr().out)
+            assert many["texts"][number] == {key: alone[key] for key in ("prompt_ids", "new_ids", "text", "ended_by")}
+    assert samples["new_ids"] == samples["texts"][0]["new_ids"] and "texts" not in alone
+    assert samples["mesh"]["texts"] == 3
+    one, three = (each["mesh"]["token"]["peak_bytes_per_core"] for each in (alone, samples))
+    # two caches more: 2 bytes, 2 blocks, keys and values, 3 heads of 6 features (4 on a column, 2 padded), 3 entries
+    assert three - one == 2 * 2 * 2 * 2 * 3 * 4 * 3
+
+
+def test_several_texts_are_printed_when_they_are_there_or_streamed_as_json(small, capsys):
+    arguments = ("abc", "ab", "--model", small, "--grid", "2", "--new", "4")
+    assert generate(*arguments) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("[0] abc") and "\n\n[1] ab" in out and "2 prompts of 2 tokens" in out
+    assert generate(*arguments, "--json-stream") == 0
+    *lines, last = map(json.loads, capsys.readouterr().out.splitlines())
+    for number, text in enumerate(last["texts"]):
+        mine = [line for line in lines if line["number"] == number]
+        assert [line["id"] for line in mine] == text["new_ids"]
+        assert "".join(line["text"] for line in mine) == text["text"].rstrip("\ufffd")
+
+
+def test_an_interrupted_batch_prints_what_there_is(small, capsys, monkeypatch):
+    decode, calls = Llama._decoded, []
+
+    def interrupted(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == 6:  # the second of the third round
+            raise KeyboardInterrupt
+        return decode(self, *arguments)
+
+    monkeypatch.setattr(Llama, "_decoded", interrupted)
+    assert generate("abc", "--batch", "2", "--model", small, "--grid", "2", "--new", "9", "--json") == 130
+    out = json.loads(capsys.readouterr().out)
+    assert [len(text["new_ids"]) for text in out["texts"]] == [3, 3] and out["ended_by"] == "interrupt"
+
+
 @pytest.mark.parametrize("arguments, message", [
+    (("abc", "--batch", "0"), "--batch 0: at least 1 text"),
+    (("abc", "x", "--batch", "3"), "--batch 3 and 2 prompts"),
+    (("-", "-"), "stdin (-) can be read once"),
+    (("--chat", "--batch", "2"), "need a prompt"),
+    (("abc", "--batch", str(10**9)), "tokens take"),
+    (("abc", ""), "the prompt is empty"),
     (("",), "the prompt is empty"),
     (("a" * 81,), "context is 80"),
     (("abc", "--new", "90"), "context is 80"),
@@ -191,6 +266,6 @@ def test_interrupt_before_the_first_token(small, capsys, monkeypatch):
 
 
 def test_cache_overflow_during_generation_names_core_bytes_and_limit(small, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "fit_to", lambda *_: 700)
+    monkeypatch.setattr(cli, "fit_to", lambda *_, **__: 700)
     assert generate("abc", "--model", small, "--grid", "1", "--device", "wse2", "--new", "40") != 0
     assert "core (0, 0) would hold" in capsys.readouterr().err

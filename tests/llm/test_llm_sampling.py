@@ -1,9 +1,12 @@
 """Choosing tokens: the distribution that is drawn from, and logits that no token can be chosen from."""
 
+import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
+from make_vectors import SAMPLERS, sampled_logits
 
 from meshkernels.errors import MeshError
 from meshkernels.llm.sampling import Sampler
@@ -12,15 +15,24 @@ from meshkernels.llm.sampling import Sampler
 @pytest.mark.parametrize("temperature, top_p", [(0.7, 1.0), (1.0, 1.0), (1.3, 0.8)])
 def test_draws_follow_the_softmax_cut_to_its_nucleus(temperature, top_p):
     logits = np.array([1.0, 3.0, -2.0, 2.0, 0.5], np.float32)
-    p = np.exp(logits.astype(np.float64) / temperature)
-    p /= p.sum()
+    plain, p = (np.exp(logits.astype(np.float64) / t) for t in (1.0, temperature))
+    plain /= plain.sum()  # which the nucleus is cut from, whatever the temperature
     order = sorted(range(5), key=lambda i: -p[i])
-    nucleus = next(order[:n] for n in range(1, 6) if sum(p[i] for i in order[:n]) >= top_p - 1e-12)
+    nucleus = next(order[:n] for n in range(1, 6) if sum(plain[i] for i in order[:n]) >= top_p - 1e-12)
     expected = np.array([p[i] if i in nucleus else 0 for i in range(5)]) / sum(p[i] for i in nucleus)
     sampler = Sampler(temperature, top_p, seed=2)
     found = np.bincount([sampler(logits) for _ in range(4000)], minlength=5) / 4000
     np.testing.assert_allclose(found, expected, atol=0.03)
     assert not found[expected == 0].any()
+
+
+@pytest.mark.parametrize("case", range(len(SAMPLERS)))
+def test_what_is_drawn_from_is_what_llama_cpp_leaves(case):
+    stored = json.loads((Path(__file__).parent / "data" / "sampling.json").read_text())[case]
+    assert stored["options"] == SAMPLERS[case]
+    ids, p = Sampler(**stored["options"]).distribution(sampled_logits(case), stored["text"])
+    assert ids.tolist() == stored["ids"]
+    np.testing.assert_allclose(p, stored["p"], rtol=1e-4)  # llama.cpp's are float32
 
 
 @pytest.mark.parametrize("options, allowed", [
@@ -68,7 +80,7 @@ def test_a_temperature_of_next_to_nothing_is_greedy_without_a_warning():
 @pytest.mark.parametrize("arguments, message", [
     ({"temperature": float("nan")}, "temperature = nan"), ({"temperature": "hot"}, "temperature = 'hot'"),
     ({"top_p": float("nan")}, "top_p = nan"), ({"top_p": None}, "top_p = None"), ({"top_p": 1.5}, "top_p = 1.5"),
-    ({"top_k": 1.5}, "top_k = 1.5"), ({"min_p": -0.1}, "min_p = -0.1"), ({"repeat_last": -1}, "repeat_last = -1"),
+    ({"top_k": 1.5}, "top_k = 1.5"), ({"min_p": -0.1}, "min_p = -0.1"), ({"repeat_last": -2}, "repeat_last = -2"),
     ({"repeat_penalty": 0.0}, "repeat_penalty = 0.0"),
     ({"seed": -1}, "seed = -1"), ({"seed": 0.5}, "seed = 0.5"), ({"seed": "x"}, "seed = 'x'")])
 def test_refusals_name_argument_and_value(arguments, message):

@@ -46,7 +46,17 @@ def test_capacity(capsys):
     assert json.loads(capsys.readouterr().out)["tokens"] == pm.capacity(WSE2, LLAMA, grid=360).tokens
 
 
+def test_pipeline(capsys):
+    command = "pipeline --device wse2 --model llama3-8b --grid 360 --tokens 4096 --storage Q4_0 --batch 4"
+    assert main(["predict", *command.split(), "--json"]) == 0
+    expected = pm.pipeline(WSE2, LLAMA, tokens=4096, grid=360, storage="Q4_0", batch=4)
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(expected.as_dict()))
+
+
 @pytest.mark.parametrize(("command", "message"), [
+    ("predict pipeline --model llama3-8b --grid 100 --tokens 4096", "48 regions of 111^2 would do"),
+    ("predict pipeline --model llama3-8b --grid 360 --tokens 1 --regions 5", "has room for 4"),
+    ("predict pipeline --model llama3-8b --grid 360 --tokens 1 --storage Q4_2", "unknown storage 'Q4_2'"),
     ("predict gemm --device wse4 --grid 4 --shape 8 8 8", "unknown device 'wse4'"),
     ("predict prefill --system wafer --model llama3-8b --grid 480 --tokens 1", "did you mean 'waferllm'"),
     ("predict prefill --model llama3-8b --tokens 1", "needs --grid"),

@@ -1,12 +1,18 @@
 """Counts of a block in closed form, held equal to the ledger of the library's plans: both phases, both plans."""
 
+import importlib
+
+import numpy as np
 import pytest
 
 import perfmodel as pm
 from meshkernels import Mesh
 from meshkernels.files.checkpoint import Config
-from meshkernels.llm import Layout, decode_plan, prefill_plan
-from perfmodel import counts_llm
+from meshkernels.kernels.storage import STORAGES
+from meshkernels.llm import Layout, decode_plan, footprint, prefill_plan
+from perfmodel import counts_llm, storage
+
+capacity = importlib.import_module("perfmodel.capacity")  # the package has a function of this name
 
 GRIDS = [(1, 1), (1, 5), (5, 1), (2, 3), (7, 3), (5, 5), (4, 6), (8, 4), (24, 24)]
 MODELS = [pm.Model("m", dim, ffn, 2, heads, kv, head, 53) for dim, ffn, heads, kv, head in (
@@ -54,3 +60,29 @@ def test_the_fused_block_by_hand():
                            ("add", "x", 24), ("add", "y", 128 + 1), ("add", "x", 24)]
     assert fused.all_reduces == 6 and fused.total().all_reduces == 30 * 6 + 3
     assert prefill_plan(layout, 48, plan="fused").all_reduces == 0
+
+
+@pytest.mark.parametrize("kind", storage.TYPES)
+def test_the_largest_tile_of_stored_weights_equals_the_ledgers(kind):
+    """Of rows of 256 to 1,536 numbers on every number of cores: perfmodel's closed form and the count core by core."""
+    assert set(storage.TYPES) | {"F64"} == set(STORAGES)
+    for inputs in (256, 768, 1536):
+        parts = np.arange(1, 41)
+        expected = [footprint.tile_bytes(kind, np.arange(inputs), np.ones(35, bool), (n, 5)).max() for n in parts]
+        assert storage.tile_bytes(kind, inputs, -(-inputs // parts), 7).tolist() == expected
+
+
+def test_capacity_counts_the_tiles_of_the_ledger():
+    """On grids that pad no head: a layer's matrices on the fullest core, W_O once more for prefill, and two norms.
+
+    But for W_O: the library's strips cut every head, so that the inputs of a tile are not consecutive, as they are in
+    the published kernels of one wide head.
+    """
+    model = pm.model("llama3-8b")
+    for grid, kind in ((64, "Q4_K"), (32, "Q6_K"), (128, "Q5_1")):
+        layout, d = Layout(config(model), Mesh(grid)), model.dim // grid
+        names = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+        kinds = {f"blk.{b}.{name}.weight": kind for b in range(model.layers) for name in names}
+        found = footprint.Footprint.of(decode_plan(layout, 1), kinds | {"token_embd.weight": kind}).largest
+        expected = found["Wq", "Wk", "Wv"] + found["Wup", "Wgate"] + found["Wdown",] + 2 * 2 * d
+        assert capacity.weight_bytes(model, grid, kind) - 2 * storage.tile_bytes(kind, model.dim, d, d) == expected

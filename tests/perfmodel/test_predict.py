@@ -100,6 +100,20 @@ def test_capacity_by_hand():
     assert errors("5").max() <= 0.011
 
 
+def test_capacity_of_stored_weights_by_hand():
+    """8B in Q4_0 on 360^2: tiles of 12 inputs (of 40 for the down projection) lie in two blocks of 32 at most.
+
+    An output of a tile takes 6 bytes of codes and two scales of 2 bytes, of the down projection 20 and two scales.
+    """
+    found = pm.capacity(WSE2, LLAMA, grid=360, storage="Q4_0")
+    layer = 10 * (12 + 3 + 3 + 12 + 12 + 40 + 40) + 24 * 12 + 2 * 2 * 12  # q, k, v, o twice, up, gate; down; norms
+    fixed = 5 * layer + 2 * (180 + 120) + 6131
+    assert (found.weight_bytes, found.storage) == (fixed, "Q4_0")
+    assert found.tokens == int(360 * (49152 - fixed) / (5 * 2 * 6))
+    with pytest.raises(pm.UnknownName, match="Q4_K"):
+        pm.capacity(WSE2, LLAMA, grid=360, storage="Q4_0_4_4")
+
+
 @pytest.mark.parametrize(("model", "grid", "shift", "concat"), [
     ("llama3-8b", 360, 137548, 382), ("llama2-13b", 375, 6168, 16)])
 def test_one_budget_serves_both_published_capacities(model, grid, shift, concat):
@@ -196,7 +210,7 @@ def test_claims_of_the_paper():
     (lambda: pm.prefill(WSE2, pm.model("qwen2-72b"), tokens=4096, grid=60), pm.DoesNotFit, "bytes per core"),
     (lambda: pm.prefill(WSE2, pm.model("llama3-8b"), tokens=1, grid=4, system="a100x4"), pm.UnknownName, "a100x8"),
     (lambda: pm.capacity(WSE2, pm.model("qwen2-72b"), grid=360), pm.DoesNotFit,
-     r"13 layers of qwen2-72b on 360\^2 cores need \d+ bytes per core; wse2 has 49152; 40 regions"),
+     r"13 layers of qwen2-72b in F16 on 360\^2 cores need \d+ bytes per core; wse2 has 49152; 40 regions"),
     (lambda: pm.best_grid(WSE2, pm.model("llama3-8b"), phase="decode", tokens=1, grids=[900]), pm.ModelError, "900"),
     (lambda: pm.gemm(WSE3, 10**6, 10**6, 10**6, grid=60), pm.DoesNotFit,
      r"no grid of wse3 does: cut it over \d+ regions"),
