@@ -1,18 +1,25 @@
-"""``python -m meshkernels generate``: stream text from a LLaMA that runs on a mesh of cores."""
+"""``python -m meshkernels generate``: stream text from a LLaMA that runs on a mesh of cores.
+
+Started by ``mpiexec -n 4`` the ranks share out the cores, each with its part of the weights, and the first one prints.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
+import os
+import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from meshkernels import files
 from meshkernels.arguments import grid
+from meshkernels.engines import demo as engines
 from meshkernels.errors import MeshError
 from meshkernels.files.tokenizer import Tokenizer
 from meshkernels.llm.block import known_plan
@@ -101,28 +108,44 @@ def run(options: argparse.Namespace) -> int:
         raise MeshError(f"--seed {options.seed}: a seed is 0 or larger")
     if not math.isfinite(options.temperature):
         raise MeshError(f"--temperature {options.temperature}: it must be a finite number, 0 (greedy) or larger")
+    engine = engines.find(None)
     try:
-        return _run(options)
+        with _heard(engine):
+            return _run(options, engine)
     except KeyboardInterrupt:
         print("interrupted before the first token", file=sys.stderr)
         return INTERRUPTED
 
 
-def _run(options: argparse.Namespace) -> int:
-    sampler = Sampler(options.temperature, options.top_p, options.seed, top_k=options.top_k, min_p=options.min_p,
+@contextmanager
+def _heard(engine: engines.Engine) -> Iterator[None]:
+    """Of several ranks one prints; what ends them is said afterwards."""
+    if engine.prints:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
+
+
+def _run(options: argparse.Namespace, engine: engines.Engine) -> int:
+    seed = engine.told(lambda: secrets.randbits(32) if options.seed is None else options.seed)
+    sampler = Sampler(options.temperature, options.top_p, seed, top_k=options.top_k, min_p=options.min_p,
                       repeat_penalty=options.repeat_penalty, repeat_last=options.repeat_last_n)  # before anything slow
     Precision(options.dtype, options.accumulate, options.norms)
     if options.prompt is None and not options.chat:
         raise MeshError("no prompt: give a text, - for stdin, or --chat for a conversation")
     if options.prompt is None and (options.json or options.json_stream):
         raise MeshError("--json and --json-stream need a prompt: a conversation is for people")
-    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    if options.prompt is None and engine.where:
+        raise MeshError("a conversation runs in one process; ranks take a prompt")
+    prompt = engine.told(sys.stdin.read) if options.prompt == "-" else options.prompt
     decode_mesh = options.decode_grid or options.grid
     prefill_mesh = options.prefill_grid or options.grid
     known_plan(options.plan)
     if options.device != "none":
         fit_fabric(options.device or WAFERS[-1], decode_mesh, prefill_mesh)
-    checkpoint = files.load(options.model)
+    own = [engine.mesh(*mesh.shape) for mesh in (decode_mesh, prefill_mesh)]
+    checkpoint = engine.first(lambda: files.load(options.model))
     tokenizer = checkpoint.tokenizer
 
     def encoded(messages: list[dict[str, str]]) -> list[int]:
@@ -142,7 +165,7 @@ def _run(options: argparse.Namespace) -> int:
     if stored >= _WORTH_SAYING and not options.json and not options.json_stream:
         print(f"{stored / 1e9:.1f} GB of weights are placed on {decode_mesh.rows} x {decode_mesh.cols} cores",
               file=sys.stderr, flush=True)
-    model = Llama(checkpoint, decode_mesh, prefill_mesh=prefill_mesh, dtype=options.dtype,
+    model = Llama(checkpoint, own[0], prefill_mesh=own[1], dtype=options.dtype,
                   accumulate=options.accumulate, norms=options.norms, cache=options.cache, cache_limit=limit,
                   plan=options.plan)
     del checkpoint  # everything is placed: let the file go
@@ -158,6 +181,8 @@ def _run(options: argparse.Namespace) -> int:
         if stream and not options.json_stream:
             print(file=stream)  # the refusal gets a line of its own
         raise
+    if not engine.prints:
+        return INTERRUPTED if record.ended_by == "interrupt" else 0
     length, decoded = len(record.prompt_ids), max(len(record.new_ids) - 1, 1)  # the first new token is prefill's
     summary = mesh_summary(model, length, length + decoded)
     if options.json or options.json_stream:
