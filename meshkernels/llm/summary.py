@@ -40,13 +40,18 @@ def mesh_summary(model: Llama, prompt: int, context: int) -> dict[str, Any]:
     first = prefill_plan(model.prefill_layout, prompt, plan=model.plan)
     token = decode_plan(model.layout, context, model.plan)
     moved = sum(redistribution(first, token).values(), Transfer())
+    phases = {"prefill": _phase(first, itemsize, accumulator), "token": _phase(token, itemsize, accumulator)}
+    predicted = {name: predict(model, prompt, context, name) for name in WAFERS}
+    fullest = max(phase["peak_bytes_per_core"] for phase in phases.values())
+    for name, found in predicted.items():
+        limit, rated = as_device(name).memory_per_core, found["prefill_tokens_per_s"] or found["tokens_per_s"]
+        if rated and fullest > limit:
+            found["notes"].insert(0, "rates are of layers in regions of their own, each of these grids: all of them on "
+                                     f"one grid take {fullest:,} bytes per core; {name} has {limit:,}")
     return {
         "rows": model.layout.mesh.rows, "cols": model.layout.mesh.cols, "bytes_per_element": itemsize,
         "plan": model.plan, "all_reduces_per_block": token.all_reduces,
-        "prefill": _phase(first, itemsize, accumulator),
-        "hand_over": asdict(moved),
-        "token": _phase(token, itemsize, accumulator),
-        "predicted": {name: predict(model, prompt, context, name) for name in WAFERS},
+        "prefill": phases["prefill"], "hand_over": asdict(moved), "token": phases["token"], "predicted": predicted,
     }
 
 

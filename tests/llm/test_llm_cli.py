@@ -87,6 +87,11 @@ def test_a_grid_that_the_wafer_is_too_small_for_is_said_not_to_fit(capsys):
     assert generate("Hello", "--grid", "4", "--new", "1") == 0  # SmolLM2-135M on 16 cores
     out = capsys.readouterr().out
     assert out.count("prefill does not fit, decode does not fit") == 2 and "needs" in out
+    assert generate("Hello", "--grid", "24", "--new", "1", "--json") == 0  # one layer fits, not all do
+    mesh = json.loads(capsys.readouterr().out)["mesh"]
+    for name, found in mesh["predicted"].items():
+        fullest = max(mesh[phase]["peak_bytes_per_core"] for phase in ("prefill", "token"))
+        assert found["tokens_per_s"] and f"take {fullest:,} bytes per core; {name} has 49,152" in found["notes"][0]
 
 
 def test_sampling_is_repeatable(small, capsys):
