@@ -110,10 +110,8 @@ def links(ledger: Ledger, ax: Axes | None = None, *, top: float | None = None) -
                                      cmap="viridis", linewidths=5, norm=scale))
     y, x = np.mgrid[:rows, :cols]
     ax.plot(x.ravel(), y.ravel(), "s", ms=3.5, color=_BLACK)
-    ax.set(xlim=(-0.7, cols - 0.3), ylim=(rows - 0.3, -0.7), aspect="equal", xlabel="x (column of cores)",
-           ylabel="y (row of cores)")  # fmt: skip
-    ax.grid(False)
-    return ax
+    ax.set(xlim=(-0.7, cols - 0.3), ylim=(rows - 0.3, -0.7), aspect="equal")
+    return _of_cores(ax)
 
 
 def busy(run: Run, ax: Axes | None = None, *, top: float | None = None) -> Axes:
@@ -135,7 +133,16 @@ def busy(run: Run, ax: Axes | None = None, *, top: float | None = None) -> Axes:
     """
     ax = _axes(ax)
     ax.imshow(100 * run.utilisation["links"].max(axis=0), vmin=0, vmax=top, cmap="viridis")
+    return _of_cores(ax)
+
+
+def _of_cores(ax: Axes) -> Axes:
+    """An axis counts cores: whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
     ax.set(xlabel="x (column of cores)", ylabel="y (row of cores)")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.grid(False)
     return ax
 

@@ -12,6 +12,7 @@ import time
 from inspect import signature
 from pathlib import Path
 
+from meshkernels.errors import MeshError, MeshTypeError, MissingExtra, WeightsError
 from perfmodel import console, files
 from perfmodel.errors import unknown
 from plots import style
@@ -32,7 +33,7 @@ def figures() -> dict[str, str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Draw; what it returns and prints on bad input, see `perfmodel.console`."""
-    return console.run("plots", lambda: _draw(argv))
+    return console.run("plots", lambda: _draw(argv), (MeshError, MeshTypeError, MissingExtra, WeightsError))
 
 
 def _draw(argv: list[str] | None) -> int:

@@ -56,6 +56,9 @@ def test_links_are_those_of_the_ledger():
     across, down = np.maximum(east[:, :-1], west[:, 1:]), np.maximum(south[:-1], north[1:])
     np.testing.assert_array_equal(ax.collections[0].get_array(), [*across.ravel(), *down.ravel()])
     assert mk.draw.links(ledger, ax) is ax
+    for drawn in (ax, mk.draw.busy(mk.simulate(mk.schedule("meshgemm", mk.Mesh(3, 2), 6, 6, 6)))):  # cores are counted
+        ticks = np.concatenate([drawn.get_xticks(), drawn.get_yticks()])
+        np.testing.assert_array_equal(ticks, np.round(ticks))
 
 
 def test_refusals():

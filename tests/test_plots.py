@@ -56,10 +56,13 @@ def test_formats_style_and_options(tmp_path, capsys):
     style.use()
     for arguments, says in ((["rings", "--grid", "3"], "the figure rings takes no --grid"),
                             (["rings", "--format", "doc"], "no format doc; known: pdf, svg, png"),
+                            (["steps", "--algorithm", "canon"], "did you mean 'cannon'"),
+                            (["fabric_links", "--algorithm", "ktree"], "ktree takes the sizes K, N"),
                             (["rings", "--style", "none"], "cannot read the style 'none'")):  # fmt: skip
-        with pytest.raises(SystemExit) if "style" not in arguments[1] else nothing():
+        with pytest.raises(SystemExit) if arguments[0] == "rings" and "style" not in arguments[1] else nothing():
             assert main(["--out", str(tmp_path), *arguments]) == 2
-        assert says in capsys.readouterr().err
+        err = capsys.readouterr().err
+        assert says in err and err.count("\n") == 1
 
 
 #: Where a figure's own size takes many seconds: a smaller one.

@@ -1,4 +1,4 @@
-"""The engines as the demo uses them: this process, the ranks that mpiexec started, or devices of JAX."""
+"""The engines as commands use them: this process, the ranks that mpiexec started, or devices of JAX."""
 
 from __future__ import annotations
 
@@ -44,6 +44,10 @@ class Engine:
         """What ``load`` returns; where there are several processes, one has done it before the others begin."""
         return load()
 
+    def told(self, say: Callable[[], Found]) -> Found:
+        """What ``say`` returns; where there are several processes, in the first of them."""
+        return say()
+
     def whole(self, result: Any) -> np.ndarray:
         """A result as an array."""
         return np.asarray(result)
@@ -81,6 +85,10 @@ class Ranks(Engine):
                     found = load()
         assert found is not None
         return found
+
+    def told(self, say: Callable[[], Found]) -> Found:
+        """What rank 0 says; only it has the terminal."""
+        return self.comm.bcast(say() if self.prints else None)
 
     def whole(self, result: Any) -> np.ndarray:
         """A result, on every rank."""

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 #: Cores that can be told apart in a picture.
 MOST_CORES = 256
-#: Colours of a core that computes and of one that does not, and of tiles by the first letter of their buffer.
-BUSY, STILL, TILES = "#0072B2", "#DDDDDD", {"A": "#D55E00", "B": "#009E73"}
+#: Colours of a core that computes and of one that does not, of links, and of tiles by the first letter of their buffer.
+BUSY, STILL, LINK, TILES = "#0072B2", "#DDDDDD", "#BBBBBB", {"A": "#D55E00", "B": "#009E73"}
 
 
 def write(run: Run, path: Any, frames: int = 120) -> None:
@@ -42,6 +42,8 @@ def write(run: Run, path: Any, frames: int = 120) -> None:
     figure, ax = plt.subplots(figsize=(0.55 * mesh.cols + 1, 0.55 * mesh.rows + 1.2))
     ax.set(xlim=(-0.7, mesh.cols - 0.3), ylim=(mesh.rows - 0.3, -0.7), aspect="equal")
     ax.axis("off")
+    ax.hlines(range(mesh.rows), 0, mesh.cols - 1, color=LINK, lw=1, zorder=0)
+    ax.vlines(range(mesh.cols), 0, mesh.rows - 1, color=LINK, lw=1, zorder=0)
     cores = ax.scatter(x, y, s=260, marker="s", zorder=1)
     tiles = ax.scatter([], [], s=45, zorder=2, edgecolors="white")
 

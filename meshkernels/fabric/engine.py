@@ -8,8 +8,7 @@ can a sender run ahead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,45 +17,12 @@ from meshkernels.fabric import kernels, messages, routes, shifts
 from meshkernels.fabric.constants import Machine
 from meshkernels.fabric.links import Links
 from meshkernels.fabric.messages import BYTES, MESSAGES, TAKEN
-from meshkernels.schedules import Copy, Multiply, Permute, Reduce, Repeat, Schedule, Shift, Step, Tiles
+from meshkernels.fabric.planner import Plan, Planner
+from meshkernels.schedules import Permute, Schedule, Step
 from meshkernels.schedules.steps import unrolled
 
 #: Messages whose set-up the start-up of a step contains: a send and a receipt along either axis.
 INCLUDED = 4
-
-
-@dataclass(eq=False)
-class Plan:
-    """What is the same in every iteration of a step.
-
-    Attributes:
-        work: cycles of its computation.
-        reads, sent, writes: numbers of the buffers that the computation reads, that messages other than of a `Reduce`
-            are sent from, and that the computation writes.
-        sources, targets: buffers of each move. words, wire, bytes: of a message of each move.
-        costs: ``(moves, 2)`` of taking a message in, of a core that does one thing after the other and of one that
-            does everything at once.
-        reduces: whether a move is a `Reduce`.
-        overlap: whether some move arrives in a second version, so that it may run beside what the core does.
-        whole_lines: whether all moves are shifts of tiles, one along an axis, whose messages have left the links before
-            a core can send the next.
-    """
-
-    work: float
-    reads: np.ndarray
-    sent: np.ndarray
-    writes: np.ndarray
-    sources: np.ndarray
-    targets: np.ndarray
-    words: np.ndarray
-    wire: np.ndarray
-    bytes: np.ndarray
-    costs: np.ndarray
-    reduces: np.ndarray
-    multicast: np.ndarray
-    overlap: bool
-    whole_lines: bool
-    tables: list[Any] = field(repr=False)  # a `routes.Table` of each move, None of a `Permute`
 
 
 class Engine:
@@ -76,11 +42,11 @@ class Engine:
                  links: Links | None = None) -> None:  # fmt: skip
         self.schedule, self.machine, self.mesh = schedule, machine, schedule.mesh
         self._widths = itemsize, accumulator
-        self.width = {b: itemsize if schedule.stored(b) else accumulator for b in schedule.buffers}
-        self.number = {name: i for i, name in enumerate(schedule.buffers)}
-        self.versions = np.array([held.copies > 1 for held in schedule.buffers.values()])
-        cores, buffers = self.mesh.cores, len(self.number)
         self.links = links or Links.of(self.mesh, machine)
+        self.quick = not len(self.links.path)
+        self._planner = Planner(schedule, machine, itemsize, accumulator, self.quick)
+        self.plan, self.number, self.versions = self._planner.plan, self._planner.number, self._planner.versions
+        cores, buffers = self.mesh.cores, len(self.number)
         self.end = np.zeros(cores)
         self.ready, self.read, self.free = (np.zeros((buffers, cores)) for _ in range(3))
         self.cursor, self.depart = (np.zeros(cores) for _ in range(2))
@@ -95,19 +61,14 @@ class Engine:
         self.used: dict[int, tuple[routes.Table, np.ndarray]] = {}
         self.bends: list[tuple[np.ndarray, np.ndarray]] = []
         self.keep_causes = self.keep_steps = True
-        self._plans: dict[int, Plan] = {}
-        self._tables: dict[int, routes.Table] = {}
         self._clear: dict[tuple, bool] = {}
         self._moved: dict[tuple[int, int, bool], tuple[routes.Table, float, np.ndarray]] = {}
         self._behind = False
-        arriving = {move.target for step in _steps(schedule.program) for move in step.moves}
-        self._never = {self.number[name] for name in schedule.buffers if name not in arriving}
         latency = self.links.latency.reshape(4, *self.mesh.shape)
         self._ways = [np.concatenate([[0.0], np.cumsum(along)[:-1]]) for along in (latency[2, :, 0], latency[0, 0])]
-        self.quick = not len(self.links.path)
         self._scratch: dict[tuple[int, int], np.ndarray] = {}
         self._waiting: list[tuple[Step, list[np.ndarray]]] = []
-        self.clearing = self._clearing()
+        self.clearing = self._planner.clearing()
 
     def fresh(self) -> Engine:
         """The same, before it has played anything."""
@@ -141,80 +102,6 @@ class Engine:
         self.keep_causes = self.keep_steps = False
         self.end += self.machine.setup
         self.run()
-
-    def _clearing(self) -> float:
-        """Cycles at the begin of a launch in which a core clears the values that its first product is added to."""
-        written, cycles = set[str](), 0.0
-        for step in _steps(self.schedule.program):
-            for op in step.compute:
-                if isinstance(op, Multiply) and op.accumulate and op.into not in written:
-                    cycles += self._clear_cycles(op)
-                written.add(op.into)
-            written |= {move.target for move in step.moves}
-        return cycles
-
-    def _clear_cycles(self, op: Multiply) -> float:
-        """Cycles in which a core sets to zero what a product is added to."""
-        h, w = self.schedule.tile(op.into)
-        pieces = self.schedule.slots(op.into) if op.piece is None or op.accumulate else 1
-        return self.machine.setup + h * w * pieces / self.machine.copy
-
-    def plan(self, step: Step) -> Plan:
-        """The `Plan` of a step."""
-        if id(step) not in self._plans:
-            self._plans[id(step)] = self._plan(step)
-        return self._plans[id(step)]
-
-    def _plan(self, step: Step) -> Plan:
-        schedule, machine, moves = self.schedule, self.machine, step.moves
-        reads, writes, work = set[int](), set[int](), 0.0
-        for op in step.compute:
-            into = self.number[op.into]
-            writes.add(into)
-            if isinstance(op, Multiply):
-                reads |= {self.number[op.left], self.number[op.right]} | ({into} if op.accumulate else set())
-            else:
-                reads.add(self.number[op.source])
-            work += self._cycles(op)
-            if isinstance(op, Multiply) and not op.accumulate:
-                work += self._clear_cycles(op)
-        words = np.array([schedule.words(move) for move in moves], np.int64)
-        size = np.array([n * self.width[move.buffer] for n, move in zip(words, moves)], np.int64)
-        wire = -(-size // machine.device.word_bytes) * machine.word
-        costs = [(machine.stage, machine.stage) if move.combine else (machine.setup, 0.0) for move in moves]
-        reduces = np.array([isinstance(move.route, Reduce) for move in moves], np.bool_)
-        sources, targets = ([self.number[name] for name in names]
-                            for names in ([m.buffer for m in moves], [m.target for m in moves]))
-        tables: list[Any] = [None if isinstance(move.route, Permute) else self._table(move.route) for move in moves]
-        overlap = any(self.versions[target] and not r for target, r in zip(targets, reduces))
-        multicast = [table is not None and table.cast for table in tables]
-        axes = [move.route.axis for move in moves if isinstance(move.route, Shift)]
-        whole = bool(self.quick and 0 < len(axes) == len(moves) == len(set(axes)) and sources == targets
-                 and not any(move.combine for move in moves) and bool(self.versions[targets].all())
-                 and not writes & set(targets) and reads <= set(targets) | self._never
-                 and float(max(wire)) + machine.lead <= machine.startup)  # fmt: skip
-        sent = {source for source, r in zip(sources, reduces) if not r} - writes
-        reading, sending, writing, from_, to = (
-            np.array(part, np.int64) for part in (sorted(reads), sorted(sent), sorted(writes), sources, targets))
-        return Plan(work, reading, sending, writing, from_, to, words, wire, size, np.array(costs).reshape(-1, 2),
-                    reduces, np.array(multicast, np.bool_), overlap, whole, tables)  # fmt: skip
-
-    def _cycles(self, op: Multiply | Copy) -> float:
-        """Cycles of one operation on one core."""
-        schedule, machine = self.schedule, self.machine
-        if isinstance(op, Copy):
-            h, w = schedule.tile(op.source)
-            return machine.setup + h * w / machine.copy
-        m, k = schedule.tile(op.left)
-        n = schedule.tile(op.right)[0 if op.transposed else 1]
-        left = schedule.buffers[op.left]
-        assert isinstance(left, Tiles)
-        return machine.multiply(m, k, n, vector=schedule.operands[left.operand].shape[0] == 1)
-
-    def _table(self, route: Any) -> routes.Table:
-        if id(route) not in self._tables:
-            self._tables[id(route)] = routes.Table(route, self.mesh)
-        return self._tables[id(route)]
 
     def _step(self, step: Step, t: int, s: int) -> None:
         plan, machine = self.plan(step), self.machine
@@ -426,12 +313,3 @@ class Engine:
             times, fields, order, np.concatenate(names), plan.multicast, plan.wire, plan.bytes, machine.ramp,
             machine.turn, machine.stage, self.links.least, plan.sources, plan.targets, self.versions, self.mode,
             self.cursor, self.read, self.free, self.arrive, self.links.args)  # fmt: skip
-
-
-def _steps(program: Any) -> Iterator[Step]:
-    """The steps of a program, each once."""
-    for node in program:
-        if isinstance(node, Repeat):
-            yield from _steps(node.body)
-        else:
-            yield node

@@ -1,15 +1,22 @@
-"""``python -m meshkernels generate``: stream text from a LLaMA that runs on a mesh of cores."""
+"""``python -m meshkernels generate``: stream text from a LLaMA that runs on a mesh of cores.
+
+Started by ``mpiexec -n 4`` the ranks share out the cores, each with its part of the weights, and the first one prints.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
+import os
+import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 from meshkernels import files
 from meshkernels.arguments import grid
+from meshkernels.engines import demo as engines
 from meshkernels.errors import MeshError
 from meshkernels.files.tokenizer import Tokenizer
 from meshkernels.kept import resident_memory
@@ -80,18 +87,31 @@ def run(options: argparse.Namespace) -> int:
         raise MeshError(f"--seed {options.seed}: a seed is 0 or larger")
     if not math.isfinite(options.temperature):
         raise MeshError(f"--temperature {options.temperature}: it must be a finite number, 0 (greedy) or larger")
+    engine = engines.find(None)
     try:
-        return _run(options)
+        with _heard(engine):
+            return _run(options, engine)
     except KeyboardInterrupt:
         print("interrupted before the first token", file=sys.stderr)
         return INTERRUPTED
 
 
-def _run(options: argparse.Namespace) -> int:
-    sampler = Sampler(options.temperature, options.top_p, options.seed, top_k=options.top_k, min_p=options.min_p,
+@contextmanager
+def _heard(engine: engines.Engine) -> Iterator[None]:
+    """Of several ranks one prints; what ends them is said afterwards."""
+    if engine.prints:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
+
+
+def _run(options: argparse.Namespace, engine: engines.Engine) -> int:
+    seed = engine.told(lambda: secrets.randbits(32) if options.seed is None else options.seed)
+    sampler = Sampler(options.temperature, options.top_p, seed, top_k=options.top_k, min_p=options.min_p,
                       repeat_penalty=options.repeat_penalty, repeat_last=options.repeat_last_n)  # before anything slow
     Precision(options.dtype, options.accumulate, options.norms)
-    prompts, texts = _prompts(options)
+    prompts, texts = _prompts(options, engine)
     decode_mesh = options.decode_grid or options.grid
     prefill_mesh = options.prefill_grid or options.grid
     known_plan(options.plan)
@@ -100,7 +120,8 @@ def _run(options: argparse.Namespace) -> int:
                         "share the blocks, --device for one grid that holds all")
     if options.device != "none":
         fit_fabric(options.wafer or options.device or WAFERS[-1], decode_mesh, prefill_mesh)
-    checkpoint = files.load(options.model)
+    own = [engine.mesh(*mesh.shape) for mesh in (decode_mesh, prefill_mesh)]
+    checkpoint = engine.first(lambda: files.load(options.model))
     tokenizer = checkpoint.tokenizer
 
     def encoded(messages: list[dict[str, str]]) -> list[int]:
@@ -129,7 +150,7 @@ def _run(options: argparse.Namespace) -> int:
     if task.stored_bytes >= _WORTH_SAYING and not options.json and not options.json_stream:
         print(f"{task.stored_bytes / 1e9:.1f} GB of weights are placed on {decode_mesh.rows} x {decode_mesh.cols} "
               "cores", file=sys.stderr, flush=True)
-    model = Llama(checkpoint, decode_mesh, prefill_mesh=prefill_mesh, dtype=options.dtype,
+    model = Llama(checkpoint, own[0], prefill_mesh=own[1], dtype=options.dtype,
                   accumulate=options.accumulate, norms=options.norms, cache=options.cache, cache_limit=limit,
                   plan=options.plan, wafer=options.wafer)
     del checkpoint  # everything is placed: let the file go
@@ -137,6 +158,8 @@ def _run(options: argparse.Namespace) -> int:
     if not prompts:
         return _converse(model, tokenizer, sampler, encoded, options.new)
     _fill(model, tokenizer, sampler, task, prompts, options)
+    if not engine.prints:
+        return INTERRUPTED if task.interrupted else 0
     task.resident_bytes = resident_memory()
     decoded = max(max(len(text.new_ids) - 1, 1) for text in task.texts)  # the first new token is prefill's
     summary = mesh_summary(model, longest, longest + decoded, texts)
@@ -150,7 +173,7 @@ def _run(options: argparse.Namespace) -> int:
     return INTERRUPTED if task.interrupted else 0
 
 
-def _prompts(options: argparse.Namespace) -> tuple[list[str], int]:
+def _prompts(options: argparse.Namespace, engine: engines.Engine) -> tuple[list[str], int]:
     """The prompts, none of a conversation; and how many texts they are for: one each, or all one."""
     given, texts = options.prompt, options.batch
     if texts is not None and texts < 1:
@@ -159,11 +182,13 @@ def _prompts(options: argparse.Namespace) -> tuple[list[str], int]:
         raise MeshError("no prompt: give a text, - for stdin, or --chat for a conversation")
     if not given and (options.json or options.json_stream or texts is not None):
         raise MeshError("--json, --json-stream and --batch need a prompt: a conversation is for people")
+    if not given and engine.where:
+        raise MeshError("a conversation runs in one process; ranks take a prompt")
     if len(given) > 1 and texts not in (None, len(given)):
         raise MeshError(f"--batch {texts} and {len(given)} prompts: one prompt for all texts, or one for each")
     if given.count("-") > 1:
         raise MeshError("stdin (-) can be read once")
-    return [sys.stdin.read() if prompt == "-" else prompt for prompt in given], texts or max(len(given), 1)
+    return [engine.told(sys.stdin.read) if prompt == "-" else prompt for prompt in given], texts or max(len(given), 1)
 
 
 def _fill(model: Llama, tokenizer: Tokenizer, sampler: Sampler, task: Run, prompts: list[str],

@@ -49,7 +49,8 @@ class Llama:
         norms: dtype of the norms' sums of squares, if another: see `Precision`.
         cache: "shift" or "concat".
         cache_limit: bytes per core that the KV cache may take; None: no limit.
-        threads: of decode; None: as many as Numba uses. While there are hooks, decode keeps to one.
+        threads: of decode; None: as many as Numba uses. While there are hooks, decode keeps to one. On ranks a product
+            uses as many as Numba does.
         plan: "paper": the published operations; "fused": attention without chains, six all-reduces a block and token.
         wafer: name of a device whose regions of these grids share the blocks: see `meshkernels.llm.regions`. What its
             cores cannot hold is refused; bits are those of a run without it.
@@ -78,7 +79,7 @@ class Llama:
         self.cache = self._cache(cache)
         self.hooks: list[Hook] = []
         self._users: dict[str, object] = {}
-        self.team = Team(threads)
+        self.team = Team(1 if self._on is not None else threads)  # ranks: products have threads of their own
         if self._on is not None and plan != "paper":
             raise MeshError(f"plan = {plan!r} runs in one process; ranks take plan='paper'")
         with agreed(self._on, "Llama", self.config, self.layout.mesh, self.prefill_layout.mesh, self.precision, cache,
