@@ -20,7 +20,7 @@ from meshkernels.llm.model import Llama
 from meshkernels.llm.regions import Regions
 from meshkernels.llm.sampling import Sampler
 from meshkernels.llm.streaming import Record, Run, as_json, generate, report, together
-from meshkernels.llm.summary import WAFERS, block_table, fit_fabric, fit_host, fit_to, mesh_summary
+from meshkernels.llm.summary import WAFERS, block_table, fit_fabric, fit_host, fit_to, fullest_row, mesh_summary
 from meshkernels.llm.weights import Precision, storages
 from meshkernels.mesh import Mesh
 from perfmodel import console
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     sampler = Sampler(options.temperature, options.top_p, options.seed, top_k=options.top_k, min_p=options.min_p,
                       repeat_penalty=options.repeat_penalty, repeat_last=options.repeat_last_n)  # before anything slow
-    Precision(options.dtype, options.accumulate, options.norms)
+    precision = Precision(options.dtype, options.accumulate, options.norms)
     prompts, texts = _prompts(options)
     decode_mesh = options.decode_grid or options.grid
     prefill_mesh = options.prefill_grid or options.grid
@@ -121,9 +121,12 @@ def _run(options: argparse.Namespace) -> int:
     fit_host(task.stored_bytes, *layouts)
     held, limit = storages(checkpoint, options.dtype), None
     if options.device not in (None, "none"):
-        limit = fit_to(options.device, *layouts, longest, options.plan, storages=held, texts=texts)
+        limit = fit_to(options.device, *layouts, longest, options.new if prompts else 1, options.plan, storages=held,
+                       texts=texts, cache=options.cache)
+        limit = limit * precision.itemsize // 2  # the model's cache counts its own elements, the wafer's are float16
     if options.wafer:
-        last = longest + options.new - 1 if prompts else 1  # the last new token is not decoded
+        rows = decode_mesh.rows  # as if all were as full as the fullest
+        last = rows * fullest_row(rows, longest, options.new if prompts else 1, options.cache)
         for plan in (prefill_plan(layouts[1], longest, plan=options.plan), decode_plan(layouts[0], last, options.plan)):
             Regions(options.wafer, plan, held, texts).check()
     if task.stored_bytes >= _WORTH_SAYING and not options.json and not options.json_stream:

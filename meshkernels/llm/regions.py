@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import islice
-from math import sqrt
+from math import ceil, sqrt
 from typing import Any
 
 from meshkernels.errors import DeviceLimitError
@@ -181,7 +181,7 @@ class Regions:
         if worst.held_bytes > self.memory:
             raise DeviceLimitError(
                 f"{self.plan.phase} of {self._texts}: the fullest of {self.count} regions of {mesh.rows} x {mesh.cols} "
-                f"cores on {chip.name} has blocks {_span(worst.blocks)}, {worst.held_bytes} bytes on a core, the limit "
+                f"cores on {chip.name} has {_span(worst.blocks)}, {worst.held_bytes} bytes on a core, the limit "
                 f"is {self.memory} bytes{self._advice()}")
 
     @property
@@ -200,18 +200,19 @@ class Regions:
     def _sides(self) -> Iterator[int]:
         """Sides, the nearest first, whose cores have room for what stays.
 
-        Those are tried that are the largest to cut the fabric into so many, and the next below that are a multiple of
-        the key/value heads, which are cut with less padding.
+        Tried are the largest that cut the fabric into so many, and steps of an eighth from this one on; of each, the
+        multiple of the key/value heads below it too, on which heads are cut with less padding.
 
         Yields:
             Each side.
         """
         chip, mesh, config = as_device(self.device), self.plan.layout.mesh, self.plan.layout.config
-        most = 2 * config.blocks
-        largest = {min(chip.rows // down, chip.cols // across)
-                   for down in range(1, most + 1) for across in range(1, most // down + 1)}
-        sides = (largest | {side // config.kv_heads * config.kv_heads for side in largest}) - {0}
-        for side in sorted(sides, key=lambda side: (abs(side - sqrt(mesh.cores)), side)):
+        here, most, fabric = sqrt(mesh.cores), 2 * config.blocks, min(chip.rows, chip.cols)
+        tried = {min(chip.rows // down, chip.cols // across)
+                 for down in range(1, most + 1) for across in range(1, most // down + 1)}
+        tried |= {side for step in range(1, 64) if (side := ceil(here * 1.125**step)) <= fabric}
+        sides = (tried | {side // config.kv_heads * config.kv_heads for side in tried}) - {0}
+        for side in sorted(sides, key=lambda side: (abs(side - here), side)):
             other = self._with(side)
             if max(other.resident_bytes(n) + other.cache_bytes(n) for n in range(other.count)) < self.memory:
                 yield side
@@ -233,4 +234,4 @@ class Regions:
 
 
 def _span(blocks: range) -> str:
-    return f"{blocks[0]} to {blocks[-1]}"
+    return f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {blocks[0]} to {blocks[-1]}"
