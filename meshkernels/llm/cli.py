@@ -65,6 +65,8 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
                         f"only grids beyond {WAFERS[-1]}'s fabric; none: nothing, but large grids count for minutes)")
     parser.add_argument("--wafer", metavar="NAME", help="share the blocks out over regions of this device, each of the "
                         "grid's size, e.g. wse2; refused if its cores cannot hold them")
+    parser.add_argument("--regions", type=int, metavar="N", help="of the --wafer that share the blocks (default: as "
+                        "many as lie on it, at most one a block)")
     parser.add_argument("--ledger", action="store_true", help="print the ledger of one block too")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--json-stream", action="store_true",
@@ -98,6 +100,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.wafer and options.device:
         raise MeshError(f"--wafer {options.wafer} and --device {options.device}: one of them, --wafer for regions that "
                         "share the blocks, --device for one grid that holds all")
+    if options.regions is not None and not options.wafer:
+        raise MeshError(f"--regions {options.regions} are of a --wafer: name one")
     if options.device != "none":
         fit_fabric(options.wafer or options.device or WAFERS[-1], decode_mesh, prefill_mesh)
     checkpoint = files.load(options.model)
@@ -128,13 +132,13 @@ def _run(options: argparse.Namespace) -> int:
         rows = decode_mesh.rows  # as if all were as full as the fullest
         last = rows * fullest_row(rows, longest, options.new if prompts else 1, options.cache)
         for plan in (prefill_plan(layouts[1], longest, plan=options.plan), decode_plan(layouts[0], last, options.plan)):
-            Regions(options.wafer, plan, held, texts).check()
+            Regions(options.wafer, plan, held, texts, options.regions).check()
     if made.stored_bytes >= _WORTH_SAYING and not options.json and not options.json_stream:
         print(f"{made.stored_bytes / 1e9:.1f} GB of weights are placed on {decode_mesh.rows} x {decode_mesh.cols} "
               "cores", file=sys.stderr, flush=True)
     model = Llama(checkpoint, decode_mesh, prefill_mesh=prefill_mesh, dtype=options.dtype,
                   accumulate=options.accumulate, norms=options.norms, cache=options.cache, cache_limit=limit,
-                  plan=options.plan, wafer=options.wafer)
+                  plan=options.plan, wafer=options.wafer, regions=options.regions)
     del checkpoint  # everything is placed: let the file go
     made.compile_seconds = model.warm_up()
     if not prompts:

@@ -60,12 +60,14 @@ class Regions:
         plan: of the phase, on the grid of one region.
         storages: of the model's tensors.
         batch: sequences whose caches it holds.
+        wanted: regions to use; None: all that lie on the fabric, but no more than there are blocks.
     """
 
     device: str
     plan: Plan
     storages: Storages
     batch: int = 1
+    wanted: int | None = None
 
     @property
     def memory(self) -> int:
@@ -79,9 +81,14 @@ class Regions:
         return chip.rows // mesh.rows, chip.cols // mesh.cols
 
     @cached_property
-    def count(self) -> int:
-        """How many are used: all that lie on the fabric, but no more than there are blocks."""
+    def most(self) -> int:
+        """How many can be used."""
         return min(self.there[0] * self.there[1], self.plan.layout.config.blocks)
+
+    @property
+    def count(self) -> int:
+        """How many are used."""
+        return self.most if self.wanted is None else min(self.wanted, self.most)
 
     def place(self, number: int) -> tuple[int, int]:
         """``(down, across)`` in the snake."""
@@ -171,12 +178,16 @@ class Regions:
         """Refuse a model that these regions cannot hold.
 
         Raises:
-            DeviceLimitError: no region lies on the fabric, or a core's memory is too small; says what would do.
+            DeviceLimitError: so many regions cannot be used, or a core's memory is too small; says what would do.
         """
         mesh, chip = self.plan.layout.mesh, as_device(self.device)
-        if self.count == 0:
+        if self.most == 0:
             raise DeviceLimitError(f"a grid of {mesh.rows} x {mesh.cols} cores does not fit {chip.name}, which has "
                                    f"{chip.rows} x {chip.cols}")
+        if self.wanted is not None and not 1 <= self.wanted <= self.most:
+            raise DeviceLimitError(f"{self.wanted} regions of {mesh.rows} x {mesh.cols} cores: from 1 to {self.most} "
+                                   f"can be used, {self.there[0]} x {self.there[1]} lie on {chip.name}, and a region "
+                                   "holds a block at least")
         worst = self.fullest
         if worst.held_bytes > self.memory:
             raise DeviceLimitError(

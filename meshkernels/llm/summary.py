@@ -94,7 +94,7 @@ def predict(model: Llama, prompt: int, context: int, device: str, needs: dict[st
                                             partial(perfmodel.decode, context=context, plan=model.plan))
     if model.wafer:
         runs = tuple(partial(perfmodel.pipeline, phase=phase, tokens=tokens, batch=texts, plan=model.plan,
-                             storage=_widest(model))
+                             storage=_widest(model), regions=model.regions)
                      for phase, tokens in (("prefill", prompt), ("decode", context)))
     for (key, phase, _), mesh, run in zip(_PHASES, meshes, runs):
         if needs[phase] > chip.memory_per_core:
@@ -130,7 +130,7 @@ def _phase(plan: Plan, itemsize: int, accumulator: int, model: Llama, texts: int
     if model.wafer is None:
         peak = plan.peak_bytes(itemsize, accumulator, model.storages) + (texts - 1) * plan.resident(itemsize)["cache"]
     else:
-        regions = Regions(model.wafer, plan, model.storages, texts)
+        regions = Regions(model.wafer, plan, model.storages, texts, model.regions)
         work, peak, found = work + regions.work, regions.fullest.held_bytes, {"wafer": regions.as_dict()}
     return {"tokens": plan.tokens, "rows": plan.layout.mesh.rows, "cols": plan.layout.mesh.cols,
             "steps": work.steps, "critical_hops": work.hops, "stages": work.stages, "words": work.words,
