@@ -20,7 +20,7 @@ def byte_tokens() -> list[str]:
 
 
 def write(path: Path, source: Synthetic, storage: str = "F32", *, architecture: str = "",
-          tokens: bool = True, **metadata) -> dict[str, np.ndarray]:
+          tokens: bool = True, chat_template: str = "", **metadata) -> dict[str, np.ndarray]:
     """Write a model, matrices stored as ``storage``; returns what was stored, dequantised by this function's caller.
 
     Args:
@@ -49,6 +49,8 @@ def write(path: Path, source: Synthetic, storage: str = "F32", *, architecture: 
         writer.add_token_types([3 if token.startswith("<|") else 1 for token in vocabulary])
         writer.add_token_merges(["a b", "ab c"] if c.vocab > 258 else [])
         writer.add_eos_token_id(0)
+        if chat_template:
+            writer.add_chat_template(chat_template)
     kind, stored = gguf.GGMLQuantizationType[storage], {}
     for name in source.names:
         value = source.tensor(name)

@@ -36,6 +36,7 @@ MAKERS = {
     "sweep": lambda: pm.sweep("wse2", lambda chip: pm.gemv(chip, 4096, 4096, grid=480), alpha=[1, 2]),
     "need": lambda: pm.need("wse3", "llama3-70b", tokens_per_s=5000),
     "capacity": lambda: pm.capacity("wse2", "llama3-8b", grid=360),
+    "pipeline": lambda: pm.pipeline("wse2", "llama3-8b", tokens=64, grid=360),
     "choice": lambda: pm.best_groups("wse2", 90),
 }  # fmt: skip
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from meshkernels.errors import MeshError, WeightsError
 from meshkernels.files.fetch import cache_dir, smollm2_path
-from meshkernels.files.gguf_file import GGUFFile, Stored, show
+from meshkernels.files.gguf_file import SUPPORTED, GGUFFile, Stored, show
 
 if TYPE_CHECKING:
     from meshkernels.files.tokenizer import Tokenizer
@@ -30,9 +30,6 @@ __all__ = ["SUPPORTED", "Checkpoint", "Config", "WeightsError", "cache_dir", "lo
 
 #: Architectures that can be run, by the names that files give them.
 ARCHITECTURES = ("llama", "qwen2")
-#: Storage types that are read; every one is turned into float32.
-SUPPORTED = ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "Q3_K",
-             "Q2_K")
 
 
 # ------------------------------------------------------------------------------------- dimensions and shapes

@@ -40,6 +40,8 @@ MAX_ENTRIES = 2**16
 #: Items of all arrays together; 256,000 tokens with their types, scores and merges are 1,300,000.
 MAX_ITEMS = 2**22
 
+#: Storage types of tensors that are read.
+SUPPORTED = ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "Q3_K", "Q2_K")
 #: The format's little-endian numbers.
 _NUMBERS = {
     GGUFValueType.UINT8: "<u1", GGUFValueType.INT8: "<i1", GGUFValueType.UINT16: "<u2", GGUFValueType.INT16: "<i2",
@@ -211,7 +213,8 @@ class GGUFFile:
         try:
             return shape, GGMLQuantizationType(kind), offset
         except ValueError:
-            raise self._refusal(f"tensor {name} is stored as type {kind}, which is not known") from None
+            raise self._refusal(f"tensor {name} is stored as type {kind}, which is not known; supported: "
+                                f"{', '.join(SUPPORTED)}") from None
 
     def _alignment(self) -> int:
         value = self.metadata.get("general.alignment", gguf.GGUF_DEFAULT_ALIGNMENT)

@@ -16,7 +16,7 @@ from meshkernels.kernels import memory
 from meshkernels.llm.block import Forward
 from meshkernels.llm.cache import Text, fit_caches
 from meshkernels.llm.model import _PACKED, Llama
-from meshkernels.llm.ranks import same_seed
+from meshkernels.llm.ranks import agreed, same_seed
 from meshkernels.llm.sampling import Sampler
 
 
@@ -39,11 +39,12 @@ class Batch:
     """
 
     def __init__(self, model: Llama, texts: int):
-        texts, self.model = as_count("texts", texts), model
-        if texts < 1:
-            raise MeshError(f"texts = {texts}: a batch has at least one")
-        fit_caches(model.layout, texts, 1)
-        self._caches = [model._cache(model.cache.policy, texts) for _ in range(texts)]
+        self.model = model
+        with agreed(model._on, "batch", texts):
+            if (texts := as_count("texts", texts)) < 1:
+                raise MeshError(f"texts = {texts}: a batch has at least one")
+            fit_caches(model.layout, texts, 1)
+            self._caches = [model._cache(model.cache.policy, texts) for _ in range(texts)]
         self._forwards = [Forward(model._decode.plan, model._decode.weights, model.team) for _ in range(texts)]
         self.text: tuple[Text, ...] = tuple(cache.text for cache in self._caches)
 
@@ -72,9 +73,10 @@ class Batch:
             DeviceLimitError: the wafer cannot hold prefill of so many tokens.
         """
         def work() -> tuple[np.ndarray, tuple[Text, ...]]:
-            self._counted("prompts", prompts)
-            keys = [self.model._checked(prompt).tobytes() for prompt in prompts]
-            fit_caches(self.model.layout, len(self), max(map(len, prompts)))
+            with agreed(self.model._on, "batch.prefill", prompts):
+                self._counted("prompts", prompts)
+                keys = [self.model._checked(prompt).tobytes() for prompt in prompts]
+                fit_caches(self.model.layout, len(self), max(map(len, prompts)))
             found: dict[bytes, tuple[np.ndarray, list]] = {}
             logits, texts = [], []
             for key, prompt, cache in zip(keys, prompts, self._now()):
@@ -103,7 +105,8 @@ class Batch:
             CacheOverflow: a core has no room for a token's key and value.
         """
         def work() -> tuple[np.ndarray, tuple[Text, ...]]:
-            self._counted("tokens", tokens)
+            with agreed(self.model._on, "batch.decode", tokens):
+                self._counted("tokens", tokens)
             logits = np.full((len(self), self.model.config.vocab), np.nan, np.float32)
             texts = list(self.text)
             for i, (token, cache, forward) in enumerate(zip(tokens, self._now(), self._forwards)):

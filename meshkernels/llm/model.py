@@ -54,6 +54,7 @@ class Llama:
         plan: "paper": the published operations; "fused": attention without chains, six all-reduces a block and token.
         wafer: name of a device whose regions of these grids share the blocks: see `meshkernels.llm.regions`. What its
             cores cannot hold is refused; bits are those of a run without it.
+        regions: of the wafer that share the blocks; None: as many as lie on it, at most one a block.
 
     Attributes:
         config: the model's dimensions.
@@ -67,8 +68,8 @@ class Llama:
     def __init__(self, source: Source, mesh: MeshLike = 8, *, prefill_mesh: MeshLike | None = None,
                  dtype: str = "float32", accumulate: str = "float32", norms: str = "",
                  cache: str = "shift", cache_limit: int | None = None, threads: int | None = None,
-                 plan: str = "paper", wafer: str | None = None):
-        self.config, self.plan, self.wafer = source.config, known_plan(plan), wafer
+                 plan: str = "paper", wafer: str | None = None, regions: int | None = None):
+        self.config, self.plan, self.wafer, self.regions = source.config, known_plan(plan), wafer, regions
         self.tokenizer: Tokenizer | None = None
         self.precision = Precision(dtype, accumulate, norms)
         meshes = _mesh(mesh), _mesh(mesh if prefill_mesh is None else prefill_mesh)
@@ -95,7 +96,8 @@ class Llama:
         """An empty cache for one of so many texts; on a wafer, within what the region with least room has left."""
         limit, entry = self._cache_limit, None
         if self.wafer is not None:
-            found = Regions(self.wafer, decode_plan(self.layout, 1, self.plan), self.storages, texts)
+            plan = decode_plan(self.layout, 1, self.plan)
+            found = Regions(self.wafer, plan, self.storages, texts, self.regions)
             found.check()
             region = found.tightest
             room, entry = found.memory - region.kept_bytes, region.entry_bytes
@@ -158,7 +160,7 @@ class Llama:
                 raise MeshError(f"the prompt has {len(ids)} tokens, the model's context {self.config.context}")
             plan = prefill_plan(self.prefill_layout, len(ids), every, self.plan)
             if self.wafer is not None:
-                Regions(self.wafer, plan, self.storages, texts).check()
+                Regions(self.wafer, plan, self.storages, texts, self.regions).check()
         with fatal(self._on):
             return Forward(plan, self._prefill_weights)(ids, hook=self._hook)
 

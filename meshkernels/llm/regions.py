@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import islice
-from math import sqrt
+from math import ceil, sqrt
 from typing import Any
 
 from meshkernels.errors import DeviceLimitError
@@ -60,12 +60,14 @@ class Regions:
         plan: of the phase, on the grid of one region.
         storages: of the model's tensors.
         batch: sequences whose caches it holds.
+        wanted: regions to use; None: all that lie on the fabric, but no more than there are blocks.
     """
 
     device: str
     plan: Plan
     storages: Storages
     batch: int = 1
+    wanted: int | None = None
 
     @property
     def memory(self) -> int:
@@ -79,9 +81,14 @@ class Regions:
         return chip.rows // mesh.rows, chip.cols // mesh.cols
 
     @cached_property
-    def count(self) -> int:
-        """How many are used: all that lie on the fabric, but no more than there are blocks."""
+    def most(self) -> int:
+        """How many can be used."""
         return min(self.there[0] * self.there[1], self.plan.layout.config.blocks)
+
+    @property
+    def count(self) -> int:
+        """How many are used."""
+        return self.most if self.wanted is None else min(self.wanted, self.most)
 
     def place(self, number: int) -> tuple[int, int]:
         """``(down, across)`` in the snake."""
@@ -171,17 +178,21 @@ class Regions:
         """Refuse a model that these regions cannot hold.
 
         Raises:
-            DeviceLimitError: no region lies on the fabric, or a core's memory is too small; says what would do.
+            DeviceLimitError: so many regions cannot be used, or a core's memory is too small; says what would do.
         """
         mesh, chip = self.plan.layout.mesh, as_device(self.device)
-        if self.count == 0:
+        if self.most == 0:
             raise DeviceLimitError(f"a grid of {mesh.rows} x {mesh.cols} cores does not fit {chip.name}, which has "
                                    f"{chip.rows} x {chip.cols}")
+        if self.wanted is not None and not 1 <= self.wanted <= self.most:
+            raise DeviceLimitError(f"{self.wanted} regions of {mesh.rows} x {mesh.cols} cores: from 1 to {self.most} "
+                                   f"can be used, {self.there[0]} x {self.there[1]} lie on {chip.name}, and a region "
+                                   "holds a block at least")
         worst = self.fullest
         if worst.held_bytes > self.memory:
             raise DeviceLimitError(
                 f"{self.plan.phase} of {self._texts}: the fullest of {self.count} regions of {mesh.rows} x {mesh.cols} "
-                f"cores on {chip.name} has blocks {_span(worst.blocks)}, {worst.held_bytes} bytes on a core, the limit "
+                f"cores on {chip.name} has {_span(worst.blocks)}, {worst.held_bytes} bytes on a core, the limit "
                 f"is {self.memory} bytes{self._advice()}")
 
     @property
@@ -200,18 +211,19 @@ class Regions:
     def _sides(self) -> Iterator[int]:
         """Sides, the nearest first, whose cores have room for what stays.
 
-        Those are tried that are the largest to cut the fabric into so many, and the next below that are a multiple of
-        the key/value heads, which are cut with less padding.
+        Tried are the largest that cut the fabric into so many, and steps of an eighth from this one on; of each, the
+        multiple of the key/value heads below it too, on which heads are cut with less padding.
 
         Yields:
             Each side.
         """
         chip, mesh, config = as_device(self.device), self.plan.layout.mesh, self.plan.layout.config
-        most = 2 * config.blocks
-        largest = {min(chip.rows // down, chip.cols // across)
-                   for down in range(1, most + 1) for across in range(1, most // down + 1)}
-        sides = (largest | {side // config.kv_heads * config.kv_heads for side in largest}) - {0}
-        for side in sorted(sides, key=lambda side: (abs(side - sqrt(mesh.cores)), side)):
+        here, most, fabric = sqrt(mesh.cores), 2 * config.blocks, min(chip.rows, chip.cols)
+        tried = {min(chip.rows // down, chip.cols // across)
+                 for down in range(1, most + 1) for across in range(1, most // down + 1)}
+        tried |= {side for step in range(1, 64) if (side := ceil(here * 1.125**step)) <= fabric}
+        sides = (tried | {side // config.kv_heads * config.kv_heads for side in tried}) - {0}
+        for side in sorted(sides, key=lambda side: (abs(side - here), side)):
             other = self._with(side)
             if max(other.resident_bytes(n) + other.cache_bytes(n) for n in range(other.count)) < self.memory:
                 yield side
@@ -233,4 +245,4 @@ class Regions:
 
 
 def _span(blocks: range) -> str:
-    return f"{blocks[0]} to {blocks[-1]}"
+    return f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {blocks[0]} to {blocks[-1]}"

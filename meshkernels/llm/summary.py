@@ -15,13 +15,14 @@ from meshkernels.errors import DeviceLimitError, MeshError
 from meshkernels.files.checkpoint import Config
 from meshkernels.kept import physical_memory
 from meshkernels.llm.block import decode_plan, prefill_plan
+from meshkernels.llm.cache import KVCache, balanced
 from meshkernels.llm.footprint import Storages
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.model import Llama
 from meshkernels.llm.operations import Line, Plan, Scheduled
 from meshkernels.llm.redistribute import Transfer, redistribution
 from meshkernels.llm.regions import Regions
-from meshkernels.mesh import MOST_CORES, Mesh, require_walkable
+from meshkernels.mesh import MOST_CORES, Mesh, ceil_div, require_walkable
 from meshkernels.readers.compliance import as_device
 from perfmodel import tables
 
@@ -93,7 +94,7 @@ def predict(model: Llama, prompt: int, context: int, device: str, needs: dict[st
                                             partial(perfmodel.decode, context=context, plan=model.plan))
     if model.wafer:
         runs = tuple(partial(perfmodel.pipeline, phase=phase, tokens=tokens, batch=texts, plan=model.plan,
-                             storage=_widest(model))
+                             storage=_widest(model), regions=model.regions)
                      for phase, tokens in (("prefill", prompt), ("decode", context)))
     for (key, phase, _), mesh, run in zip(_PHASES, meshes, runs):
         if needs[phase] > chip.memory_per_core:
@@ -129,7 +130,7 @@ def _phase(plan: Plan, itemsize: int, accumulator: int, model: Llama, texts: int
     if model.wafer is None:
         peak = plan.peak_bytes(itemsize, accumulator, model.storages) + (texts - 1) * plan.resident(itemsize)["cache"]
     else:
-        regions = Regions(model.wafer, plan, model.storages, texts)
+        regions = Regions(model.wafer, plan, model.storages, texts, model.regions)
         work, peak, found = work + regions.work, regions.fullest.held_bytes, {"wafer": regions.as_dict()}
     return {"tokens": plan.tokens, "rows": plan.layout.mesh.rows, "cols": plan.layout.mesh.cols,
             "steps": work.steps, "critical_hops": work.hops, "stages": work.stages, "words": work.words,
@@ -182,34 +183,61 @@ def fit_host(stored: int, *layouts: Layout) -> None:
                     require_walkable(used.mesh)
 
 
-def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, plan: str = "paper",
-           itemsize: int = 2, storages: Storages | None = None, texts: int = 1) -> int:
-    """Bytes per core left for decode's keys and values on a device.
+def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, new: int = 1, plan: str = "paper",
+           itemsize: int = 2, storages: Storages | None = None, texts: int = 1, cache: str = "shift") -> int:
+    """Bytes per core left for decode's keys and values on a device, if a text has room there.
 
     Args:
         device: its name.
         layout: of decode.
         prefill_layout: of prefill.
         prompt: tokens of the prompt.
+        new: tokens that are to follow; the last is not decoded.
         plan: "paper" or "fused".
         itemsize: bytes of a stored element.
         storages: of the model's tensors; None: they have elements of ``itemsize``.
         texts: at once, each with a prompt of so many tokens.
+        cache: "shift" or "concat".
 
     Returns:
         The bytes.
 
     Raises:
-        DeviceLimitError: the weights and buffers of a phase, or the prompts' own keys and values, do not fit.
+        DeviceLimitError: the weights and buffers of a phase, the prompts' own keys and values, or those of the whole
+            texts do not fit.
     """
     limit = as_device(device).memory_per_core
     first = prefill_plan(prefill_layout, prompt, plan=plan)
     keys = texts * first.resident(itemsize)["cache"]
+    what = "" if texts == 1 else f"{texts} x "
     if keys > (left := cache_budget(first, limit, itemsize, storages)):
-        what = f"{prompt} tokens" if texts == 1 else f"{texts} x {prompt} tokens"
-        raise DeviceLimitError(f"prefill of {what}: their keys and values take {keys} bytes on core (0, 0), "
-                               f"{left} of {limit} bytes are left")
-    return cache_budget(decode_plan(layout, 1, plan), limit, itemsize, storages)
+        raise DeviceLimitError(f"prefill of {what}{prompt} tokens: their keys and values take {keys} bytes on core "
+                               f"(0, 0), {left} of {limit} bytes are left")
+    left, rows = cache_budget(decode_plan(layout, 1, plan), limit, itemsize, storages), layout.mesh.rows
+    entry = texts * KVCache(layout).entry_words * itemsize
+    entries, room = fullest_row(rows, prompt, new, cache), rows * (left // entry)
+    if entries * entry > left:
+        if cache == "concat":
+            room = prompt + left // entry - int(balanced(prompt, rows)[-1])
+        raise DeviceLimitError(f"decode up to {what}{prompt + new - 1} tokens ({cache}): a core would hold {entries} "
+                               f"entries of the KV cache = {entries * entry} bytes, {left} of {limit} bytes are left: "
+                               f"room for {room} tokens")
+    return left
+
+
+def fullest_row(rows: int, prompt: int, new: int, cache: str) -> int:
+    """Entries on the row of cores that has most when a text is complete.
+
+    Args:
+        rows: of cores.
+        prompt: tokens of the prompt, which are spread evenly.
+        new: tokens that follow; the last is not decoded.
+        cache: "shift", or "concat": to the last row.
+
+    Returns:
+        The entries.
+    """
+    return ceil_div(prompt + new - 1, rows) if cache == "shift" else int(balanced(prompt, rows)[-1]) + new - 1
 
 
 def cache_budget(plan: Plan, limit: int, itemsize: int = 2, storages: Storages | None = None) -> int:

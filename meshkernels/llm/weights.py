@@ -258,7 +258,11 @@ def storages(source: Source, dtype: str = "float32") -> dict[str, str]:
 
     Returns:
         The type of each tensor, by its name.
+
+    Raises:
+        WeightsError: the source lacks a tensor, or has one too many.
     """
+    check_names(source.config, source.names)
     types, find = dict.fromkeys(source.names, OF_DTYPE[dtype]), getattr(source, "stored", None)
     if find is not None and dtype == "float32":
         types |= {name: find(name).storage.name for name in types if len(tensor_shape(source.config, name)) == 2}

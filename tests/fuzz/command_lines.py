@@ -70,7 +70,8 @@ def _generate(random: np.random.Generator) -> list[str]:
         ("--new", WHOLE), ("--prefill-grid", GRID), ("--decode-grid", GRID), ("--chat", ()), ("--temperature", REAL),
         ("--top-p", REAL), ("--seed", WHOLE), ("--cache", ("shift", "concat", "", "x")), ("--device", DEVICES),
         ("--dtype", ("float32", "float16", "int8", "")), ("--accumulate", ("float32", "float16", "bfloat16")),
-        ("--norms", ("float32", "float16", "x")), ("--ledger", ()), ("--json", ())]  # fmt: skip
+        ("--norms", ("float32", "float16", "x")), ("--ledger", ()), ("--json", ()),
+        ("--wafer", DEVICES), ("--batch", ("0", "-1", "2", "3", "x", "", "9223372036854775807"))]  # fmt: skip
     return ["generate", pick(random, PROMPT), "--model", model, "--grid", grid, *options(random, known, 5)]
 
 
@@ -87,7 +88,7 @@ def _predict(random: np.random.Generator) -> list[str]:
         return pick(random, WHOLE)
 
     grid = pick(random, (*GRID, "720", "720x360", "480")) if random.random() < 0.5 else whole()
-    what = random.integers(7)
+    what = random.integers(8)
     llm = ["--model", pick(random, MODELS[:3] if random.random() < 0.8 else MODELS)]
     system = options(random, [("--system", ("waferllm", "t10", "ladder", "a100x1", "a100x8", "a100x16", "", "x"))], 1)
     words = [
@@ -101,6 +102,8 @@ def _predict(random: np.random.Generator) -> list[str]:
          *system],
         ["capacity", *llm, "--grid", grid,
          *options(random, [("--cache", ("shift", "concat", "x")), ("--regions", WHOLE)], 2)],
+        ["pipeline", *llm, "--grid", grid, "--tokens", whole(),
+         *options(random, [("--batch", WHOLE), ("--regions", WHOLE), ("--storage", ("F16", "Q4_0", "Q4_K", "x"))], 3)],
         ["best-grid", *llm, "--phase", pick(random, ("prefill", "decode")), "--tokens", whole()],
     ][what]  # fmt: skip
     return ["predict", *words, *options(random, [("--device", DEVICES), ("--json", ())], 2)]

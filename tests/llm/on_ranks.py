@@ -34,6 +34,14 @@ def same_bits() -> None:
         source = Synthetic(tiny(), seed=3, tied=tied)
         one, many = (Llama(source, mk.Mesh(*cores, comm=comm), **options) for comm in (None, COMM))
         assert bits(one) == bits(many), (options, cores)
+    source = Synthetic(tiny(architecture="qwen2"), seed=3)  # with biases
+    one, many = (Llama(source, mk.Mesh(4, 3, comm=comm)) for comm in (None, COMM))
+    assert bits(one) == bits(many), "qwen2"
+    texts = [model.batch(3) for model in (one, many)]
+    prompts, tokens = [[1, 5, 2], [7], [1, 5, 2]], [4, None, 9]
+    assert texts[0].prefill(prompts).tobytes() == texts[1].prefill(prompts).tobytes(), "several texts"
+    assert texts[0].decode(tokens).tobytes() == texts[1].decode(tokens).tobytes(), "several texts"
+    source = Synthetic(tiny(), seed=3)
     meshes = [[mk.Mesh(*cores, comm=comm) for cores in ((4, 2), (2, 3))] for comm in (None, COMM)]
     one, many = (Llama(source, decode, prefill_mesh=prefill) for decode, prefill in meshes)
     assert bits(one) == bits(many), "phases on meshes of their own"
@@ -112,6 +120,19 @@ def refused() -> None:
             text = "nothing"
         assert says in text, (says, text)
     assert len(list(model.generate([1, 2], 3))) == 3
+    batch = model.batch(2)
+    for call, says in (
+            (lambda: model.batch(2 + (COMM.rank == last)), "asked for different things"),
+            (lambda: batch.prefill([[1], [10**9 if COMM.rank == last else 1]]), "outside the vocabulary"),
+            (lambda: batch.decode([1] * (2 - (COMM.rank == last))), "for a batch of 2 texts")):
+        try:
+            call()
+        except mk.MeshError as refusal:
+            text = str(refusal)
+        else:
+            text = "nothing"
+        assert says in text or "asked for different things" in text, (says, text)
+    assert len(list(batch.generate([[1, 2], [3]], 3))) == 3
 
 
 if __name__ == "__main__":

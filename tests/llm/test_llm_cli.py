@@ -241,6 +241,32 @@ def test_a_dash_reads_stdin_and_control_tokens_are_text_unless_asked(small, caps
     assert 0 not in found[0] and found[1][-1] == 0
 
 
+def test_a_conversation_ends_with_the_input_and_an_answer_with_ctrl_c(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "chat.gguf"
+    template = "{% for m in messages %}{{ m.role[0] }}{{ m.content }}{% endfor %}a"
+    write(path, Synthetic(tiny(6, 3, dim=32, vocab=300, context=80), seed=1), chat_template=template)
+    lines, prompts, prefill = ["ab", "", "<|end|>c", EOFError], [], Llama.prefill
+
+    def read(_):
+        if (line := lines.pop(0)) is EOFError:
+            raise EOFError
+        return line
+
+    def watched(self, tokens):
+        prompts.append(list(tokens))
+        if len(prompts) == 2:
+            raise KeyboardInterrupt
+        return prefill(self, tokens)
+
+    monkeypatch.setattr("builtins.input", read)
+    monkeypatch.setattr(Llama, "prefill", watched)
+    assert generate("--chat", "-m", str(path), "--grid", "2", "-n", "3") == 0
+    tokenizer = files.load(path).tokenizer
+    first = capsys.readouterr().out.split("\n\n")[0]
+    assert tokenizer.decode(prompts[0]) == "uaba"
+    assert tokenizer.decode(prompts[1]) == f"uaba{first}u<|end|>ca" and 0 not in prompts[1]
+
+
 def test_interrupt_prints_what_there_is(small, capsys, monkeypatch):
     decode, calls = Llama.decode, []
 
@@ -263,6 +289,21 @@ def test_interrupt_before_the_first_token(small, capsys, monkeypatch):
     monkeypatch.setattr(Llama, "prefill", interrupted)
     assert generate("abc", "--model", small, "--grid", "2") == 130
     assert "interrupted before the first token" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cache", ["shift", "concat"])
+def test_a_text_that_outgrows_a_core_is_refused_before_anything_is_placed(tmp_path, capsys, monkeypatch, cache):
+    path = tmp_path / "long.gguf"
+    write(path, Synthetic(tiny(4, 2, 32, dim=32, vocab=300, context=10**6)))
+    arguments = ("abc", "-m", str(path), "--grid", "4", "--device", "wse2", "--cache", cache)
+    assert generate(*arguments, "-n", "500000") == 2
+    refusal = capsys.readouterr().err
+    assert f"decode up to 500000 tokens ({cache})" in refusal and refusal.count("\n") == 1
+    room = int(refusal.split("room for ")[1].split(" tokens")[0])
+    monkeypatch.setattr(cli, "Llama", None)  # TypeError: all checks are passed
+    with pytest.raises(TypeError):
+        generate(*arguments, "-n", str(room))  # the prompt has one token, the last new one is not decoded
+    assert generate(*arguments, "-n", str(room + (4 if cache == "shift" else 1))) == 2
 
 
 def test_cache_overflow_during_generation_names_core_bytes_and_limit(small, capsys, monkeypatch):

@@ -8,6 +8,7 @@ from llama_reference import tiny
 from storages import SUPPORTED, InStorage
 
 from meshkernels import Mesh
+from meshkernels.errors import WeightsError
 from meshkernels.llm import Layout, Llama, decode_plan, prefill_plan
 from meshkernels.llm.footprint import Footprint, tile_bytes
 from meshkernels.llm.weights import storages
@@ -106,6 +107,17 @@ def test_a_second_tile_is_stored_alike():
     k, n = 512 // 4, 256 // 4  # of the down projection
     assert plain["down"] - stored["down"] == 2 * k * n - (k * n + n * (k // 32) * 2)
     assert plain["score"] == stored["score"]
+
+
+@pytest.mark.parametrize(("name", "message"), [("x.weight", "none of a 'llama' model"), (None, "no tensor 'blk.1")])
+def test_a_source_with_other_tensors_is_refused(name, message):
+    source = InStorage(CONFIG, "F16")
+    if name is None:
+        del source._tensors["blk.1.ffn_up.weight"]
+    else:
+        source._tensors[name] = np.ones(3, np.float32)
+    with pytest.raises(WeightsError, match=message):
+        Llama(source, 2)
 
 
 def test_a_placed_model_says_its_types():

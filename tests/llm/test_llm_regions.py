@@ -158,6 +158,9 @@ def test_generate_on_a_wafer_shows_the_regions_and_the_same_text(small, capsys):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (("--wafer", "wse9"), "wse9"),
+    (("--regions", "2"), "--regions 2 are of a --wafer"),
+    (("--wafer", "wse2", "--regions", "5"), "5 regions of 24 x 24 cores: from 1 to 4 can be used, 41 x 31 lie on wse2"),
+    (("--wafer", "wse2", "--regions", "0"), "0 regions of 24 x 24 cores: from 1 to 4"),
     (("--wafer", "wse2", "--device", "wse2"), "--wafer wse2 and --device wse2: one of them"),
     (("--wafer", "wse2", "--grid", "800"), "does not fit wse2"),
     (("--wafer", "wse2", "--grid", "1", "--dtype", "float16"), "the limit is 49152 bytes; 4 regions of"),
@@ -169,6 +172,19 @@ def test_refusals_are_one_line_before_anything_is_placed(tmp_path, capsys, monke
     assert main(["generate", "abc", "-m", str(path), *arguments]) == 2
     captured = capsys.readouterr()
     assert message in captured.err and captured.err.count("\n") == 1
+
+
+def test_fewer_regions_where_they_are_asked_for(small, capsys):
+    assert main(["generate", "abc", "-m", small, "--grid", "3", "-n", "5", "--wafer", "wse2", "--regions", "3",
+                 "--json"]) == 0
+    token = json.loads(capsys.readouterr().out)["mesh"]["token"]["wafer"]
+    assert [each["blocks"] for each in token["regions"]] == [1, 1, 2] and len(token["hand_overs"]) == 3
+    source = Synthetic(CONFIG)
+    model = Llama(source, 2, wafer="wse2", regions=1)
+    found = Regions("wse2", decode_plan(model.layout, 1), model.storages, wanted=1)
+    assert found.hand_overs == () and found.work.hops == 0
+    peak = decode_plan(model.layout, 1).peak_bytes(2, 2, model.storages)
+    assert found.fullest.held_bytes == peak  # one region holds all
 
 
 def test_batches_overlap_in_regions_by_hand():
