@@ -17,7 +17,7 @@ from numba import carray
 from meshkernels.errors import MeshError
 from meshkernels.kernels import host, pool
 from meshkernels.kernels.columns import Columns, Part, wide
-from meshkernels.kernels.compiled import compiled
+from meshkernels.kernels.compiled import address_of, compiled
 from meshkernels.kernels.decoding import OFFSETS, WIDTH, add_rows, chains, copy_number
 from meshkernels.kernels.intrinsics import add, call, pointer
 from meshkernels.kernels.reduce import within
@@ -83,10 +83,7 @@ def _kernel(part: Part, half: bool) -> int:
 
 @cache
 def _compiled_kernel(name: str, bytes_: int, half: bool) -> int:
-    kernel = _panel_kernel(name, bytes_, half)
-    kernel(-1, 0, 0, 0)
-    (code,) = kernel.overloads.values()
-    return code.library.get_pointer_to_function(code.fndesc.llvm_cfunc_wrapper_name)
+    return address_of(_panel_kernel(name, bytes_, half), -1, 0, 0, 0)
 
 
 @cache
@@ -131,7 +128,7 @@ def gemv_panel(panel, table, parts, x, out):
             break
         row += 8 * FIELDS
     f = carray(pointer(row, np.int64(0)), FIELDS)
-    return call(f[KERNEL], panel - f[FIRST], row, x, out)
+    return call(f[KERNEL], (panel - f[FIRST], row, x, out))
 
 
 @compiled

@@ -130,6 +130,7 @@ class Llama:
             with fatal(self._on):
                 run = Forward(plan, self._prefill_weights)(ids, hook=self._hook)
             logits = run.values["logits"]
+            self._decode.forget()
             memory.forget(_PACKED)  # decoding packs nothing
             return logits if every else logits[0], self.cache.filled(run.kept)
 
@@ -162,7 +163,7 @@ class Llama:
                 else:
                     with self.team.awake():
                         run = self._decode(ids, text)
-            return run.values["logits"][0], text
+            return run.values["logits"][0].copy(), text
 
         return self._alone(one_token)
 

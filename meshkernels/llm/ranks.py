@@ -57,7 +57,7 @@ class Share:
         """Bytes on this rank, padding included."""
         return self.matrix.nbytes
 
-    def take(self, columns: np.ndarray) -> np.ndarray:
+    def take(self, columns: np.ndarray, do: object = None) -> np.ndarray:
         """Columns of the whole, as rows, on every rank: ``(n,)`` numbers of columns -> ``(n, K)``; collective."""
         tiling, K = self.matrix.layout.tiling, self.shape[0]
         (h, w), across = tiling.tile, tiling.grid[1]
