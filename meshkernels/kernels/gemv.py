@@ -103,7 +103,8 @@ def _panel_kernel(name: str, bytes_: int, half: bool) -> Any:
             return 1
         sums = (memory.ctypes.data + 63) // 64 * 64
         memory[sums - memory.ctypes.data + f[FULL] * row_bytes :] = 0
-        chains(name, bytes_, half, x, f[DATA] + panel * f[STRIDE], row + 8 * OFFSET, f[SPANS], f[COUNT], sums)
+        chains(name, bytes_, half, x, f[DATA] + panel * f[STRIDE], row + 8 * OFFSET, f[STRIDE], f[SPANS],
+               f[COUNT], sums)  # fmt: skip
         dst, src = (carray(pointer(f[DST], np.int64(0)), f[STEPS]), carray(pointer(f[SRC], np.int64(0)), f[STEPS]))
         for s in range(f[STEPS]):
             add_rows(name, bytes_, half, sums + dst[s] * row_bytes, sums + src[s] * row_bytes)

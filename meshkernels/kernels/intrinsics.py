@@ -91,12 +91,12 @@ def stored(context, builder, x, place):
     builder.store(x, builder.bitcast(place, x.type.as_pointer()), align=context.get_abi_sizeof(kind))
 
 
-def prefetched(builder, address):
-    """Prefetch the cache line at an integer address into L2: L1 holds what is being read now."""
+def prefetched(builder, address, level=2):
+    """Prefetch the cache line at an integer address into L2, where L1 holds what is being read now, or into L1."""
     byte = ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(function, [builder.inttoptr(address, byte), I32(0), I32(2), I32(1)])
+    builder.call(function, [builder.inttoptr(address, byte), I32(0), I32(4 - level), I32(1)])
 
 
 # ---------------------------------------------------------------------------------------------------------- numbers
