@@ -8,7 +8,7 @@ columns of zeros are not stored at all. Columns of one storage type form a part:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import count
 from typing import NamedTuple
@@ -105,6 +105,22 @@ class Columns:
         begins = np.flatnonzero(np.concatenate([[len(order) > 0], ~gone_on]))
         depth = np.diff(begins, append=len(order))
         return np.stack([begins, depth, place[begins], group[begins], cuts[begins]], 1).astype(np.int32)
+
+    def slabs(self, most: int) -> Iterator[tuple[np.ndarray, Columns]]:
+        """All stored columns, some panels at a time.
+
+        Args:
+            most: bytes of a slab's numbers, widened; at least one panel.
+
+        Yields:
+            Numbers of columns ``(n,)``, and a matrix of these alone, which shares memory with this one.
+        """
+        panels = max(1, most // (WIDTH * max(1, self.shape[0]) * wide(self.dtype).itemsize))
+        for part in self.parts:
+            for first in range(0, part.panels, panels):
+                chosen = part.columns[first * WIDTH : (first + panels) * WIDTH]
+                slab = replace(part, data=part.data[first * part.stride :], columns=np.arange(len(chosen)))
+                yield chosen, replace(self, shape=(self.shape[0], len(chosen)), parts=(slab,))
 
     def take(self, columns: np.ndarray, do: Callable[..., None] = at_once) -> np.ndarray:
         """Columns of W, as rows.

@@ -30,6 +30,9 @@ from meshkernels.readers import fused
 from meshkernels.readers.ledger import count
 from meshkernels.schedules import ChainSum, RingOrder, Schedule, verify
 
+#: Bytes of numbers that a stored weight is widened to at a time, for a product with a matrix: half of a large L3.
+SLAB = 32 << 20
+
 
 @dataclass(frozen=True)
 class Work:
@@ -172,7 +175,14 @@ class Scheduled:
             if isinstance(B, np.ndarray) and self.schedule.task.kind == "product_t":
                 B = B.T
             return ring.ring_product(A, B, self._rows_in_turn, accumulate=accumulate)
-        return fused.run(self.schedule, {left: A, right: B}, np.dtype(accumulate))
+        order = self.schedule.proof.order
+        if not isinstance(B, Columns) or not isinstance(order, RingOrder) or 4 * B.shape[0] * B.shape[1] <= SLAB:
+            return fused.run(self.schedule, {left: A, right: B}, np.dtype(accumulate))
+        C, start = np.zeros((len(A), shape[1]), np.float32), order.col_start[np.arange(shape[1]) // order.col_tile]
+        for columns, slab in B.slabs(SLAB):
+            own = replace(order, col_start=start[columns], col_tile=1)
+            C[:, columns] = ring.ring_product(A, slab, own, accumulate=accumulate)
+        return C
 
     def prepared(self, W: Columns | Share, team: Team, accumulate: str = "float32") -> Callable[..., np.ndarray]:
         """A product prepared for one weight.
