@@ -30,7 +30,7 @@ from meshkernels.readers import fused
 from meshkernels.readers.ledger import count
 from meshkernels.schedules import ChainSum, RingOrder, Schedule, verify
 
-#: Bytes of numbers that a stored weight is widened to at a time, for a product with a matrix: half of a large L3.
+#: Bytes of numbers that a stored weight is widened to at a time, for a product with a matrix: they fit a large L3.
 SLAB = 32 << 20
 
 
