@@ -141,7 +141,7 @@ def report(threads: int = 2, side: int = SIDE) -> dict:
     path, tiny = cache_dir() / "synthetic-8B.Q4_0.gguf", cache_dir() / "synthetic-tiny.Q4_0.gguf"
     if not path.exists():
         begin, part = time.perf_counter(), path.with_suffix(".part")
-        print(f"writing {path} (4.5 GB, about half a minute)", flush=True)
+        print(f"writing {path} (4.5 GB, about two minutes)", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         write(part)
         part.replace(path)

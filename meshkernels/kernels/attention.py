@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from meshkernels.kernels.compiled import compiled
-from meshkernels.kernels.intrinsics import fma
+from meshkernels.kernels.intrinsics import chains_of, fma
 from meshkernels.kernels.reduce import combine, merge, rounded
 
 #: Tokens that the partial scores of one head are computed for at a time: they stay in the first-level cache.
@@ -18,17 +18,15 @@ _RUN = 512
 
 
 @compiled
-def square_sums(X, tile, parts, half):
+def square_sums(X, tile, half, out):
     """Partial sums of squares ``(parts, L)`` of ``X (L, E)``, E cut into runs of ``tile`` (the last may be empty)."""
     L, E = X.shape
-    out = np.zeros((parts, L), X.dtype)
     for i in range(L):
-        for part in range(parts):
+        for part in range(len(out)):
             total = X.dtype.type(0)
             for e in range(part * tile, min(part * tile + tile, E)):
                 total = rounded(fma(X[i, e], X[i, e], total), half)
             out[part, i] = total
-    return out
 
 
 @compiled
@@ -63,45 +61,42 @@ def ring_sums(partials, blocks, row_start, col_start, row_tile, half):
 
 
 @compiled
-def _add_multiple(acc, a, x, half):
-    """``acc += a * x``, each element rounded once."""
-    for j in range(len(acc)):
-        acc[j] = fma(a, x[j], acc[j])
+def _chains(x, first, depth, matrix, place, stride, n, half, out, home):
+    """See `chains_of`."""
     if half:
-        for j in range(len(acc)):
-            acc[j] = rounded(acc[j], True)
+        chains_of(True, x, first, depth, matrix, place, stride, n, out, home)
+    else:
+        chains_of(False, x, first, depth, matrix, place, stride, n, out, home)
 
 
 @compiled
-def scores(q, keys, tokens, width, dst, src, root, scale, half, out):
+def scores(q, keys, ends, width, dst, src, root, scale, half, out):
     """``out[h, t] = scale * sum_d q[h, d] keys[h // group, d, t]``, d cut into runs of ``width`` along x.
 
     Args:
         q: ``(heads, head)``.
-        keys: ``(kv_heads, head, >= tokens)``, the transposed cache.
-        tokens: entries of it.
+        keys: ``(kv_heads, head, room)``, the transposed cache.
+        ends: ``(rows,)`` one past the last t of each row of cores; ``ends[-1]`` entries in all.
         width: features of a head on one core.
         dst: places added to, in order.
         src: places added from.
         root: the place of the sum.
         scale: of the sums.
         half: round every sum to float16.
-        out: ``(heads, >= tokens)``.
+        out: ``(heads, >= ends[-1])``.
     """
     heads, head = q.shape
-    group = heads // keys.shape[0]
+    group, room, tokens = heads // keys.shape[0], keys.shape[2], ends[-1]
     partials = np.empty((head // width, _RUN), q.dtype)
     for h in range(heads):
-        for t0 in range(0, tokens, _RUN):
-            n = min(_RUN, tokens - t0)
-            for c in range(head // width):
-                acc = partials[c, :n]
-                acc[:] = 0
-                for d in range(c * width, c * width + width):
-                    _add_multiple(acc, q[h, d], keys[h // group, d, t0 : t0 + n], half)
+        for t in range(0, tokens, _RUN):
+            n = min(_RUN, tokens - t)
+            for d in range(0, head, width):
+                place = (h // group * head + d) * room + t
+                _chains(q, h * head + d, width, keys, place, room, n, half, partials, d // width * _RUN)
             combine(partials, 0, n, dst, src, False, half)
-            for t in range(n):
-                out[h, t0 + t] = partials[root, t] * scale
+            for i in range(n):
+                out[h, t + i] = partials[root, i] * scale
 
 
 @compiled
@@ -122,13 +117,12 @@ def subtract_max(S, ends, dst, src, root):
 
 
 @compiled
-def subtract_own_max(S, ends):
+def subtract_own_max(S, ends, largest):
     """Every row of cores subtracts its own maximum of each row of ``S (heads, >= tokens)``, t cut at ``ends`` (rows,).
 
-    Returns:
-        The maxima ``(heads, rows)``: -inf where a row of cores has no entry, or only such.
+    The maxima go to ``largest (heads, rows)``: -inf where a row of cores has no entry, or only such.
     """
-    largest = np.full((len(S), len(ends)), -np.inf, S.dtype)
+    largest[:] = -np.inf
     for h in range(len(S)):
         begin = 0
         for y in range(len(ends)):
@@ -138,7 +132,23 @@ def subtract_own_max(S, ends):
                 for t in range(begin, ends[y]):
                     S[h, t] -= largest[h, y]
             begin = ends[y]
-    return largest
+
+
+@compiled
+def _sum(P, h, begin, end, half):
+    """The sum of ``P[h, begin:end]``, from the first to the last."""
+    total = P.dtype.type(0)
+    for t in range(begin, end):
+        total = rounded(total + P[h, t], half)
+    return total
+
+
+@compiled
+def _weighted(P, h, begin, end, values, half, out, home):
+    """``sum_t P[h, t] values[h // group, t]`` over t from begin to end, to place ``home`` of ``out``."""
+    kv_heads, room, head = values.shape
+    place = (h // (len(P) // kv_heads) * room + begin) * head
+    _chains(P, h * P.shape[1] + begin, end - begin, values, place, head, head, half, out, home)
 
 
 @compiled
@@ -148,7 +158,7 @@ def attend(P, largest, values, ends, dst, src, root, half, out):
     Args:
         P: ``(heads, >= tokens)`` exponentials of S less the maximum of its row of cores.
         largest: ``(heads, rows)`` those maxima.
-        values: ``(kv_heads, >= tokens, head)``.
+        values: ``(kv_heads, room, head)``.
         ends: ``(rows,)`` one past the last t of each row of cores.
         dst: places added to, in order.
         src: places added from.
@@ -157,19 +167,13 @@ def attend(P, largest, values, ends, dst, src, root, half, out):
         out: ``(heads, head)``.
     """
     heads, head = out.shape
-    group, rows = heads // values.shape[0], len(ends)
-    states, acc = np.empty((rows, 1, 2 + head), P.dtype), np.empty(head, P.dtype)
+    states = np.empty((len(ends), 1, 2 + head), P.dtype)
     for h in range(heads):
         begin = 0
-        for y in range(rows):
-            total = P.dtype.type(0)
-            acc[:] = 0
-            for t in range(begin, ends[y]):
-                total = rounded(total + P[h, t], half)
-                _add_multiple(acc, P[h, t], values[h // group, t], half)
+        for y in range(len(ends)):
+            states[y, 0, 0], states[y, 0, 1] = largest[h, y], _sum(P, h, begin, ends[y], half)
+            _weighted(P, h, begin, ends[y], values, half, states, y * (2 + head) + 2)
             begin = ends[y]
-            states[y, 0, 0], states[y, 0, 1] = largest[h, y], total
-            states[y, 0, 2:] = acc
         merge(states, dst, src, half)
         inverse = rounded(P.dtype.type(1) / states[root, 0, 1], half)
         for j in range(head):
@@ -183,10 +187,7 @@ def normalise(P, ends, dst, src, root, half):
     for h in range(len(P)):
         begin = 0
         for y in range(len(ends)):
-            total = P.dtype.type(0)
-            for t in range(begin, ends[y]):
-                total = rounded(total + P[h, t], half)
-            sums[y, 0] = total
+            sums[y, 0] = _sum(P, h, begin, ends[y], half)
             begin = ends[y]
         combine(sums, 0, 1, dst, src, False, half)
         inverse = rounded(P.dtype.type(1) / sums[root, 0], half)
@@ -200,7 +201,7 @@ def mix(P, values, ends, dst, src, root, half, out):
 
     Args:
         P: ``(heads, >= tokens)``; rounded to float16 already if ``half``.
-        values: ``(kv_heads, >= tokens, head)``.
+        values: ``(kv_heads, room, head)``.
         ends: ``(rows,)`` one past the last t of each row of cores.
         dst: places added to, in order.
         src: places added from.
@@ -209,18 +210,15 @@ def mix(P, values, ends, dst, src, root, half, out):
         out: ``(heads, head)``.
     """
     heads, head = out.shape
-    group, rows = heads // values.shape[0], len(ends)
-    partials = np.empty((rows, head), P.dtype)
+    partials = np.empty((len(ends), head), P.dtype)
     for h in range(heads):
         begin = 0
-        for y in range(rows):
-            acc = partials[y]
-            acc[:] = 0
-            for t in range(begin, ends[y]):
-                _add_multiple(acc, P[h, t], values[h // group, t], half)
+        for y in range(len(ends)):
+            _weighted(P, h, begin, ends[y], values, half, partials, y * head)
             begin = ends[y]
         combine(partials, 0, head, dst, src, False, half)
-        out[h] = partials[root]
+        for j in range(head):
+            out[h, j] = partials[root, j]
 
 
 @compiled

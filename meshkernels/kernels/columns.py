@@ -8,7 +8,7 @@ columns of zeros are not stored at all. Columns of one storage type form a part:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import count
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from meshkernels.kernels import host, memory, pool
 from meshkernels.kernels.compiled import compiled
 from meshkernels.kernels.decoding import OFFSETS, WIDTH, decode
 from meshkernels.kernels.intrinsics import pointer
+from meshkernels.kernels.program import at_once
 from meshkernels.kernels.storage import STORAGES, Planes, Storage
 
 
@@ -115,19 +116,38 @@ class Columns:
         depth = np.diff(begins, append=len(order))
         return np.stack([begins, depth, place[begins], group[begins], cuts[begins]], 1).astype(np.int32)
 
-    def take(self, columns: np.ndarray) -> np.ndarray:
-        """Columns of W, as rows: ``(n,)`` numbers of columns -> ``(n, K)``, C-contiguous, float32 (or float64)."""
+    def slabs(self, most: int) -> Iterator[tuple[np.ndarray, Columns]]:
+        """All stored columns, some panels at a time.
+
+        Args:
+            most: bytes of a slab's numbers, widened; at least one panel.
+
+        Yields:
+            Numbers of columns ``(n,)``, and a matrix of these alone, which shares memory with this one.
+        """
+        panels = max(1, most // (WIDTH * max(1, self.shape[0]) * wide(self.dtype).itemsize))
+        for part in self.parts:
+            for first in range(0, part.panels, panels):
+                chosen = part.columns[first * WIDTH : (first + panels) * WIDTH]
+                slab = replace(part, data=part.data[first * part.stride :], columns=np.arange(len(chosen)))
+                yield chosen, replace(self, shape=(self.shape[0], len(chosen)), parts=(slab,))
+
+    def take(self, columns: np.ndarray, do: Callable[..., None] = at_once) -> np.ndarray:
+        """Columns of W, as rows.
+
+        Args:
+            columns: ``(n,)`` int64, their numbers.
+            do: calls the kernel, or records the call.
+
+        Returns:
+            ``(n, K)``, C-contiguous, float32 (or float64).
+        """
         K, out = self.shape[0], np.zeros((len(columns), self.shape[0]), wide(self.dtype))
-        rows = np.empty((K, WIDTH), out.dtype)
         for part in self.parts:
             spans = self.spans(part.storage, np.arange(K), np.zeros(K, np.int64))
-            spans = spans[spans[:, 2] >= 0]
-            where = np.searchsorted(part.columns, columns)  # columns of a part ascend
-            rows[self.rows < 0] = 0
-            for i in np.flatnonzero(part.columns[np.minimum(where, len(part.columns) - 1)] == columns):
-                panel, lane = divmod(int(where[i]), WIDTH)
-                decode_panel(part, panel, spans, rows)
-                out[i] = rows[:, lane]
+            spans, rows = spans[spans[:, 2] >= 0], np.zeros((K, WIDTH), out.dtype)
+            do(_taker(part.storage.name, host.SIMD[host.simd()].bytes), columns, part.columns, part.data, part.stride,
+               part.offsets, spans, rows, out)  # fmt: skip
         return out
 
 
@@ -136,19 +156,20 @@ def wide(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float64 if np.dtype(dtype) == np.float64 else np.float32)
 
 
-def decode_panel(part: Part, panel: int, spans: np.ndarray, out: np.ndarray) -> None:
-    """Numbers of a panel's rows, span after span, to ``out[at]``: ``(rows, 64)`` of the type's precision."""
-    _decoder(part.storage.name, host.SIMD[host.simd()].bytes)(
-        part.data[panel * part.stride :], part.offsets, spans, out)
-
-
 @cache
-def _decoder(name: str, bytes_: int) -> Callable:
+def _taker(name: str, bytes_: int) -> Callable[..., None]:
     @compiled
-    def decoder(data, offsets, spans, out):
-        decode(name, bytes_, data.ctypes.data, offsets.ctypes.data, spans.ctypes.data, len(spans), out.ctypes.data)
+    def taker(wanted, columns, data, stride, offsets, spans, rows, out):
+        """Those of the wanted columns that a part has, to rows of ``out``; ``rows`` has room for a panel's numbers."""
+        for i in range(len(wanted)):
+            at = np.searchsorted(columns, wanted[i])
+            if at < len(columns) and columns[at] == wanted[i]:
+                panel = data.ctypes.data + at // WIDTH * stride
+                decode(name, bytes_, panel, offsets.ctypes.data, spans.ctypes.data, len(spans), rows.ctypes.data)
+                for k in range(out.shape[1]):
+                    out[i, k] = rows[k, at % WIDTH]
 
-    return decoder
+    return taker
 
 
 # -------------------------------------------------------------------------------------------------------- arranging

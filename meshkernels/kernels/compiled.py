@@ -39,6 +39,13 @@ def _sources() -> str:
     return found.hexdigest()
 
 
+def _name(function: Any) -> str:
+    """A kernel's name, with what it closes over: kernels that one function makes differ by that."""
+    inside = [cell.cell_contents for cell in getattr(function, "py_func", function).__closure__ or ()]
+    names = [_name(each) if callable(each) else repr(each) for each in inside]
+    return f"{function.__module__}.{function.__qualname__}({', '.join(names)})"
+
+
 class _Cache(FunctionCache):
     """Numba's cache on disk; a file that cannot be read or written costs time, not the call."""
 
@@ -46,6 +53,9 @@ class _Cache(FunctionCache):
         super().__init__(function)
         file: Any = self._cache_file
         file._source_stamp = file._source_stamp, _sources()
+
+    def _index_key(self, signature: Any, codegen: Any) -> Any:
+        return signature, codegen.magic_tuple(), _name(self._py_func)
 
     def load_overload(self, signature: Any, context: Any) -> Any:
         try:
@@ -72,6 +82,21 @@ def compiled(function: Callable) -> Any:
     except RuntimeError:  # neither the package's folder nor the user's can be written
         _notice.cached = False
     return kernel
+
+
+def address_of(kernel: Any, *arguments: Any) -> int:
+    """The address of a kernel's code for C, which takes and returns 64-bit integers.
+
+    Args:
+        kernel: compiled for these arguments only.
+        *arguments: with which it does nothing.
+
+    Returns:
+        The address.
+    """
+    kernel(*arguments)
+    (code,) = kernel.overloads.values()
+    return code.library.get_pointer_to_function(code.fndesc.llvm_cfunc_wrapper_name)
 
 
 def _uninterrupted(compile_: Callable[[], Any]) -> Any:

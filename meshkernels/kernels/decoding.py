@@ -42,8 +42,8 @@ from meshkernels.kernels.storage import STORAGES
 WIDTH = 64
 #: Where a panel has its parts, in bytes: two planes of codes, scales, minima, factors, others.
 OFFSETS = 6
-#: Bytes from what is decoded to what is prefetched: past the end of a panel, the next one.
-AHEAD = 4096
+#: Bytes from what is decoded to what is prefetched, at most: if a panel has fewer, the same place of the next one.
+AHEAD = 24 << 10
 #: Groups from that in use to that whose scales are prefetched.
 NEXT = 8
 I8, BYTES = ir.IntType(8), ir.IntType(8).as_pointer()
@@ -59,10 +59,14 @@ class _Panel:
         bytes_: in a vector.
         data: pointer to the panel's first byte.
         offsets: pointer to `OFFSETS` integers.
+        next_: bytes to the next panel, if its scales, and no more than it, shall be prefetched.
     """
 
-    def __init__(self, context: Any, builder: Any, name: str, bytes_: int, data: Any, offsets: Any):
-        self.context, self.builder, self.storage = context, builder, STORAGES[name]
+    def __init__(self, context: Any, builder: Any, name: str, bytes_: int, data: Any, offsets: Any, next_: Any = None):
+        self.context, self.builder, self.storage, self.next = context, builder, STORAGES[name], next_
+        self.ahead = I64(AHEAD)
+        if next_ is not None:
+            self.ahead = builder.select(builder.icmp_signed("<", next_, self.ahead), next_, self.ahead)
         self.kind = ir.DoubleType() if name == "F64" else ir.FloatType()
         self.lanes = bytes_ // self.storage.wide.itemsize
         self.firsts = range(0, WIDTH, self.lanes)
@@ -75,7 +79,7 @@ class _Panel:
             self.minima = self._registers() if self.storage.minimum >= 0 else []
             self._group = cgutils.alloca_once_value(builder, I32(-1))
             for group in range(NEXT):
-                self._prefetch_scales(I64(group))
+                self._prefetch_scales(I64(group), I64(0))
 
     def _registers(self) -> list[Any]:
         return [cgutils.alloca_once_value(self.builder, self.constant(0.0)) for _ in self.firsts]
@@ -98,21 +102,23 @@ class _Panel:
         with builder.if_then(builder.icmp_signed("!=", group, builder.load(self._group))):
             builder.store(group, self._group)
             row = builder.zext(group, I64)
-            self._prefetch_scales(builder.add(row, I64(NEXT)))
+            self._prefetch_scales(builder.add(row, I64(NEXT)), I64(0))
+            if self.next is not None:
+                self._prefetch_scales(row, self.next)
             for i, first in enumerate(self.firsts):
                 builder.store(self._scale(2, 4, row, first), self.scales[i])
                 if self.minima:
                     minimum = self._scale(3, 5, row, first)
                     builder.store(builder.fneg(minimum) if self.storage.factors else minimum, self.minima[i])
 
-    def _prefetch_scales(self, row: Any) -> None:
-        """Ask for scales, minima, factors and others of a group; past their end, other parts of the panel."""
+    def _prefetch_scales(self, row: Any, beyond: Any) -> None:
+        """Ask for scales, minima, factors and others of a group so many bytes beyond, in this panel or the next."""
         builder, storage = self.builder, self.storage
         block = builder.udiv(row, I64(storage.groups)) if storage.groups else row
         for part, there, index, bytes_ in ((2, True, block, 2), (3, storage.minimum >= 0, block, 2),
                                            (4, storage.factors, row, 1), (5, storage.others, row, 1)):
             for line in range(0, bytes_ * WIDTH if there else 0, 64):
-                at = builder.add(builder.mul(index, I64(bytes_ * WIDTH)), I64(line))
+                at = builder.add(builder.add(builder.mul(index, I64(bytes_ * WIDTH)), I64(line)), beyond)
                 prefetched(builder, builder.ptrtoint(builder.gep(self.parts[part], [at]), I64))
 
     def _scale(self, part: int, factor: int, row: Any, first: int) -> Any:
@@ -231,13 +237,13 @@ class _Panel:
                 end(fields[4])
 
     def _prefetch(self, place: Any) -> None:
-        """Ask for what a turn will need `AHEAD` bytes later: hardware prefetchers end at each 4 KiB page."""
+        """Ask for what a turn will need so many bytes later: hardware prefetchers end at each 4 KiB page."""
         builder = self.builder
         for part, plane in zip(self.parts, self.storage.codes):
             bytes_ = plane.bits * WIDTH // 8
-            first = builder.gep(part, [builder.add(builder.mul(place, I64(bytes_)), I64(AHEAD))])
+            first = builder.gep(part, [builder.add(builder.mul(place, I64(bytes_)), self.ahead)])
             for byte in range(0, bytes_ * self.turn, 64):
-                prefetched(builder, builder.ptrtoint(builder.gep(first, [I64(byte)]), I64))
+                prefetched(builder, builder.ptrtoint(builder.gep(first, [I64(byte)]), I64), level=1)
 
     def _rows(self, count: Any, first: Any, at: Any, row: Any, use: Callable[[Any, list[Any]], None]) -> None:
         """Rows one by one, wherever they begin."""
@@ -271,8 +277,8 @@ def _at(builder: Any, address: Any, kind: Any) -> Any:
     return builder.inttoptr(address, kind.as_pointer())
 
 
-def _chains(context, builder, name, bytes_, half, x, data, offsets, spans, count, sums):
-    panel = _Panel(context, builder, name, bytes_, _at(builder, data, I8), _at(builder, offsets, I64))
+def _chains(context, builder, name, bytes_, half, x, data, offsets, stride, spans, count, sums):
+    panel = _Panel(context, builder, name, bytes_, _at(builder, data, I8), _at(builder, offsets, I64), stride)
     kind, lanes = panel.kind, panel.lanes
     vector = ir.VectorType(kind, lanes)
     x, sums = _at(builder, x, kind), _at(builder, sums, kind)
@@ -322,7 +328,7 @@ def _add_rows(context, builder, name, bytes_, half, into, other):
 
 
 @intrinsic(prefer_literal=True)
-def chains(typingctx, name, bytes_, half, x, data, offsets, spans, count, sums):
+def chains(typingctx, name, bytes_, half, x, data, offsets, stride, spans, count, sums):
     """Chains of multiply-adds ``x[at] * number``, from zero, of the 64 columns of a panel.
 
     A span whose ``end`` is ``2 part + padded`` ends chains: they go to ``sums[64 part:]``, plus 0 if padded, which
@@ -336,6 +342,7 @@ def chains(typingctx, name, bytes_, half, x, data, offsets, spans, count, sums):
         x: address of the left operand.
         data: address of the panel.
         offsets: address of its `OFFSETS`.
+        stride: bytes from it to the next one.
         spans: address of the table.
         count: its rows.
         sums: address of ``(parts, 64)`` sums.
@@ -343,7 +350,7 @@ def chains(typingctx, name, bytes_, half, x, data, offsets, spans, count, sums):
     Returns:
         Nothing.
     """
-    return types.void(name, bytes_, half, *[types.int64] * 6), _function("chains", _chains)
+    return types.void(name, bytes_, half, *[types.int64] * 7), _function("chains", _chains)
 
 
 @intrinsic(prefer_literal=True)

@@ -17,7 +17,7 @@ from numba import carray
 from meshkernels.errors import MeshError
 from meshkernels.kernels import host, pool
 from meshkernels.kernels.columns import Columns, Part, wide
-from meshkernels.kernels.compiled import compiled
+from meshkernels.kernels.compiled import address_of, compiled
 from meshkernels.kernels.decoding import OFFSETS, WIDTH, add_rows, chains, copy_number
 from meshkernels.kernels.intrinsics import add, call, pointer
 from meshkernels.kernels.reduce import within
@@ -83,10 +83,7 @@ def _kernel(part: Part, half: bool) -> int:
 
 @cache
 def _compiled_kernel(name: str, bytes_: int, half: bool) -> int:
-    kernel = _panel_kernel(name, bytes_, half)
-    kernel(-1, 0, 0, 0)
-    (code,) = kernel.overloads.values()
-    return code.library.get_pointer_to_function(code.fndesc.llvm_cfunc_wrapper_name)
+    return address_of(_panel_kernel(name, bytes_, half), -1, 0, 0, 0)
 
 
 @cache
@@ -106,7 +103,8 @@ def _panel_kernel(name: str, bytes_: int, half: bool) -> Any:
             return 1
         sums = (memory.ctypes.data + 63) // 64 * 64
         memory[sums - memory.ctypes.data + f[FULL] * row_bytes :] = 0
-        chains(name, bytes_, half, x, f[DATA] + panel * f[STRIDE], row + 8 * OFFSET, f[SPANS], f[COUNT], sums)
+        chains(name, bytes_, half, x, f[DATA] + panel * f[STRIDE], row + 8 * OFFSET, f[STRIDE], f[SPANS],
+               f[COUNT], sums)  # fmt: skip
         dst, src = (carray(pointer(f[DST], np.int64(0)), f[STEPS]), carray(pointer(f[SRC], np.int64(0)), f[STEPS]))
         for s in range(f[STEPS]):
             add_rows(name, bytes_, half, sums + dst[s] * row_bytes, sums + src[s] * row_bytes)
@@ -131,7 +129,7 @@ def gemv_panel(panel, table, parts, x, out):
             break
         row += 8 * FIELDS
     f = carray(pointer(row, np.int64(0)), FIELDS)
-    return call(f[KERNEL], panel - f[FIRST], row, x, out)
+    return call(f[KERNEL], (panel - f[FIRST], row, x, out))
 
 
 @compiled

@@ -91,12 +91,12 @@ def stored(context, builder, x, place):
     builder.store(x, builder.bitcast(place, x.type.as_pointer()), align=context.get_abi_sizeof(kind))
 
 
-def prefetched(builder, address):
-    """Prefetch the cache line at an integer address into L2: L1 holds what is being read now."""
+def prefetched(builder, address, level=2):
+    """Prefetch the cache line at an integer address into L2, where L1 holds what is being read now, or into L1."""
     byte = ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(function, [builder.inttoptr(address, byte), I32(0), I32(2), I32(1)])
+    builder.call(function, [builder.inttoptr(address, byte), I32(0), I32(4 - level), I32(1)])
 
 
 # ---------------------------------------------------------------------------------------------------------- numbers
@@ -214,13 +214,54 @@ def pointer(typingctx, address, like):
 
 
 @intrinsic
-def call(typingctx, address, first, row, x, out):
-    """Call compiled code at an address with four integers; returns its integer."""
+def call(typingctx, address, integers):
+    """Call compiled code at an address with a tuple of integers; returns its integer."""
     def codegen(context, builder, signature, args):
-        kind = ir.FunctionType(I64, [I64] * 4)
-        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+        kind = ir.FunctionType(I64, [I64] * len(integers))
+        values = [builder.extract_value(args[1], i) for i in range(len(integers))]
+        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), values)
 
-    return types.int64(types.int64, *[types.int64] * 4), codegen
+    return types.int64(types.int64, types.UniTuple(types.int64, len(integers))), codegen
+
+
+# ---------------------------------------------------------------------------------------------------------- chains
+
+
+@intrinsic(prefer_literal=True)
+def chains_of(typingctx, half, x, first, depth, matrix, place, stride, n, out, home):
+    """``out[home + j] = fma chain over k < depth of x[first + k] * matrix[place + stride * k + j]``, j < n, from zero.
+
+    Places in C-contiguous float32 arrays; the sums of up to 64 columns stay in registers. With ``half``, a literal,
+    each is rounded to float16.
+
+    Returns:
+        Nothing.
+    """
+    def columns(builder, lanes, x, depth, matrix, stride, out):
+        vector = ir.VectorType(ir.FloatType(), lanes)
+        total = cgutils.alloca_once(builder, vector)
+        builder.store(ir.Constant(vector, [0.0] * lanes), total)
+        with cgutils.for_range(builder, depth, intp=I64) as loop:
+            factor = splat(builder, builder.load(builder.gep(x, [loop.index])), lanes)
+            row = builder.bitcast(builder.gep(matrix, [builder.mul(stride, loop.index)]), vector.as_pointer())
+            found = fused(builder, factor, builder.load(row, align=4), builder.load(total))
+            builder.store(half_rounded(builder, found, lanes) if half.literal_value else found, total)
+        builder.store(builder.load(total), builder.bitcast(out, vector.as_pointer()), align=4)
+
+    def codegen(context, builder, signature, args):
+        x, matrix, out = (builder.gep(data(context, builder, signature.args[i], args[i]), [args[i + 1]])
+                          for i in (1, 4, 8))  # fmt: skip
+        done, n = I64(0), args[7]
+        for lanes in (64, 16, 4, 1):
+            runs = builder.udiv(builder.sub(n, done), I64(lanes))
+            with cgutils.for_range(builder, runs, intp=I64) as loop:
+                j = builder.add(done, builder.mul(loop.index, I64(lanes)))
+                columns(builder, lanes, x, args[3], builder.gep(matrix, [j]), args[6], builder.gep(out, [j]))
+            done = builder.add(done, builder.mul(runs, I64(lanes)))
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(half, x, i, i, matrix, i, i, i, out, i), codegen
 
 
 # ------------------------------------------------------------------------------------------------- between threads

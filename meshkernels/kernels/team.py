@@ -27,7 +27,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -40,9 +40,10 @@ from meshkernels.kernels.columns import Columns, wide
 from meshkernels.kernels.compiled import compiled
 from meshkernels.kernels.gemv import Stated, gemv_panel
 from meshkernels.kernels.intrinsics import add, load, store, swap_if, yield_core
+from meshkernels.kernels.program import at_once
 
 #: Places on the board, a cache line apart: TOKEN is the number of the token being decoded, or 0; LED says whether
-#: somebody leads a product, FAILED whether a panel of it could not be computed; the numbers of JOB state it.
+#: somebody leads a product, FAILED why a product was not computed; the numbers of JOB state it.
 NEXT, DONE, TOKEN, LED, FAILED, JOB = 0, 8, 16, 24, 32, 40
 #: The lower half of ``board[NEXT]``.
 _CLOSED = 0xFFFFFFFF
@@ -67,27 +68,25 @@ def _work(board):
             continue
         _, table, parts, x, out = board[JOB : JOB + 5]
         if gemv_panel(panel, table, parts, x, out):  # no memory for the partial sums
-            store(board, FAILED, 1)
+            store(board, FAILED, _NO_MEMORY)
         add(board, DONE, 1)
 
 
 @compiled
 def _lead(board, job, x, out):
-    """Post a product, work on it, and wait for the workers that still do; returns 0, `_BUSY` or `_NO_MEMORY`."""
+    """Post a product, work on it, and wait for the workers that still do; ``board[FAILED]`` says if it was in vain."""
     if not swap_if(board, LED, 0, 1):
-        return _BUSY
+        store(board, FAILED, _BUSY)
+        return
     number = (load(board, NEXT) >> 32) + 1
     store(board, NEXT, number << 32 | _CLOSED)
     board[JOB : JOB + 3] = job
     board[JOB + 3], board[JOB + 4] = x.ctypes.data, out.ctypes.data
-    store(board, FAILED, 0)
     store(board, DONE, 0)
     store(board, NEXT, number << 32)
     _work(board)
     pool.wait(board, DONE, job[0], sys.maxsize)
-    failed = load(board, FAILED)
     store(board, LED, 0)
-    return _NO_MEMORY if failed else 0
 
 
 @compiled
@@ -205,13 +204,14 @@ class Team:
         row = np.array([stated.panels, stated.table.ctypes.data, len(stated.table)], np.int64)
         return Job(row, *W.shape, stated)
 
-    def run(self, job: Job, x: np.ndarray, out: np.ndarray) -> None:
+    def run(self, job: Job, x: np.ndarray, out: np.ndarray, do: Callable[..., None] = at_once) -> None:
         """Compute ``out = x W`` with all workers that are awake.
 
         Args:
             job: what `job` returned.
             x: K numbers, float32, C-contiguous.
             out: N numbers of the same kind, writable.
+            do: calls the kernel, or records the call; whoever runs what it recorded calls `check` after that.
 
         Raises:
             MeshTypeError: an array of another dtype.
@@ -228,9 +228,14 @@ class Team:
                             f"elements, and out {job.N} that can be written to")
         if job.stated.columns < job.N:  # columns of zeros are not stored
             out[...] = 0
-        failure = _lead(self._board, job.row, x, out)
+        do(_lead, self._board, job.row, x, out)
+        if do is at_once:
+            self.check()
+
+    def check(self) -> None:
+        """Raise what `run` raises if a product since the last check was not computed."""
+        failure, self._board[FAILED] = self._board[FAILED], 0
         if failure == _BUSY:
             raise MeshError("this team is at work on a product in another thread: it leads one at a time")
         if failure == _NO_MEMORY:
-            raise MemoryError(f"no memory for the partial sums of a product with W ({job.K}, {job.N})")
-
+            raise MemoryError("no memory for the partial sums of a product")

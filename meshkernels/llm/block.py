@@ -16,15 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from meshkernels.errors import MeshError
 from meshkernels.files.checkpoint import Config
-from meshkernels.kernels import attention
-from meshkernels.kernels.pack import Columns
+from meshkernels.kernels import attention, elementwise
+from meshkernels.kernels.columns import Columns
+from meshkernels.kernels.program import Program, at_once
 from meshkernels.kernels.team import Team
 from meshkernels.llm.cache import Text, balanced, passing
 from meshkernels.llm.layout import Cuts, Layout, Placement
@@ -38,9 +39,9 @@ Hook = Callable[[int, Operation, dict[str, Any]], object]
 PLANS = ("paper", "fused")
 #: Sums that are not normalised yet reach 56,930 in SmolLM2-135M (up and gate of block 28), and float16 ends at 65,504:
 #: where sums are float16, they are kept this much smaller. A power of 2, so that no digit changes.
-HEADROOM = np.float32(16)
-#: A product with one weight: ``(L, K) -> (L, N)``.
-Product = Callable[[np.ndarray], np.ndarray]
+HEADROOM, ONE = np.float32(16), np.float32(1)
+#: A product with one weight, ``(L, K) -> (L, N)``, and by whom its kernels are called.
+Product = Callable[..., np.ndarray]
 
 
 # --------------------------------------------------------------------------- local functions, in the order of a block
@@ -52,16 +53,17 @@ def select(run: Run, tokens: np.ndarray, table: Columns, total: Scheduled) -> np
     Returns:
         X.
     """
-    return table.take(tokens) + np.float32(0)
+    rows = table.take(tokens, run.do)
+    return run.made(elementwise.add, rows, np.zeros_like(rows), shape=rows.shape)
 
 
 def norm(run: Run, X: np.ndarray, gain: np.ndarray, total: Scheduled, tile: int) -> np.ndarray:
     """``X gain / sqrt(mean(X^2) + eps)``: X ``(L, dim)``, of which a core holds ``tile`` features; gain ``(dim,)``."""
-    c, half = run.config, run.precision.half_norms
-    shaped("X", X, len(run.tokens), c.dim)
-    squares = total.combine(attention.square_sums(X, tile, total.cores, half), half)  # (cores, L) -> (L,)
-    inverse = 1 / np.sqrt(squares / c.dim + np.float32(c.norm_eps))
-    return X * inverse[:, None] * gain
+    half = run.precision.half_norms
+    squares = run.made(attention.square_sums, X, tile, half, shape=(total.cores, len(X)))
+    inverse = run.inverse_rms(total.combine(squares, half, run.do)[:, None])
+    X = run.made(elementwise.scale_rows, X, inverse, shape=X.shape)
+    return run.made(elementwise.scale_columns, X, gain, shape=X.shape)
 
 
 def norm_along(run: Run, X: np.ndarray, gain: np.ndarray, product: Product, used: Scheduled, *more: np.ndarray,
@@ -74,23 +76,17 @@ def norm_along(run: Run, X: np.ndarray, gain: np.ndarray, product: Product, used
     Returns:
         What ``then`` makes of it.
     """
-    c, half = run.config, run.precision.half_norms
-    shaped("X", X, len(X), c.dim)
-    squares = used.passing_by(attention.square_sums(X, *used.tiles, half), half)  # (L, 1 or cols)
-    inverse = 1 / np.sqrt(squares / c.dim + np.float32(c.norm_eps))
-    if run.precision.half:
-        gain, inverse = gain / HEADROOM, inverse * HEADROOM
+    half, headroom = run.precision.half_norms, HEADROOM if run.precision.half else ONE
+    tile, blocks = used.tiles
+    squares = run.made(attention.square_sums, X, tile, half, shape=(blocks, len(X)))
+    inverse = run.inverse_rms(used.passing_by(squares, half, run.do), headroom)  # (L, 1), or (L, cols): a sum for each
+    N = run.stored(run.made(elementwise.scale_columns, X, gain / headroom, shape=X.shape))
 
-    def divided(N: np.ndarray) -> np.ndarray:
-        Y = product(N)
-        if used.axis is not None:
-            return np.multiply(Y, inverse, out=Y)
-        width = ceil_div(Y.shape[1], len(inverse.T))  # of a column of cores, which has sums of its own
-        for x, scale in enumerate(inverse.T):
-            Y[:, x * width : x * width + width] *= scale[:, None]
-        return Y
+    def divided(N: np.ndarray, do: Callable[..., None]) -> np.ndarray:
+        Y = product(N, do)
+        return run.made(elementwise.scale_rows, Y, inverse, shape=Y.shape)
 
-    return then(run, run.precision.store(X * gain), divided, *more)
+    return then(run, N, divided, *more)
 
 
 def qkv(run: Run, N: np.ndarray, product: Product, *bias: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -101,20 +97,15 @@ def qkv(run: Run, N: np.ndarray, product: Product, *bias: np.ndarray) -> tuple[n
     Returns:
         Q, K and V.
     """
-    return run.layout.split_qkv(sum(bias, product(N)))
+    Y = product(N, run.do)
+    for each in bias:
+        Y = run.made(elementwise.add_columns, Y, each, shape=Y.shape)
+    return run.split(Y, Layout.split_qkv)
 
 
 def rope(run: Run, Q: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, ...]:
     """Turn the pairs ``(2i, 2i+1)`` of every head by the angles of their positions."""
-    cos, sin = run.turns  # (L, head / 2)
-    results = []
-    for heads in (Q, K):
-        even, odd = heads[..., 0::2], heads[..., 1::2]
-        turned = np.empty_like(heads)
-        turned[..., 0::2] = even * cos - odd * sin
-        turned[..., 1::2] = even * sin + odd * cos
-        results.append(turned)
-    return tuple(results)
+    return tuple(run.made(elementwise.rope, heads, *run.turns, shape=heads.shape) for heads in (Q, K))
 
 
 def keep(run: Run, K: np.ndarray, V: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -125,8 +116,9 @@ def keep(run: Run, K: np.ndarray, V: np.ndarray) -> tuple[np.ndarray, ...]:
 
 def append(run: Run, K: np.ndarray, V: np.ndarray, shift: Passing) -> tuple[np.ndarray, ...]:
     """One token's key and value join the text -> keys ``(kv_heads, head, room)``, values ``(kv_heads, room, head)``."""
-    run.text.store(run.block, run.position, K[:, 0], V[:, 0])
-    return run.text.keys[run.block], run.text.values[run.block]
+    keys, values = run.text.keys[run.block], run.text.values[run.block]
+    run.do(elementwise.append, K, V, keys, values, run.ends)
+    return keys, values
 
 
 def prompt_scores(run: Run, Q: np.ndarray, K: np.ndarray, product: Scheduled, *along: Riding) -> np.ndarray:
@@ -145,11 +137,10 @@ def prompt_softmax(run: Run, S: np.ndarray, largest: Scheduled, total: Scheduled
         P ``(heads, L, L)``.
     """
     L, half = len(run.tokens), run.precision.half
-    shaped("S", S, run.config.heads, L, L)
-    attention.mask_scores(S, run.scale, half)
-    P = run.precision.store(np.exp(S, out=S))
-    attention.normalise_rows(P, ceil_div(L, total.cores), *total.order, half)
-    return P
+    run.do(attention.mask_scores, S, run.scale, half, False)
+    run.do(elementwise.exponentials, S.reshape(-1, L), np.array([L]))
+    run.do(attention.normalise_rows, run.stored(S), ceil_div(L, total.cores), *total.order, half)
+    return S
 
 
 def prompt_mix(run: Run, P: np.ndarray, V: np.ndarray, product: Scheduled) -> np.ndarray:
@@ -171,9 +162,8 @@ def prompt_attend(run: Run, S: np.ndarray, V: np.ndarray, product: Scheduled, ex
         O.
     """
     c, (kv_heads, L, _) = run.config, V.shape
-    shaped("S", S, c.heads, L, L)
-    attention.mask_scores(S, np.float32(c.head_dim**-0.5 * np.log2(np.e)), run.precision.half, True)
-    P = run.precision.store(np.exp2(S, out=S)).reshape(kv_heads, -1, L)
+    run.do(attention.mask_scores, S, np.float32(c.head_dim**-0.5 * np.log2(np.e)), run.precision.half, True)
+    P = run.stored(np.exp2(S, out=S)).reshape(kv_heads, -1, L)
     columns = V.reshape(kv_heads, L, -1, run.layout.width)
     V = np.concatenate([columns, np.ones_like(columns[..., :1])], axis=-1).reshape(kv_heads, L, -1)
     O = np.array([product.multiply(p, v, run.precision.accumulate) for p, v in zip(P, V)])
@@ -183,31 +173,22 @@ def prompt_attend(run: Run, S: np.ndarray, V: np.ndarray, product: Scheduled, ex
 
 def scores(run: Run, Q: np.ndarray, keys: np.ndarray, total: Scheduled) -> np.ndarray:
     """``Q K^T / sqrt(head_dim)`` with all entries: ``(heads, tokens)``, summed along x inside each strip."""
-    c, layout, tokens = run.config, run.layout, run.position + 1
-    shaped("Q", Q, c.heads, 1, layout.head)
-    shaped("K cache", keys, c.kv_heads, layout.head, run.text.room)
-    S = np.empty((c.heads, tokens), np.float32)
-    attention.scores(Q[:, 0], keys, tokens, layout.width, *total.order, run.scale, run.precision.half, S)
-    return S
+    return run.made(attention.scores, Q[:, 0], keys, run.ends, run.layout.width, *total.order, run.scale,
+                    run.precision.half, shape=(len(Q), run.entries))  # fmt: skip
 
 
 def softmax(run: Run, S: np.ndarray, largest: Scheduled, total: Scheduled) -> np.ndarray:
     """Softmax of the rows of S ``(heads, tokens)``, whose columns lie on the rows of cores."""
-    shaped("S", S, run.config.heads, run.position + 1)
-    attention.subtract_max(S, run.ends, *largest.order)
-    P = run.precision.store(np.exp(S, out=S))
-    attention.normalise(P, run.ends, *total.order, run.precision.half)
-    return P
+    run.do(attention.subtract_max, S, run.ends, *largest.order)
+    run.do(elementwise.exponentials, S, run.ends)
+    run.do(attention.normalise, run.stored(S), run.ends, *total.order, run.precision.half)
+    return S
 
 
 def mix(run: Run, P: np.ndarray, values: np.ndarray, total: Scheduled) -> np.ndarray:
     """``P V`` of every query head with its group's values: ``(heads, 1, head)``, summed along y."""
-    c, head = run.config, run.layout.head
-    shaped("P", P, c.heads, run.position + 1)
-    shaped("V cache", values, c.kv_heads, run.text.room, head)
-    O = np.empty((c.heads, 1, head), np.float32)
-    attention.mix(P, values, run.ends, *total.order, run.precision.half, O[:, 0])
-    return O
+    O = run.made(attention.mix, P, values, run.ends, *total.order, run.precision.half, shape=(len(P), run.layout.head))
+    return O[:, None]
 
 
 def attend(run: Run, S: np.ndarray, values: np.ndarray, total: Scheduled) -> np.ndarray:
@@ -218,38 +199,38 @@ def attend(run: Run, S: np.ndarray, values: np.ndarray, total: Scheduled) -> np.
     Returns:
         O.
     """
-    c, head = run.config, run.layout.head
-    shaped("S", S, c.heads, run.position + 1)
-    shaped("V cache", values, c.kv_heads, run.text.room, head)
-    largest = attention.subtract_own_max(S, run.ends)
-    P, O = run.precision.store(np.exp(S, out=S)), np.empty((c.heads, 1, head), np.float32)
-    attention.attend(P, largest, values, run.ends, *total.order, run.precision.half, O[:, 0])
-    return O
+    largest = run.made(attention.subtract_own_max, S, run.ends, shape=(len(S), len(run.ends)))
+    run.do(elementwise.exponentials, S, run.ends)
+    O = run.made(attention.attend, run.stored(S), largest, values, run.ends, *total.order, run.precision.half,
+                 shape=(len(S), run.layout.head))  # fmt: skip
+    return O[:, None]
 
 
 def attention_out(run: Run, O: np.ndarray, product: Product) -> np.ndarray:
     """O ``(heads, L, head)`` times ``W_O``: ``(L, dim)``."""
-    return product(run.layout.from_heads(O))
+    (index,) = _places(run.layout, Layout.from_heads, O.shape[::2])
+    across = run.made(elementwise.scatter, O, index, shape=(O.shape[1], run.layout.out))
+    return product(across, run.do)
 
 
 def add(run: Run, X: np.ndarray, Y: np.ndarray) -> np.ndarray:
     """The residual ``(L, dim)``."""
-    return X + Y
+    return run.made(elementwise.add, X, Y, shape=X.shape)
 
 
 def up_gate(run: Run, M: np.ndarray, product: Product) -> tuple[np.ndarray, ...]:
     """M ``(L, dim)`` -> U and G ``(L, ffn)``: one fused product."""
-    return run.layout.split_ffn(product(M))
+    return tuple(half[0] for half in run.split(product(M, run.do), Layout.split_ffn))
 
 
 def silu(run: Run, U: np.ndarray, G: np.ndarray) -> np.ndarray:
     """``U G sigmoid(G)``; where ``exp(-G)`` overflows, the sigmoid is 0, as it should be."""
-    return U * (G / (1 + np.exp(-G)))
+    return run.made(elementwise.silu, U, G, shape=U.shape)
 
 
 def project(run: Run, F: np.ndarray, product: Product) -> np.ndarray:
     """The product with one weight: ``(L, K)`` -> ``(L, N)``."""
-    return product(F)
+    return product(F, run.do)
 
 
 def last(run: Run, N: np.ndarray, total: Scheduled) -> np.ndarray:
@@ -257,9 +238,23 @@ def last(run: Run, N: np.ndarray, total: Scheduled) -> np.ndarray:
     return N[-1:] + np.float32(0)
 
 
-def argmax(run: Run, logits: np.ndarray, largest: Scheduled) -> int:
-    """The place of the largest logit of the last row, the lowest of equals."""
-    return int(logits[-1].argmax())
+def argmax(run: Run, logits: np.ndarray, largest: Scheduled) -> np.ndarray:
+    """The place ``(1,)`` of the largest logit of the last row, the lowest of equals."""
+    found = np.zeros(1, np.int64)
+    run.do(elementwise.argmax, logits[-1], found)
+    return found
+
+
+@lru_cache(maxsize=64)
+def _places(layout: Layout, move: Callable[..., Any], shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """Where each number of the results of a `Layout`'s method comes from; of `Layout.from_heads`, where it goes to."""
+    numbers = np.arange(1, 1 + np.prod(shape)).reshape(shape)  # 0: padding
+    moved = move(layout, numbers)
+    if isinstance(moved, tuple):
+        return tuple(np.atleast_2d(part) - 1 for part in moved)
+    goes = np.zeros(numbers.size, np.int64)
+    goes[moved[moved > 0] - 1] = np.flatnonzero(moved)
+    return (goes.reshape(shape),)
 
 
 # -------------------------------------------------------------------------------------------------------- the lists
@@ -493,29 +488,76 @@ def prefill_plan(layout: Layout, tokens: int, every: bool = False, plan: str = "
 class Run:
     """One prompt, or one token, on its way through a list.
 
-    Attributes:
+    Args:
+        forward: whose plan and weights these are.
         tokens: ``(L,)`` ids.
-        position: of the first of them in the text.
         text: in decode, the cache's next text, the token's place included.
+        program: records the kernels instead of calling them, for this token and, after `place`, for others.
+
+    Attributes:
+        do: ``do(kernel, *arguments)``, of arrays that it reads and writes: calls it, or records the call.
+        tokens, text: see above.
         ends: in decode, ``(rows,)`` one past the last entry of each row of cores.
+        entries: in decode, columns of an array with one for each entry, perhaps more.
         kept: in prefill, keys and values of each block, ``(kv_heads, L, head)``.
         turns: cosines and sines ``(L, head / 2)`` of RoPE.
         block: the block that is at work.
         values: the last values by name.
+        shapes: of values that kernels rely on, by name.
     """
 
     text: Text
     ends: np.ndarray
+    entries: int
 
-    def __init__(self, forward: Forward, tokens: np.ndarray, text: Text | None):
-        self.layout, self.config = forward.plan.layout, forward.plan.layout.config
+    def __init__(self, forward: Forward, tokens: np.ndarray, text: Text | None = None, program: Program | None = None):
+        self.layout, self.config, self.weights = forward.plan.layout, forward.plan.layout.config, forward.weights
         self.precision, self.scale = forward.weights.precision, np.float32(self.config.head_dim ** -0.5)
-        self.tokens, self.position, self.block = tokens, 0, -1
+        self.tokens, self.block, self.program = tokens, -1, program
+        c, L, head = self.config, len(tokens), self.layout.head
+        self.do: Callable[..., None] = at_once if program is None else program.add
         if text is not None:
-            self.text, self.ends, self.position = text, text.ends, len(text) - 1
-        self.turns = forward.weights.rope(self.position, len(tokens))
+            self.text, self.ends = text, text.ends
+            self.entries = len(text) if program is None else text.room
+        self.turns = self.weights.rope(len(text) - 1 if text else 0, L)
         self.kept: list[tuple[np.ndarray, np.ndarray]] = []
         self.values: dict[str, Any] = dict.fromkeys(forward.plan.entering(forward.plan.before), tokens)
+        by_names: dict[str, tuple[int, ...]] = {
+            "X N Y Z M R": (L, c.dim), "last": (1, c.dim), "U G F": (L, self.layout.ffn), "Q O": (c.heads, L, head),
+            "K V": (c.kv_heads, L, head), "S P": (c.heads, *((L, L) if text is None else (self.entries,)))}
+        self.shapes = {name: shape for names, shape in by_names.items() for name in names.split()}
+        if text is not None:
+            self.shapes |= {"K cache": text.keys.shape[1:], "V cache": text.values.shape[1:]}
+
+    def place(self, tokens: np.ndarray, text: Text) -> None:
+        """Go on with another token of a text in the same memory: what is recorded finds it in the same arrays."""
+        self.tokens[:], self.ends[:] = tokens, text.ends
+        for mine, now in zip(self.turns, self.weights.rope(len(text) - 1, 1)):
+            mine[:] = now
+
+    def made(self, kernel: Callable[..., None], *arguments: Any, shape: tuple[int, ...]) -> np.ndarray:
+        """What a kernel writes to its last argument, a new float32 array."""
+        out = np.empty(shape, np.float32)
+        self.do(kernel, *arguments, out)
+        return out
+
+    def stored(self, array: np.ndarray) -> np.ndarray:
+        """An array, rounded in place to what can be stored."""
+        if self.precision.dtype == "float16":
+            self.do(elementwise.round_halves, array)
+        return array
+
+    def inverse_rms(self, squares: np.ndarray, scale: np.float32 = ONE) -> np.ndarray:
+        """``scale / sqrt(mean(X^2) + eps)`` from sums of squares ``(L, n)``."""
+        c = self.config
+        return self.made(elementwise.inverse_rms, squares, np.float32(c.dim), np.float32(c.norm_eps), scale,
+                         shape=squares.shape)  # fmt: skip
+
+    def split(self, fused: np.ndarray, how: Callable[..., Any]) -> tuple[np.ndarray, ...]:
+        """Columns of a fused product ``(L, n)`` as `Layout.split_qkv` or `Layout.split_ffn` splits them by heads."""
+        L, n = fused.shape
+        return tuple(self.made(elementwise.gather, fused, index, shape=(len(index), L, index.shape[1]))
+                     for index in _places(self.layout, how, (n,)))
 
 
 class Forward:
@@ -532,10 +574,14 @@ class Forward:
         self._names = {op: (tuple(name for name in op.reads if name not in plan.weights(op)), plan.weights(op))
                        for op in (*plan.before, *plan.layer, *plan.after)}
         self._bound: dict[tuple[int, str], list[tuple[Operation, tuple[str, ...], tuple[Any, ...]]]] = {}
+        self._recorded: tuple[Run, int | None] | None = None
 
     def __call__(self, tokens: np.ndarray, text: Text | None = None, hook: Hook | None = None,
                  blocks: int | None = None) -> Run:
         """Run the list.
+
+        Tokens of a text are decoded by kernels that were recorded at the first of them, in arrays that the next token
+        overwrites; with a hook, operation by operation, in arrays of their own.
 
         Args:
             tokens: ``(L,)`` ids; in decode one.
@@ -546,31 +592,44 @@ class Forward:
         Returns:
             The run, with its last values by name.
         """
-        run = Run(self, tokens, text)
-        numbers = range(run.config.blocks if blocks is None else blocks)
         with np.errstate(all="ignore"):  # huge weights overflow as on the wafer; the sampler refuses what is not finite
-            for part, where in (("before", (-1,)), ("layer", numbers), ("after", (-1,))):
-                for run.block in where:
-                    self._part(part, run, hook)
+            if text is None or hook is not None or not self.weights.in_process:
+                return self._through(Run(self, tokens, text), blocks, hook)
+            run, recorded = self._recorded or (None, None)
+            if run is None or run.text.keys is not text.keys or recorded != blocks:
+                run = self._through(Run(self, tokens.copy(), text, Program()), blocks)
+                self._recorded = run, blocks
+            assert run.program is not None
+            run.place(tokens, text)
+            run.program.run()
+            self.team.check()
+        return run
+
+    def forget(self) -> None:
+        """Let go of what was recorded, and with it of the memory of its text."""
+        self._recorded = None
+
+    def _through(self, run: Run, blocks: int | None, hook: Hook | None = None) -> Run:
+        numbers = range(run.config.blocks if blocks is None else blocks)
+        for part, where in (("before", (-1,)), ("layer", numbers), ("after", (-1,))):
+            for run.block in where:
+                self._part(part, run, hook)
+                if run.program is not None:
+                    run.program.end_part()
         return run
 
     def _part(self, part: str, run: Run, hook: Hook | None) -> None:
-        values, rounds = run.values, run.precision.dtype == "float16"
+        values, shapes = run.values, run.shapes
         if (bound := self._bound.get((run.block, part))) is None:
             bound = self._bound[run.block, part] = [self._bind(op, run.block) for op in getattr(self.plan, part)]
         for op, names, arguments in bound:
-            results = op.do(run, *[values[name] for name in names], *arguments)
-            if len(op.writes) == 1:
-                results = (results,)
-            for name, result in zip(op.writes, results):
-                values[name] = self._rounded(name, result) if rounds else result
+            given = [shaped(name, values[name], *shapes[name]) if name in shapes else values[name] for name in names]
+            results = op.do(run, *given, *arguments)
+            for name, result in zip(op.writes, (results,) if len(op.writes) == 1 else results):
+                rounds = result.dtype == np.float32 and self.plan.placements[name].kind != "cache"  # whose are rounded
+                values[name] = run.stored(result) if rounds else result
             if hook is not None:
                 hook(run.block, op, values)
-
-    def _rounded(self, name: str, result: Any) -> Any:
-        """A result as it is stored; what the cache holds is rounded already."""
-        plain = self.plan.placements[name].kind == "cache" or not isinstance(result, np.ndarray)
-        return result if plain else self.weights.precision.store(result)
 
     def _bind(self, op: Operation, block: int) -> tuple[Operation, tuple[str, ...], tuple[Any, ...]]:
         """An operation with the names of the values that it takes and the rest of its arguments."""

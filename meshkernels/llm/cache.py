@@ -118,11 +118,6 @@ class Text:
         """``(rows,)`` one past each row's last entry, in the order of the text."""
         return np.cumsum(self.occupancy)
 
-    def store(self, block: int, place: int, key: np.ndarray, value: np.ndarray) -> None:
-        """Put one token's key and value ``(kv_heads, head)`` of one block at its place."""
-        self.keys[block, :, :, place] = key
-        self.values[block, :, place] = value
-
 
 class KVCache:
     """Keys and values of all blocks.

@@ -145,6 +145,7 @@ class Llama:
         def prompt() -> tuple[np.ndarray, Text]:
             run = self._prompted(tokens, every)
             logits = run.values["logits"]
+            self._decode.forget()
             memory.forget(_PACKED)  # decoding packs nothing
             return logits if every else logits[0], self.cache.filled(run.kept)
 
@@ -181,7 +182,7 @@ class Llama:
         """
         def one_token() -> tuple[np.ndarray, Text]:
             run, text = self._decoded(self._decode, token, self.cache)
-            return run.values["logits"][0], text
+            return run.values["logits"][0].copy(), text
 
         return self._alone(one_token, self.cache)
 

@@ -19,8 +19,9 @@ from meshkernels.api import schedule
 from meshkernels.errors import MeshError
 from meshkernels.kept import remember
 from meshkernels.kernels import attention, ring
-from meshkernels.kernels.pack import Columns
-from meshkernels.kernels.reduce import combine_in_order
+from meshkernels.kernels.columns import Columns
+from meshkernels.kernels.program import at_once
+from meshkernels.kernels.reduce import combine
 from meshkernels.kernels.storage import STORAGES
 from meshkernels.kernels.team import Team
 from meshkernels.llm.footprint import Footprint, Storages
@@ -30,6 +31,9 @@ from meshkernels.mesh import Mesh, ceil_div
 from meshkernels.readers import fused
 from meshkernels.readers.ledger import count
 from meshkernels.schedules import ChainSum, RingOrder, Schedule, verify
+
+#: Bytes of numbers that a stored weight is widened to at a time, for a product with a matrix: they fit a large L3.
+SLAB = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -133,20 +137,26 @@ class Scheduled:
         found = self.schedule.derived("sums", fused.whole_vector_sums)
         assert found is not None, "a K-tree streams whole vectors"
         dst, src, root = found
-        return dst, src, int(root[0])
+        return np.ascontiguousarray(dst), np.ascontiguousarray(src), int(root[0])
 
-    def combine(self, partials: np.ndarray, half: bool = False) -> np.ndarray:
-        """Run an all-reduce: partial values ``(cores, ...)`` -> ``(...)``.
+    def combine(self, partials: np.ndarray, half: bool = False, do: Callable[..., None] = at_once) -> np.ndarray:
+        """Run an all-reduce of sums or maxima: partial values ``(cores, n)`` -> ``(n,)``.
 
         Args:
             partials: one of each core of a line; used up.
             half: round every sum to float16.
+            do: calls the kernel, or records the call.
 
         Returns:
             The values that every core of the line ends with.
+
+        Raises:
+            MeshError: partial values of another number of cores.
         """
         dst, src, root = self.order
-        return combine_in_order(partials, dst, src, op=self.op, half=half)[root]
+        shaped("partials", partials, self.cores, partials.shape[1])
+        do(combine, partials, 0, partials.shape[1], dst, src, self.op == "max", half)
+        return partials[root]
 
     def multiply(self, A: np.ndarray, B: np.ndarray | Columns, accumulate: str = "float32") -> np.ndarray:
         """Run a matrix product: float32 operands of the schedule's shapes -> ``(M, N)``.
@@ -172,10 +182,16 @@ class Scheduled:
             if isinstance(B, np.ndarray) and self.schedule.task.kind == "product_t":
                 B = B.T
             return ring.ring_product(A, B, self._rows_in_turn, accumulate=accumulate)
-        return fused.run(self.schedule, {left: A, right: B}, np.dtype(accumulate))
+        order = self.schedule.proof.order
+        if not isinstance(B, Columns) or not isinstance(order, RingOrder) or 4 * B.shape[0] * B.shape[1] <= SLAB:
+            return fused.run(self.schedule, {left: A, right: B}, np.dtype(accumulate))
+        C, start = np.zeros((len(A), shape[1]), np.float32), order.col_start[np.arange(shape[1]) // order.col_tile]
+        for columns, slab in B.slabs(SLAB):
+            own = replace(order, col_start=start[columns], col_tile=1)
+            C[:, columns] = ring.ring_product(A, slab, own, accumulate=accumulate)
+        return C
 
-    def prepared(self, W: Columns | Share, team: Team,
-                 accumulate: str = "float32") -> Callable[[np.ndarray], np.ndarray]:  # fmt: skip
+    def prepared(self, W: Columns | Share, team: Team, accumulate: str = "float32") -> Callable[..., np.ndarray]:
         """A product prepared for one weight.
 
         Args:
@@ -184,28 +200,31 @@ class Scheduled:
             accumulate: dtype of sums.
 
         Returns:
-            A function ``(M, K) -> (M, N)``; M = 1 for a GEMV.
+            A function ``(M, K) -> (M, N)``, M = 1 for a GEMV; its second argument, where kernels shall not be called
+            at once, is what calls or records them.
         """
         if isinstance(W, Share):
-            return W.product(self.schedule, accumulate)
+            product = W.product(self.schedule, accumulate)
+            return lambda X, do=at_once: product(X)
         if self.axis is None:
-            return lambda X: self.multiply(X, W, accumulate)
+            return lambda X, do=at_once: self.multiply(X, W, accumulate)
         job = team.job(W, self.cores, *self.order, accumulate == "float16")
 
-        def gemv(x: np.ndarray) -> np.ndarray:
-            x, out = np.ascontiguousarray(x, np.float32), np.empty((1, job.N), np.float32)
-            team.run(job, x, out)
+        def gemv(x: np.ndarray, do: Callable[..., None] = at_once) -> np.ndarray:
+            x, out = np.ascontiguousarray(x, np.float32), np.zeros((1, job.N), np.float32)
+            team.run(job, x, out, do)
             return out
 
         return gemv
 
-    def passing_by(self, partials: np.ndarray, half: bool = False) -> np.ndarray:
+    def passing_by(self, partials: np.ndarray, half: bool = False, do: Callable[..., None] = at_once) -> np.ndarray:
         """Add up what rides along with the left operand: partial values of its tiles -> sums ``(M, 1 or cols)``.
 
         Args:
             partials: ``(blocks, M)``. The all-reduce of a GEMV adds them up; in a matrix product every core does, as
                 the tiles pass by, in the order in which they do.
             half: round every sum to float16.
+            do: calls the kernel, or records the call.
 
         Returns:
             The sums: one for all cores of a line, or one for each column of cores.
@@ -214,14 +233,14 @@ class Scheduled:
             MeshError: partial values of other tiles than the schedule's.
         """
         if self.axis is not None:
-            return self.combine(partials, half)[:, None]
+            return self.combine(partials, half, do)[:, None]
         if len(partials) == 1:  # nothing passes by
             return partials.T
         order = self.schedule.proof.order
         assert isinstance(order, RingOrder)
-        if len(partials) != len(order.blocks) or partials.shape[1] > len(order.row_start) * order.row_tile:
-            raise MeshError(f"partial values {partials.shape}; {len(order.blocks)} tiles pass by, and cores hold "
-                            f"{len(order.row_start) * order.row_tile} rows")
+        blocks, rows = len(order.blocks), len(order.row_start) * order.row_tile
+        if len(partials) != blocks or partials.shape[1] > rows:
+            raise MeshError(f"partial values {partials.shape}; {blocks} tiles pass by, and cores hold {rows} rows")
         return attention.ring_sums(partials, order.blocks, order.row_start, order.col_start, order.row_tile, half)
 
     @cached_property
@@ -255,7 +274,7 @@ def shaped(name: str, array: Any, *shape: int) -> Any:
     """``array``, if it is as compiled code expects it, which checks no index; a hook may have put another there."""
     if array.shape != shape or array.dtype != np.float32:
         raise MeshError(f"{name} is {array.dtype} {array.shape}; it must be float32 {shape}")
-    return array
+    return np.ascontiguousarray(array)
 
 
 @remember

@@ -75,7 +75,7 @@ class Share:
         blocks = self._part.numbers().reshape(K // max(h, 1), h, N // max(w, 1), w).swapaxes(1, 2)
         return DistMatrix(self._layout, self._on, np.ascontiguousarray(blocks.reshape(-1, h, w)))
 
-    def take(self, columns: np.ndarray) -> np.ndarray:
+    def take(self, columns: np.ndarray, do: object = None) -> np.ndarray:
         """Columns of the whole, as rows, on every rank: ``(n,)`` numbers of columns -> ``(n, K)``; collective."""
         K, ranks = self.shape[0], self._on.ranks
         found, total = np.zeros((2, len(columns), K), np.float32)

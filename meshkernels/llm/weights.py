@@ -164,6 +164,7 @@ class Weights:
         vectors: gains ``(dim,)`` of the norms, biases of queries, keys and values as their product leaves its results,
             and the embedding ``(dim, vocab)``, by block and name. The embedding is the LM head too where they are tied:
             stored once.
+        in_process: whether all of them are here.
 
     Raises:
         WeightsError: the source lacks a tensor, has one too many, or one of another shape.
@@ -171,7 +172,7 @@ class Weights:
 
     def __init__(self, source: Source, layout: Layout, precision: Precision, tables: Weights | None = None,
                  place: Placing = whole):
-        self.config, self.precision = source.config, precision
+        self.config, self.precision, self.in_process = source.config, precision, place is whole
         self._source = source
         check_names(self.config, source.names)
         if tables is not None:

@@ -96,7 +96,7 @@ def test_entries_survive_growth():
     for entry in range(700):
         place = kv.advance()
         for block in range(2):
-            kv.text.store(block, place, np.full((1, kv.layout.head), entry), np.full((1, kv.layout.head), -entry))
+            kv.text.keys[block, :, :, place], kv.text.values[block, :, place] = entry, -entry
     assert np.array_equal(kv.keys[1, 0, 0, :700], np.arange(700))
     assert np.array_equal(kv.values[0, 0, :700, 1], -np.arange(700))
 

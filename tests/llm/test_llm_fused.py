@@ -77,8 +77,8 @@ def test_attention_of_a_token_is_the_all_reduce_of_softmax_states(ends):
     mesh, heads, d = mk.Mesh(len(ends), 2), 4, 6
     S, V = array(heads, ends[-1]) * 9, array(2, ends[-1] + 3, d)
     scheduled = Scheduled(mesh, (2 + d,), 0, op="logsumexp", stacked=heads)
-    P, found = S.copy(), np.empty((heads, d), np.float32)
-    largest = kernels.subtract_own_max(P, np.array(ends))
+    P, found, largest = S.copy(), np.empty((heads, d), np.float32), np.empty((heads, len(ends)), np.float32)
+    kernels.subtract_own_max(P, np.array(ends), largest)
     np.exp(P, out=P)
     states = np.zeros((len(ends), heads, 2 + d), np.float32)
     for y, (begin, end) in enumerate(zip([0, *ends], ends)):

@@ -14,7 +14,8 @@ from llama_reference import Synthetic, tiny
 from meshkernels import Mesh
 from meshkernels.kernels import attention as kernels
 from meshkernels.kernels import team
-from meshkernels.llm import CacheOverflow, Llama
+from meshkernels.kernels.program import Program
+from meshkernels.llm import CacheOverflow, Llama, block
 
 PROMPT, TOKEN = [7, 0, 52, 7, 31], 9
 
@@ -186,11 +187,11 @@ def test_kernels_are_given_what_they_do_not_check(grid, half, monkeypatch):
     def tree(dst, src, root, leaves):
         assert dst.shape == src.shape and all(((x >= 0) & (x < leaves)).all() for x in (dst, src, np.array([root])))
 
-    def square_sums(X, tile, parts, half):
-        assert X.ndim == 2 and tile * parts >= X.shape[1]
+    def square_sums(X, tile, half, out):
+        assert X.ndim == 2 and tile * len(out) >= X.shape[1] and out.shape[1] == len(X)
 
-    def scores(q, keys, tokens, width, dst, src, root, scale, half, out):
-        heads, head = q.shape
+    def scores(q, keys, ends, width, dst, src, root, scale, half, out):
+        (heads, head), tokens = q.shape, ends[-1]
         assert head % width == 0 and keys.shape[1] == head and keys.shape[2] >= tokens and heads % len(keys) == 0
         assert out.shape[0] == heads and out.shape[1] >= tokens
         tree(dst, src, root, head // width)
@@ -207,22 +208,24 @@ def test_kernels_are_given_what_they_do_not_check(grid, half, monkeypatch):
         heads, head = out.shape
         assert heads % len(values) == 0 and values.shape[2] == head and len(P) == heads and ends[-1] <= values.shape[1]
 
-    def mask_scores(S, scale, half):
+    def mask_scores(S, scale, half, whole):
         assert S.ndim == 3 and S.shape[1] == S.shape[2] and S.flags.writeable
 
     def normalise_rows(P, tile, dst, src, root, half):
         assert P.shape[1] == P.shape[2] and tile >= 1 and -(-P.shape[2] // tile) <= len(dst) + 1
         tree(dst, src, root, len(dst) + 1)
 
-    for check in (square_sums, scores, mask_scores, normalise_rows, subtract_max, normalise, mix):
-        kernel = getattr(kernels, check.__name__)
+    checks = {getattr(kernels, check.__name__): check for check in (
+        square_sums, scores, mask_scores, normalise_rows, subtract_max, normalise, mix)}  # fmt: skip
+    record, call = Program.add, block.at_once
 
-        def checked(*args, check=check, kernel=kernel):
-            called.add(check.__name__)
-            check(*args)
-            return kernel(*args)
+    def checked(kernel, arguments):
+        if kernel in checks:
+            called.add(kernel.__name__)
+            checks[kernel](*arguments)
 
-        monkeypatch.setattr(kernels, check.__name__, checked)
+    monkeypatch.setattr(Program, "add", lambda self, kernel, *a: (checked(kernel, a), record(self, kernel, *a)))
+    monkeypatch.setattr(block, "at_once", lambda kernel, *a: (checked(kernel, a), call(kernel, *a)))
     model = Llama(Synthetic(tiny(6, 3)), Mesh(*grid), **({"dtype": "float16", "accumulate": "float16"} if half else {}))
     for length in (1, 7, 29):
         list(model.generate([5] * length, 4))

@@ -94,7 +94,8 @@ def test_allreduce(grid, axis):
 def test_square_sums_are_a_gemv_with_itself(rows):
     mesh, x = mk.Mesh(rows, 1), array(1, 100)
     expected = mk.gemv(x[0], np.ascontiguousarray(x.T), mesh, method="lockstep")
-    sums = kernels.square_sums(x, -(-100 // rows), rows, False)
+    sums = np.empty((rows, 1), np.float32)
+    kernels.square_sums(x, -(-100 // rows), False, sums)
     assert np.array_equal(Scheduled(mesh, (1,), 0).combine(sums), expected)
 
 
@@ -104,7 +105,7 @@ def test_scores_are_gemvs_along_x(cols, tokens):
     mesh, width = mk.Mesh(2, cols), 4
     q, keys = array(4, cols * width), array(2, cols * width, tokens)  # two query heads share a key head
     found = np.empty((4, tokens), np.float32)
-    kernels.scores(q, keys, tokens, width, *Scheduled(mesh, (1,), 1).order, np.float32(0.5), False, found)
+    kernels.scores(q, keys, np.array([tokens]), width, *Scheduled(mesh, (1,), 1).order, np.float32(0.5), False, found)
     for h in range(4):
         expected = mk.gemv(q[h], keys[h // 2], mesh, axis=1, method="lockstep") * np.float32(0.5)
         assert np.array_equal(found[h], expected)

@@ -1,0 +1,109 @@
+"""Recorded calls of kernels: what they do is what the same calls do at once, as often as they are run."""
+
+import numpy as np
+import pytest
+
+from meshkernels.errors import MeshError
+from meshkernels.kernels import elementwise
+from meshkernels.kernels.compiled import compiled
+from meshkernels.kernels.program import Program
+
+
+def maker(step):
+    @compiled
+    def kernel(x, out):
+        """``out = x + step``."""
+        for i in range(len(x)):
+            out[i] = x[i] + step
+
+    return kernel
+
+
+@compiled
+def fill(X, whole, single, flag, places, out):
+    """Every kind of argument that there is."""
+    for i in range(X.shape[0]):
+        for j in range(X.shape[1]):
+            for k in range(X.shape[2]):
+                out[places[i], j, k] = -X[i, j, k] if flag else X[i, j, k] * single + whole
+
+
+def test_arguments_of_every_kind():
+    X, out = np.random.default_rng(0).standard_normal((3, 2, 5)).astype(np.float32), np.zeros((3, 2, 5), np.float32)
+    for flag in (False, True):
+        program, places = Program(), np.array([2, 0, 1])
+        program.add(fill, X, -7, np.float32(0.1), flag, places, out)
+        assert not out.any() or flag, "recorded, not called"
+        program.run()
+        assert np.array_equal(out[[2, 0, 1]], -X if flag else X * np.float32(0.1) + np.float32(-7))
+
+
+def test_calls_follow_each_other_and_read_what_arrays_hold_then():
+    program, x, y = Program(), np.zeros(4, np.float32), np.zeros(4, np.float32)
+    for step in (1.0, 100.0):  # kernels that one function makes are different ones
+        program.add(maker(step), x, x)
+        program.end_part()
+    program.add(maker(0.5), x, y)
+    for times in (1, 2):
+        program.run()
+        assert (x == 101 * times).all() and (y == x + 0.5).all()
+    x[:] = -101
+    program.run()
+    assert (y == 0.5).all()
+
+
+def test_a_program_keeps_its_operands():
+    program, out = Program(), np.zeros(1000, np.float32)
+    program.add(elementwise.add, np.full((1, 1000), 3, np.float32), np.full((1, 1000), 4, np.float32), out[None])
+    junk = [np.full((1, 1000), np.nan, np.float32) for _ in range(50)]
+    program.run()
+    assert (out == 7).all() and len(junk) == 50
+
+
+@pytest.mark.parametrize("argument", [np.zeros((4, 4), np.float32).T[1:], np.zeros(3), 1.5, "x", None,
+                                      np.frombuffer(bytes(17), np.float32, 4, 1)], ids=repr)  # fmt: skip
+def test_what_cannot_be_recorded_is_refused(argument):
+    program = Program()
+    with pytest.raises((MeshError, TypeError), match="cannot be recorded"):
+        program.add(fill, argument)
+    program.run()
+
+
+def test_exponentials_have_the_bits_of_numpys_and_are_right_elsewhere():
+    x = np.concatenate([np.linspace(-110, 95, 40_003), [np.inf, -np.inf, np.nan, 0.0, -0.0]]).astype(np.float32)
+    found = np.stack([x, x])
+    elementwise.exponentials(found, np.array([3, len(x) - 5, len(x)]))
+    with np.errstate(all="ignore"):
+        exact = np.exp(x.astype(np.float64))
+        np.testing.assert_allclose(found[0], exact.astype(np.float32), rtol=2e-7, atol=2e-45)
+        simd = getattr(np._core._multiarray_umath, "__cpu_features__", {})
+        if simd.get("AVX512F"):
+            assert np.array_equal(found[1], np.exp(x), equal_nan=True)
+    short = np.stack([x, x])
+    elementwise.exponentials(short, np.array([21]))
+    assert np.array_equal(short[:, 21:], np.stack([x, x])[:, 21:], equal_nan=True)
+
+
+@pytest.mark.parametrize("L", [1, 3])
+def test_norms_rope_and_silu_are_numpys(L):
+    """Operation by operation in float32: the same bits."""
+    draw, f = np.random.default_rng(L).standard_normal, np.float32
+    X, Y, gain, squares = (draw(shape).astype(f) for shape in ((L, 22), (L, 22), 22, (L, 3)))
+    squares **= 2
+    out, inverse = np.empty_like(X), np.empty_like(squares)
+    elementwise.inverse_rms(squares, f(22), f(1e-5), f(16), inverse)
+    assert np.array_equal(inverse, 1 / np.sqrt(squares / f(22) + f(1e-5)) * f(16))
+    elementwise.scale_rows(X, inverse, out)  # 22 columns for 3: 8, 8, 6
+    assert np.array_equal(out, X * inverse[:, np.repeat([0, 1, 2], [8, 8, 6])])
+    elementwise.scale_columns(X, gain, out)
+    assert np.array_equal(out, X * gain)
+    elementwise.silu(X, Y, out)
+    e = np.ascontiguousarray(-Y)
+    elementwise.exponentials(e, np.array([22]))
+    assert np.array_equal(out, X * (Y / (1 + e)))
+    heads, cos, sin = draw((5, L, 6)).astype(f), draw((L, 3)).astype(f), draw((L, 3)).astype(f)
+    turned = np.empty_like(heads)
+    elementwise.rope(heads, cos, sin, turned)
+    even, odd = heads[..., ::2], heads[..., 1::2]
+    assert np.array_equal(turned[..., ::2], even * cos - odd * sin)
+    assert np.array_equal(turned[..., 1::2], even * sin + odd * cos)
