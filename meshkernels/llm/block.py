@@ -99,7 +99,7 @@ def qkv(run: Run, N: np.ndarray, product: Product, *bias: np.ndarray) -> tuple[n
     """
     Y = product(N, run.do)
     for each in bias:
-        Y = run.made(elementwise.add_columns, Y, each, shape=Y.shape)
+        Y = run.made(elementwise.add_columns, Y, shaped("bias", each, Y.shape[1]), shape=Y.shape)
     return run.split(Y, Layout.split_qkv)
 
 

@@ -46,6 +46,7 @@ CALLERS = {
     "kernels/program.py Program.run": "made by Program.add, of arrays that it keeps; sizes: whoever adds",
     "llm/block.py argmax": "a row of its own",
     "llm/block.py select": "itself: equal shapes",
+    "llm/block.py qkv": "itself: a bias as wide as the product",
     "llm/block.py Run.inverse_rms": "itself: equal shapes",
     "llm/block.py Run.split": "places in a product of the layout's width",
     "llm/block.py Run.stored": "any array",
