@@ -16,6 +16,7 @@ import numpy as np
 
 from meshkernels.engines.distribution import Distribution
 from meshkernels.engines.plan import home, plan
+from meshkernels.errors import MeshError
 from meshkernels.kernels.columns import Columns
 from meshkernels.kernels.gemv import Sums
 from meshkernels.kernels.reduce import combine_in_order
@@ -218,7 +219,12 @@ class Prepared:
 
         Returns:
             ``(1, N)`` float32, on every rank.
+
+        Raises:
+            MeshError: another number of numbers: a hook may have put them there.
         """
+        if x.size != self._K:
+            raise MeshError(f"x {x.shape} times W ({self._K}, {self._N}): x must have {self._K} elements")
         ranks, rows, out = self._ranks, self._rows, np.empty((1, self._N), np.float32)
         coming = deque(self._expect(action) for action in self._todo if isinstance(action, Take))
         parts = [(out[0, part], ranks.receive_into(peer, out[0, part])) for peer, part in self._others]

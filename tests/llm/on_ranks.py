@@ -135,8 +135,23 @@ def refused() -> None:
     assert len(list(batch.generate([[1, 2], [3]], 3))) == 3
 
 
+def other_sizes_are_refused() -> None:
+    """Alone, a rank is not ended by what a hook does."""
+    model = Llama(Synthetic(tiny(), seed=3), mk.Mesh(4, 2, comm=COMM))
+    model.prefill([1, 2])
+    model.hooks.append(lambda block, op, values: values.update(N=values["N"][:, :-1]) if "N" in values else None)
+    try:
+        model.decode(1)
+    except mk.MeshError as refusal:
+        assert "x must have 22 elements" in str(refusal)
+    else:
+        raise AssertionError("21 numbers were multiplied")
+
+
 if __name__ == "__main__":
     same_bits()
+    if COMM.size == 1:
+        other_sizes_are_refused()
     if COMM.size > 1:
         bytes_are_the_ledgers()
         memory_is_a_share()
