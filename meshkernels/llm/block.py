@@ -23,8 +23,8 @@ import numpy as np
 
 from meshkernels.errors import MeshError
 from meshkernels.kernels import attention, elementwise
-from meshkernels.kernels.columns import Columns
 from meshkernels.kernels.program import Program, at_once
+from meshkernels.kernels.resident import Columns
 from meshkernels.kernels.team import Team
 from meshkernels.llm.cache import Text, balanced, passing
 from meshkernels.llm.layout import Cuts, Layout, Placement

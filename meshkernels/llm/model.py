@@ -14,7 +14,7 @@ from meshkernels.arguments import MeshLike, as_mesh
 from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.files.tokenizer import Tokenizer
 from meshkernels.kernels import memory
-from meshkernels.kernels.columns import Columns
+from meshkernels.kernels.resident import Columns
 from meshkernels.kernels.team import Team
 from meshkernels.llm.block import Forward, Hook, decode_plan, known_plan, prefill_plan
 from meshkernels.llm.cache import KVCache, Text

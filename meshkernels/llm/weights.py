@@ -10,7 +10,7 @@ import numpy as np
 
 from meshkernels.errors import MeshError
 from meshkernels.files.checkpoint import Config, check_names, check_shape, tensor_shape
-from meshkernels.kernels.columns import Coded, Columns, stored
+from meshkernels.kernels.resident import Coded, Columns, stored
 from meshkernels.kernels.storage import OF_DTYPE
 from meshkernels.llm.layout import Layout
 
@@ -168,7 +168,7 @@ class Weights:
         return tensor
 
     def _placed(self, *names: str, columns: np.ndarray | None = None, rows: np.ndarray | None = None) -> Columns:
-        """Matrices of the source, one below the other; arguments as of `columns.stored`, or all in their order."""
+        """Matrices of the source, one below the other; arguments as of `resident.stored`, or all in their order."""
         blocks = [self._blocks(f"{name}.weight") for name in names]
         N, K = sum(len(each.data) for each in blocks), self._shape(names[0])[1]
         placed = stored(blocks, np.arange(N) if columns is None else columns, np.arange(K) if rows is None else rows)
