@@ -115,10 +115,10 @@ class Weights:
         place: what becomes of a weight.
 
     Attributes:
+        in_process: whether all weights are here, none on another rank.
         operands: ``(K, N)`` right operands of products, by block (-1: outside) and names in a plan.
         vectors: gains ``(dim,)`` of the norms and the embedding ``(dim, vocab)``, by block and name. The embedding is
             the LM head too where they are tied: stored once.
-        in_process: whether all of them are here.
 
     Raises:
         WeightsError: the source lacks a tensor, has one too many, or one of another shape.
