@@ -17,9 +17,9 @@ import numpy as np
 from meshkernels.engines.distribution import Distribution
 from meshkernels.engines.plan import home, plan
 from meshkernels.errors import MeshError
-from meshkernels.kernels.columns import Columns
 from meshkernels.kernels.gemv import Sums
 from meshkernels.kernels.reduce import combine_in_order
+from meshkernels.kernels.resident import Columns
 from meshkernels.readers import fused
 from meshkernels.schedules import Multicast, SplitSum
 from meshkernels.schedules.steps import Schedule, unrolled

@@ -107,18 +107,11 @@ def silu(U, G, out):
 
 @compiled
 def add(X, Y, out):
-    """``X + Y``, all (rows, n)."""
+    """``X + Y``: X and out (rows, n), Y too, or one row (1, n) for all."""
     for i in range(X.shape[0]):
+        row = i if len(Y) > 1 else 0
         for j in range(X.shape[1]):
-            out[i, j] = X[i, j] + Y[i, j]
-
-
-@compiled
-def add_columns(X, bias, out):
-    """``X[i, j] + bias[j]``: X and out (rows, n)."""
-    for i in range(X.shape[0]):
-        for j in range(X.shape[1]):
-            out[i, j] = X[i, j] + bias[j]
+            out[i, j] = X[i, j] + Y[row, j]
 
 
 @compiled

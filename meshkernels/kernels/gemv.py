@@ -16,11 +16,11 @@ from numba import carray
 
 from meshkernels.errors import MeshError
 from meshkernels.kernels import host, pool
-from meshkernels.kernels.columns import Columns, Part, wide
 from meshkernels.kernels.compiled import address_of, compiled
 from meshkernels.kernels.decoding import OFFSETS, WIDTH, add_rows, chains, copy_number
 from meshkernels.kernels.intrinsics import add, call, pointer
 from meshkernels.kernels.reduce import within
+from meshkernels.kernels.resident import Columns, Part, wide
 
 #: The places of a row: the kernel's address; first panel and number of panels; of `Part` the address, bytes of a panel
 #: and offsets; the spans; parts of K, and how many have rows; the additions; the sums that are wanted; the columns; N.

@@ -23,10 +23,10 @@ import numpy as np
 from meshkernels.errors import MeshError
 from meshkernels.kept import remember
 from meshkernels.kernels import host, memory, pool
-from meshkernels.kernels.columns import Columns, Part, wide
 from meshkernels.kernels.compiled import compiled
 from meshkernels.kernels.decoding import OFFSETS, WIDTH, decode
 from meshkernels.kernels.intrinsics import copy_line, prefetch, transpose4
+from meshkernels.kernels.resident import Columns, Part, wide
 from meshkernels.kernels.storage import OF_DTYPE, STORAGES
 
 #: Storage types that Numba has no arithmetic for travel as 16-bit integers; see intrinsics.HALF and BFLOAT.

@@ -36,11 +36,11 @@ import numpy as np
 from meshkernels.arguments import as_count
 from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.kernels import pool
-from meshkernels.kernels.columns import Columns, wide
 from meshkernels.kernels.compiled import compiled
 from meshkernels.kernels.gemv import Stated, gemv_panel
 from meshkernels.kernels.intrinsics import add, load, store, swap_if, yield_core
 from meshkernels.kernels.program import at_once
+from meshkernels.kernels.resident import Columns, wide
 
 #: Places on the board, a cache line apart: TOKEN is the number of the token being decoded, or 0; LED says whether
 #: somebody leads a product, FAILED why a product was not computed; the numbers of JOB state it.

@@ -24,8 +24,8 @@ import numpy as np
 from meshkernels.errors import MeshError
 from meshkernels.files.checkpoint import Config
 from meshkernels.kernels import attention, elementwise
-from meshkernels.kernels.columns import Columns
 from meshkernels.kernels.program import Program, at_once
+from meshkernels.kernels.resident import Columns
 from meshkernels.kernels.team import Team
 from meshkernels.llm.cache import Text, balanced, passing
 from meshkernels.llm.layout import Cuts, Layout, Placement
@@ -99,7 +99,7 @@ def qkv(run: Run, N: np.ndarray, product: Product, *bias: np.ndarray) -> tuple[n
     """
     Y = product(N, run.do)
     for each in bias:
-        Y = run.made(elementwise.add_columns, Y, shaped("bias", each, Y.shape[1]), shape=Y.shape)
+        Y = run.made(elementwise.add, Y, shaped("bias", each, Y.shape[1])[None], shape=Y.shape)
     return run.split(Y, Layout.split_qkv)
 
 

@@ -19,9 +19,9 @@ from meshkernels.api import schedule
 from meshkernels.errors import MeshError
 from meshkernels.kept import remember
 from meshkernels.kernels import attention, ring
-from meshkernels.kernels.columns import Columns
 from meshkernels.kernels.program import at_once
 from meshkernels.kernels.reduce import combine
+from meshkernels.kernels.resident import Columns
 from meshkernels.kernels.storage import STORAGES
 from meshkernels.kernels.team import Team
 from meshkernels.llm.footprint import Footprint, Storages

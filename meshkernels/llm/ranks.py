@@ -22,7 +22,7 @@ from meshkernels.engines.matrix import DistMatrix, whole
 from meshkernels.engines.matrix import Layout as OnRanks
 from meshkernels.engines.plan import home
 from meshkernels.errors import MeshError
-from meshkernels.kernels.columns import Columns
+from meshkernels.kernels.resident import Columns
 from meshkernels.mesh import Mesh
 from meshkernels.schedules.steps import Schedule
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from meshkernels.errors import MeshError
 from meshkernels.files.checkpoint import Config, check_names, check_shape, tensor_shape
-from meshkernels.kernels.columns import Coded, Columns, stored
+from meshkernels.kernels.resident import Coded, Columns, stored
 from meshkernels.kernels.storage import OF_DTYPE
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.ranks import Build
@@ -160,11 +160,11 @@ class Weights:
         place: what becomes of a weight.
 
     Attributes:
+        in_process: whether all weights are here, none on another rank.
         operands: ``(K, N)`` right operands of products, by block (-1: outside) and names in a plan.
         vectors: gains ``(dim,)`` of the norms, biases of queries, keys and values as their product leaves its results,
             and the embedding ``(dim, vocab)``, by block and name. The embedding is the LM head too where they are tied:
             stored once.
-        in_process: whether all of them are here.
 
     Raises:
         WeightsError: the source lacks a tensor, has one too many, or one of another shape.
@@ -212,7 +212,7 @@ class Weights:
         return tensor
 
     def _placed(self, *names: str, columns: np.ndarray | None = None, rows: np.ndarray | None = None) -> Build:
-        """Matrices of the source, one below the other; arguments as of `columns.stored`, or all in their order.
+        """Matrices of the source, one below the other; arguments as of `resident.stored`, or all in their order.
 
         Returns:
             What makes the weight, or a part of it.

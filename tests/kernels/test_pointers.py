@@ -31,7 +31,7 @@ CALLERS = {
        for part in ("_contend", "_local", "_play", "_reduce", "_shift_waiting", "_step")},
     "fabric/faults.py around": "itself: cores and links of the fault map, on the fabric",
     "kernels/chains.py chain_product": "itself: shapes, roots; over_blocks: a buffer for any block",
-    "kernels/columns.py _part": "stored: rows and columns of the matrices; those of a file are checked as it is opened",
+    "kernels/resident.py _part": "stored: rows and columns of the matrices; a file's are checked as it is opened",
     "kernels/gemv.py Sums.__call__": "itself: shapes and dtypes",
     "kernels/gemv.py Sums.__init__": "itself: places of the sums",
     "kernels/pack.py Unpacked.whole": "the layout, made for the operand's own shape",
@@ -58,7 +58,7 @@ CALLERS = {
 }
 #: Functions that handle addresses, beside the compiled ones: where what they point to is checked.
 HANDLERS = {
-    "kernels/columns.py stored": "itself: rows and columns",
+    "kernels/resident.py stored": "itself: rows and columns",
     "kernels/decoding.py _at": "compiled",
     "kernels/gemv.py _compiled_kernel": "code of its own, for rows that Stated makes",
     "kernels/gemv.py Stated.__init__": "Sums and Team.job: the tree of sums",

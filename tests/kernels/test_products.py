@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from meshkernels.errors import MeshError
 from meshkernels.kernels import chains, gemv, host, pack, pool, reduce, ring, tiles
-from meshkernels.kernels.columns import wide
+from meshkernels.kernels.resident import wide
 from meshkernels.kernels.ukernel import Left, Right, Sums
 from meshkernels.kernels.ukernel import chain as micro_kernel
 from meshkernels.mesh import Mesh

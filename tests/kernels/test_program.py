@@ -101,6 +101,9 @@ def test_norms_rope_and_silu_are_numpys(L):
     e = np.ascontiguousarray(-Y)
     elementwise.exponentials(e, np.array([22]))
     assert np.array_equal(out, X * (Y / (1 + e)))
+    for other in (Y, gain[None]):
+        elementwise.add(X, other, out)
+        assert np.array_equal(out, X + other)
     heads, cos, sin = draw((5, L, 6)).astype(f), draw((L, 3)).astype(f), draw((L, 3)).astype(f)
     turned = np.empty_like(heads)
     elementwise.rope(heads, cos, sin, turned)

@@ -8,7 +8,7 @@ from storages import SUPPORTED, encoded
 
 from meshkernels.errors import MeshError
 from meshkernels.kernels import gemv, host, pack, ring
-from meshkernels.kernels.columns import Coded, stored
+from meshkernels.kernels.resident import Coded, stored
 from meshkernels.kernels.storage import STORAGES
 from meshkernels.schedules import RingOrder
 
