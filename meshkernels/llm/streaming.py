@@ -176,11 +176,12 @@ def as_json(run: Run, tokenizer: Tokenizer, summary: dict[str, Any]) -> dict[str
 
 def report(run: Run, summary: dict[str, Any]) -> str:
     """The summary that ends a generation."""
-    prompt, several = sum(len(text.prompt_ids) for text in run.texts), len(run.texts) > 1
+    prompts = {tuple(text.prompt_ids) for text in run.texts}  # equal ones are computed once
+    prompt = sum(map(len, prompts))
     speed = f", {run.decoded} decoded at {run.tokens_per_s:.1f} tokens/s" if run.tokens_per_s else ""
     resident = (f"\nmemory: {run.resident_bytes / 1e6:.0f} MB resident, of it {run.stored_bytes / 1e6:.0f} MB of "
                 "weights as stored" if run.resident_bytes else "")
-    host = (f"host: {f'{len(run.texts)} prompts' if several else 'prompt'} of {prompt} tokens in "
+    host = (f"host: {f'{len(prompts)} prompts with' if len(prompts) > 1 else 'prompt of'} {prompt} tokens in "
             f"{run.prefill_seconds:.2f} s ({prompt / run.prefill_seconds:.1f} tokens/s){speed}; ended by "
             f"{', '.join(dict.fromkeys(text.ended_by for text in run.texts))}; "
             f"kernels ready in {run.compile_seconds:.2f} s before that{resident}")
