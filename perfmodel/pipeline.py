@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel import counts_llm, forms, llm
+from perfmodel import counts_llm, llm
 from perfmodel.capacity import weight_bytes, work_bytes
 from perfmodel.checks import choice, size
 from perfmodel.counts import ELEMENT_BYTES, cdiv
@@ -24,6 +24,7 @@ from perfmodel.errors import DoesNotFit
 from perfmodel.model import Model, as_model
 from perfmodel.operators import mesh
 from perfmodel.prediction import LEVEL, check_grid, side
+from perfmodel.terms import words_cycles
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def pipeline(chip: Device | str, model: Model | str, *, phase: str = "decode", t
     places = [place(chip, grid, number) for number in range(regions)]
     crossing = cdiv(model.dim, grid) * (1 if phase == "decode" else grid * cdiv(tokens, grid))  # elements on a link
     hops = [counts_llm.hand_over(model, phase, tokens, grid, grid, *_way(a, b, grid))[1] for a, b in pairwise(places)]
-    one = max(hops, default=0) * chip.alpha + chip.beta + float(forms.words_cycles(chip, crossing))
+    one = max(hops, default=0) * chip.alpha + chip.beta + float(words_cycles(chip, crossing))
     between = len(hops) * one
     if hops and phase == "decode":
         hops.append(counts_llm.way_back(grid, grid, *_way(places[-1], places[0], grid))[1])

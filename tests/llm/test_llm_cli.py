@@ -209,6 +209,7 @@ def test_an_interrupted_batch_prints_what_there_is(small, capsys, monkeypatch):
     (("abc", "--grid", "3000"), "a grid of 3000 x 3000 cores does not fit wse3, which has 1170 x 755"),
     (("abc", "--prefill-grid", "4x751", "--device", "wse2"), "a grid of 4 x 751 cores does not fit wse2"),
     (("abc", "--device", "wse9"), "wse9"),
+    (("abc", "--grid", "600"), "a grid of 600 x 600 cores, score: a product on 600 x 200 cores takes 600 steps"),
 ])  # fmt: skip
 def test_refusals_are_one_line_and_not_zero(small, capsys, arguments, message):
     assert generate(*arguments, "--model", small) != 0
