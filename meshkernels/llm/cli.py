@@ -19,7 +19,7 @@ from meshkernels.llm.layout import Layout
 from meshkernels.llm.model import Llama
 from meshkernels.llm.regions import Regions
 from meshkernels.llm.sampling import Sampler
-from meshkernels.llm.streaming import Record, Run, as_json, generate, report, together
+from meshkernels.llm.streaming import Generation, Record, as_json, generate, report, together
 from meshkernels.llm.summary import WAFERS, block_table, fit_fabric, fit_host, fit_to, mesh_summary
 from meshkernels.llm.weights import Precision, storages
 from meshkernels.mesh import Mesh
@@ -116,9 +116,9 @@ def _run(options: argparse.Namespace) -> int:
     layouts = Layout(checkpoint.config, decode_mesh), Layout(checkpoint.config, prefill_mesh)
     fit_caches(layouts[0], texts, longest + options.new)
     copies = texts // len(ids)
-    task, prompts = Run([Record(list(each)) for each in ids * copies]), prompts * copies
-    task.stored_bytes = _stored_bytes(checkpoint, options.dtype) * len({layout.mesh for layout in layouts})
-    fit_host(task.stored_bytes, *layouts)
+    made, prompts = Generation([Record(list(each)) for each in ids * copies]), prompts * copies
+    made.stored_bytes = _stored_bytes(checkpoint, options.dtype) * len({layout.mesh for layout in layouts})
+    fit_host(made.stored_bytes, *layouts)
     held, limit = storages(checkpoint, options.dtype), None
     if options.device not in (None, "none"):
         limit = fit_to(options.device, *layouts, longest, options.plan, storages=held, texts=texts)
@@ -126,28 +126,28 @@ def _run(options: argparse.Namespace) -> int:
         last = longest + options.new - 1 if prompts else 1  # the last new token is not decoded
         for plan in (prefill_plan(layouts[1], longest, plan=options.plan), decode_plan(layouts[0], last, options.plan)):
             Regions(options.wafer, plan, held, texts).check()
-    if task.stored_bytes >= _WORTH_SAYING and not options.json and not options.json_stream:
-        print(f"{task.stored_bytes / 1e9:.1f} GB of weights are placed on {decode_mesh.rows} x {decode_mesh.cols} "
+    if made.stored_bytes >= _WORTH_SAYING and not options.json and not options.json_stream:
+        print(f"{made.stored_bytes / 1e9:.1f} GB of weights are placed on {decode_mesh.rows} x {decode_mesh.cols} "
               "cores", file=sys.stderr, flush=True)
     model = Llama(checkpoint, decode_mesh, prefill_mesh=prefill_mesh, dtype=options.dtype,
                   accumulate=options.accumulate, norms=options.norms, cache=options.cache, cache_limit=limit,
                   plan=options.plan, wafer=options.wafer)
     del checkpoint  # everything is placed: let the file go
-    task.compile_seconds = model.warm_up()
+    made.compile_seconds = model.warm_up()
     if not prompts:
         return _converse(model, tokenizer, sampler, encoded, options.new)
-    _fill(model, tokenizer, sampler, task, prompts, options)
-    task.resident_bytes = resident_memory()
-    decoded = max(max(len(text.new_ids) - 1, 1) for text in task.texts)  # the first new token is prefill's
+    _fill(model, tokenizer, sampler, made, prompts, options)
+    made.resident_bytes = resident_memory()
+    decoded = max(max(len(text.new_ids) - 1, 1) for text in made.texts)  # the first new token is prefill's
     summary = mesh_summary(model, longest, longest + decoded, texts)
     if options.json or options.json_stream:
-        print(json.dumps(as_json(task, tokenizer, summary)))
+        print(json.dumps(as_json(made, tokenizer, summary)))
     else:
-        print("\n\n" + report(task, summary))
+        print("\n\n" + report(made, summary))
         if options.ledger:
             for phase in ("prefill", "token"):
                 print(f"\none block of {phase}:\n{block_table(summary[phase])}")
-    return INTERRUPTED if task.interrupted else 0
+    return INTERRUPTED if made.interrupted else 0
 
 
 def _prompts(options: argparse.Namespace) -> tuple[list[str], int]:
@@ -166,25 +166,25 @@ def _prompts(options: argparse.Namespace) -> tuple[list[str], int]:
     return [sys.stdin.read() if prompt == "-" else prompt for prompt in given], texts or max(len(given), 1)
 
 
-def _fill(model: Llama, tokenizer: Tokenizer, sampler: Sampler, task: Run, prompts: list[str],
+def _fill(model: Llama, tokenizer: Tokenizer, sampler: Sampler, made: Generation, prompts: list[str],
           options: argparse.Namespace) -> None:  # fmt: skip
     """Generate, and print the texts: one as it comes, several when all are there."""
     stream = None if options.json else sys.stdout
     gap = "\n\n" if options.chat else ""
     if len(prompts) > 1:
         try:
-            together(model, tokenizer, task, options.new, stream if options.json_stream else None,
+            together(model, tokenizer, made, options.new, stream if options.json_stream else None,
                      temperature=options.temperature, top_p=options.top_p, seed=options.seed, top_k=options.top_k,
                      min_p=options.min_p, repeat_penalty=options.repeat_penalty, repeat_last=options.repeat_last_n)
         finally:  # a refusal after the first tokens, as of a full cache, takes no text away
-            if stream and not options.json_stream and task.texts[0].new_ids:
+            if stream and not options.json_stream and made.texts[0].new_ids:
                 print("\n\n".join(f"[{number}] {prompt}{gap}{tokenizer.decode(text.new_ids, skip_special=True)}"
-                                  for number, (prompt, text) in enumerate(zip(prompts, task.texts))))
+                                  for number, (prompt, text) in enumerate(zip(prompts, made.texts))))
         return
     if stream and not options.json_stream:
         print(prompts[0], end=gap, file=stream, flush=True)
     try:
-        generate(model, tokenizer, sampler, task, options.new, stream, as_json=options.json_stream)
+        generate(model, tokenizer, sampler, made, options.new, stream, json_lines=options.json_stream)
     except MeshError:
         if stream and not options.json_stream:
             print(file=stream)  # the refusal gets a line of its own
@@ -208,7 +208,7 @@ def _converse(model: Llama, tokenizer: Tokenizer, sampler: Sampler,
         room = model.config.context - len(record.prompt_ids)
         try:
             _check_length(len(record.prompt_ids), 1, model.config.context)
-            generate(model, tokenizer, sampler, Run([record]), min(new, room), sys.stdout)
+            generate(model, tokenizer, sampler, Generation([record]), min(new, room), sys.stdout)
         except KeyboardInterrupt:
             record.ended_by = "interrupt"
         print("\n")

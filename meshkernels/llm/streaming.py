@@ -41,7 +41,7 @@ class Record:
 
 
 @dataclass
-class Run:
+class Generation:
     """All texts of a generation, and what it took."""
 
     texts: list[Record]
@@ -67,33 +67,33 @@ class Run:
         return any(text.ended_by == "interrupt" for text in self.texts)
 
 
-def generate(model: Llama, tokenizer: Tokenizer, sampler: Sampler, run: Run, new: int,
-             stream: TextIO | None, as_json: bool = False) -> None:
+def generate(model: Llama, tokenizer: Tokenizer, sampler: Sampler, made: Generation, new: int,
+             stream: TextIO | None, json_lines: bool = False) -> None:
     """Fill the record of one text token by token, and print it as soon as its bytes are whole characters.
 
     Args:
         model: the model.
         tokenizer: its tokenizer.
         sampler: chooses.
-        run: with the prompt; filled.
+        made: with the prompt; filled.
         new: at most so many tokens.
         stream: where text goes; None: nowhere.
-        as_json: a line for each token instead, with its id and the text that it completes.
+        json_lines: a line for each token instead, with its id and the text that it completes.
 
     Raises:
         KeyboardInterrupt: before the first token; later it ends the text.
     """
-    (record,) = run.texts
+    (record,) = made.texts
     try:
         begin = time.perf_counter()
-        with progress(model) if stream and not as_json else nullcontext():
+        with progress(model) if stream and not json_lines else nullcontext():
             logits = model.prefill(record.prompt_ids)
-        run.prefill_seconds = time.perf_counter() - begin
+        made.prefill_seconds = time.perf_counter() - begin
         begin = time.perf_counter()
         while True:
             record.new_ids.append(sampler(logits, record.prompt_ids + record.new_ids))
             piece = record.piece(tokenizer)
-            if stream and as_json:
+            if stream and json_lines:
                 print(json.dumps({"id": record.new_ids[-1], "text": piece}), file=stream, flush=True)
             elif stream:
                 print(piece, end="", file=stream, flush=True)
@@ -103,20 +103,20 @@ def generate(model: Llama, tokenizer: Tokenizer, sampler: Sampler, run: Run, new
             if len(record.new_ids) == new:
                 break
             logits = model.decode(record.new_ids[-1])
-            run.decode_seconds = time.perf_counter() - begin
+            made.decode_seconds = time.perf_counter() - begin
     except KeyboardInterrupt:
         if not record.new_ids:
             raise
         record.ended_by = "interrupt"
 
 
-def together(model: Llama, tokenizer: Tokenizer, run: Run, new: int, stream: TextIO | None, **sampling) -> None:
+def together(model: Llama, tokenizer: Tokenizer, made: Generation, new: int, stream: TextIO | None, **sampling) -> None:
     """Fill the records of several texts, a token of each at a time.
 
     Args:
         model: the model.
         tokenizer: its tokenizer.
-        run: with the prompts; filled.
+        made: with the prompts; filled.
         new: at most so many tokens of each.
         stream: where a line of JSON goes for each token, with the number of its text; None: nowhere.
         **sampling: as of `Batch.generate`.
@@ -124,16 +124,16 @@ def together(model: Llama, tokenizer: Tokenizer, run: Run, new: int, stream: Tex
     Raises:
         KeyboardInterrupt: before the first tokens; later it ends the texts.
     """
-    prompts = [text.prompt_ids for text in run.texts]
+    prompts = [text.prompt_ids for text in made.texts]
     steps = model.batch(len(prompts)).generate(prompts, new, stop=tokenizer.stop, **sampling)
     begin = time.perf_counter()
     try:
         for count, tokens in enumerate(tqdm(steps, total=new, desc="generate", leave=False, disable=None)):
             if count == 0:
-                run.prefill_seconds, begin = time.perf_counter() - begin, time.perf_counter()
+                made.prefill_seconds, begin = time.perf_counter() - begin, time.perf_counter()
             else:
-                run.decode_seconds = time.perf_counter() - begin
-            for number, (text, token) in enumerate(zip(run.texts, tokens)):
+                made.decode_seconds = time.perf_counter() - begin
+            for number, (text, token) in enumerate(zip(made.texts, tokens)):
                 if token is None:
                     continue
                 text.new_ids.append(token)
@@ -143,9 +143,9 @@ def together(model: Llama, tokenizer: Tokenizer, run: Run, new: int, stream: Tex
                     line = {"number": number, "id": token, "text": text.piece(tokenizer)}
                     print(json.dumps(line), file=stream, flush=True)
     except KeyboardInterrupt:
-        if not run.texts[0].new_ids:
+        if not made.texts[0].new_ids:
             raise
-        for text in run.texts:
+        for text in made.texts:
             text.ended_by = text.ended_by if text.ended_by == "end of text" else "interrupt"
 
 
@@ -163,28 +163,28 @@ def progress(model: Llama) -> Iterator[None]:
             model.hooks.remove(hook)
 
 
-def as_json(run: Run, tokenizer: Tokenizer, summary: dict[str, Any]) -> dict[str, Any]:
+def as_json(made: Generation, tokenizer: Tokenizer, summary: dict[str, Any]) -> dict[str, Any]:
     """What ``generate --json`` prints: the first text, ``texts`` where there are several, and the rest."""
     texts = [{"prompt_ids": text.prompt_ids, "new_ids": text.new_ids,
               "text": tokenizer.decode(text.new_ids, skip_special=True), "ended_by": text.ended_by}
-             for text in run.texts]
+             for text in made.texts]
     return texts[0] | ({"texts": texts} if len(texts) > 1 else {}) | {
-        "compile_seconds": run.compile_seconds, "prefill_seconds": run.prefill_seconds,
-        "decode_seconds": run.decode_seconds, "tokens_per_s": run.tokens_per_s,
-        "stored_bytes": run.stored_bytes, "resident_bytes": run.resident_bytes, "mesh": summary}
+        "compile_seconds": made.compile_seconds, "prefill_seconds": made.prefill_seconds,
+        "decode_seconds": made.decode_seconds, "tokens_per_s": made.tokens_per_s,
+        "stored_bytes": made.stored_bytes, "resident_bytes": made.resident_bytes, "mesh": summary}
 
 
-def report(run: Run, summary: dict[str, Any]) -> str:
+def report(made: Generation, summary: dict[str, Any]) -> str:
     """The summary that ends a generation."""
-    prompts = {tuple(text.prompt_ids) for text in run.texts}  # equal ones are computed once
+    prompts = {tuple(text.prompt_ids) for text in made.texts}  # equal ones are computed once
     prompt = sum(map(len, prompts))
-    speed = f", {run.decoded} decoded at {run.tokens_per_s:.1f} tokens/s" if run.tokens_per_s else ""
-    resident = (f"\nmemory: {run.resident_bytes / 1e6:.0f} MB resident, of it {run.stored_bytes / 1e6:.0f} MB of "
-                "weights as stored" if run.resident_bytes else "")
+    speed = f", {made.decoded} decoded at {made.tokens_per_s:.1f} tokens/s" if made.tokens_per_s else ""
+    resident = (f"\nmemory: {made.resident_bytes / 1e6:.0f} MB resident, of it {made.stored_bytes / 1e6:.0f} MB of "
+                "weights as stored" if made.resident_bytes else "")
     host = (f"host: {f'{len(prompts)} prompts with' if len(prompts) > 1 else 'prompt of'} {prompt} tokens in "
-            f"{run.prefill_seconds:.2f} s ({prompt / run.prefill_seconds:.1f} tokens/s){speed}; ended by "
-            f"{', '.join(dict.fromkeys(text.ended_by for text in run.texts))}; "
-            f"kernels ready in {run.compile_seconds:.2f} s before that{resident}")
+            f"{made.prefill_seconds:.2f} s ({prompt / made.prefill_seconds:.1f} tokens/s){speed}; ended by "
+            f"{', '.join(dict.fromkeys(text.ended_by for text in made.texts))}; "
+            f"kernels ready in {made.compile_seconds:.2f} s before that{resident}")
     mesh = (f"mesh, weights in {', '.join(summary['storages'])}, all else in float16 as on the wafer "
             f"(plan {summary['plan']!r}, {summary['all_reduces_per_block']} all-reduces per block and token):\n"
             + text_table(summary))
