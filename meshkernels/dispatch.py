@@ -109,8 +109,8 @@ def weights(name: str, value: ArrayLike | Placed, mesh: MeshLike) -> np.ndarray 
 
 
 def execute(schedule: Schedule, operands: Mapping[str, np.ndarray | Placed], row: int | slice,
-             accumulate: DTypeLike | None, out: np.ndarray | None, ledger: bool, device: Any, method: str,
-             observe: Observer | None) -> Any:  # fmt: skip
+            accumulate: DTypeLike | None, out: np.ndarray | None, ledger: bool, device: Any, method: str,
+            observe: Observer | None) -> Any:  # fmt: skip
     """Check, run and hand back; ``row`` picks the result out of its matrix (a vector is row 0)."""
     verify(schedule)  # verified once, whatever is done with it
     stored = common_dtype([given.dtype for given in operands.values()])

@@ -148,8 +148,9 @@ def require_walkable(mesh: Mesh) -> None:
         MeshError: it names the mesh and what would do.
     """
     if mesh.rows != mesh.cols and mesh.lcm * mesh.cores > MOST_WALKED:
+        least = mesh.lcm == max(mesh.shape)
         raise MeshError(f"a product on {mesh.rows} x {mesh.cols} cores takes {mesh.lcm} steps, too many to verify on "
-                        f"{mesh.cores} cores: choose sides that share a factor")
+                        f"{mesh.cores} cores: choose fewer cores{'' if least else ', or sides that share a factor'}")
 
 
 @dataclass(frozen=True)

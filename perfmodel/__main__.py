@@ -14,6 +14,7 @@ import numpy as np
 import perfmodel
 from perfmodel import calibrate, console, explore, llm, operators, pingpong, render, systems, tune
 from perfmodel.capacity import CACHES, capacity
+from perfmodel.chips import Gpu
 from perfmodel.counts import GEMMS
 from perfmodel.counts_reduce import REDUCES
 from perfmodel.device import device, devices
@@ -119,6 +120,9 @@ def predict(options: argparse.Namespace) -> dict[str, Any]:
     """The prediction that the options ask for, as plain numbers."""
     chip: Any = device(options.device)
     if options.changes:
+        system = systems.check(getattr(options, "system", "waferllm"))
+        if systems.gpus(system) and not isinstance(chip, Gpu):
+            raise ModelError(f"--set changes {chip.name}, of which {system} has none: give its GPU, --device a100")
         chip = chip.replace(**dict(options.changes))
     if options.what == "gemm":
         return operators.gemm(chip, *options.shape, grid=options.grid, algorithm=options.algorithm,

@@ -93,6 +93,7 @@ class Described:
 
     def __post_init__(self) -> None:
         checks.text("name", self.name)
+        checks.text("title", self.title)
         found = dict(self.quantities)
         for field in self.fields():
             value = getattr(self, field)

@@ -19,6 +19,7 @@ from perfmodel.counts import cdiv
 from perfmodel.device import Device, device
 from perfmodel.forms import PLANS
 from perfmodel.model import Model
+from perfmodel.terms import total
 
 
 class Part(NamedTuple):
@@ -294,4 +295,4 @@ def cycles(chip: Device, constants: dict[str, float], part: Part) -> float:
     K, N = part.shape if part.kind == "gemv" else (part.rows, part.shape[0] * part.cols)
     c = constants if part.kind == "gemv" else {**constants, "row": 0.0, "beat": 0.0}
     terms = forms.gemv(c, chip, "ktree", K, N, part.rows, part.cols, groups(part.rows))
-    return float(forms.total(terms)) * part.repeats
+    return float(total(terms)) * part.repeats

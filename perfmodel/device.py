@@ -99,7 +99,7 @@ def device(name: str | Path) -> Device | Gpu | Host:
         checks.choice("device", name, devices())  # refuses
     path = Path(name)
     if path.suffix == ".toml":
-        return _build(path, files.toml(path, ", ".join(devices())))
+        return _build(path, files.toml(path, ", ".join(devices())), ())
     checks.choice("device", str(name), devices())
     return _packaged(str(name))
 
@@ -122,13 +122,13 @@ def as_device(chip: Any) -> Any:
 @functools.cache
 def _packaged(name: str) -> Device | Gpu | Host:
     path = FOLDER / f"{name}.toml"
-    return _build(path, files.toml(path))
+    return _build(path, files.toml(path), ())
 
 
-def _build(path: Path, tables: dict[str, Any]) -> Device | Gpu | Host:
-    """The device that the tables describe; refuses missing, unknown and implausible quantities."""
+def _build(path: Path, tables: dict[str, Any], above: tuple[Path, ...]) -> Device | Gpu | Host:
+    """The device that a file's tables describe; ``above`` are the files that have it as their base, or below that."""
     if "base" in tables:
-        return _changed(path, tables)
+        return _changed(path, tables, above)
     kind = checks.choice(f"kind in {path.name}", tables.get("kind"), _KINDS)
     cls = _KINDS[kind]
     fields = set(cls.fields())
@@ -154,9 +154,19 @@ def _build(path: Path, tables: dict[str, Any]) -> Device | Gpu | Host:
     return built
 
 
-def _changed(path: Path, tables: dict[str, Any]) -> Device | Gpu | Host:
-    """A packaged device with the overrides, and the fitted constants, of a file."""
-    base: Described = device(checks.text(f"{path.name}: base", tables["base"]))
+def _changed(path: Path, tables: dict[str, Any], above: tuple[Path, ...]) -> Device | Gpu | Host:
+    """A device with the overrides, and the fitted constants, of a file."""
+    name, above = checks.text(f"{path.name}: base", tables["base"]), (*above, path.absolute())
+    if name.endswith(".toml"):
+        below = Path(name)
+        if below.absolute() in above:
+            raise DataError(f"{path.name}: base = {shown(name)} is the file itself, or has it as its base")
+        base: Described = _build(below, files.toml(below, ", ".join(devices())), above)
+    else:
+        base = device(name)
+    kind = next(kind for kind, cls in _KINDS.items() if type(base) is cls)
+    if tables.get("kind", kind) != kind:
+        raise DataError(f"{path.name}: kind = {shown(tables['kind'])}, but its base {base.name} is a {kind} device")
     fields = base.fields()
     given = {key: value for key, value in tables.items() if key not in ("base", "name", "title", "kind", "constants")}
     for field in sorted(given):

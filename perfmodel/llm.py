@@ -23,6 +23,7 @@ from perfmodel.model import Model, as_model
 from perfmodel.operators import Constants, check_groups, mesh
 from perfmodel.parameters import Kernel
 from perfmodel.prediction import Prediction, Use, check_grid, check_memory, in_blocks, lift, range_notes, side
+from perfmodel.terms import Terms
 
 
 def prefill(chip: Device | Gpu | str, model: Model | str, *, tokens: Any, grid: Any = None, system: str = "waferllm",
@@ -57,8 +58,8 @@ def prefill(chip: Device | Gpu | str, model: Model | str, *, tokens: Any, grid: 
     held = _check_layers(chip, model, "prefill", tokens, grid)
     kernel = parameters.on(chip, "gemm", constants)
 
-    def form(c: Mapping[str, float]) -> forms.Terms:
-        def layer(s: Any, p: Any) -> forms.Terms:
+    def form(c: Mapping[str, float]) -> Terms:
+        def layer(s: Any, p: Any) -> Terms:
             return forms.never_less(lambda rows: forms.prefill(c, chip, model.dim, model.ffn, rows, p, plan), s, p)
 
         return bounds.scale(model.layers, in_blocks(layer, tokens, grid))
@@ -107,7 +108,7 @@ def decode(chip: Device | Gpu | str, model: Model | str, *, context: Any, grid: 
     groups = check_groups(chip, "ktree", grid, counts_reduce.published_groups(grid) if groups is None else groups)
     kernel = parameters.on(chip, "decode", constants)
 
-    def form(c: Mapping[str, float]) -> forms.Terms:
+    def form(c: Mapping[str, float]) -> Terms:
         return _layers(model, lambda s, p, k: forms.decode(c, chip, model.dim, model.ffn, s, p, k, plan),
                        context, grid, groups)
 
@@ -311,7 +312,7 @@ def _notes(constants: Kernel, model: Model, tokens: Any, grid: Any, groups: Any 
     return range_notes(constants, grid=grid, tokens=tokens, dim=model.dim, ffn=model.ffn, tile=tile, **tree)
 
 
-def _whole(chip: Device | Gpu, kernel: Kernel, form: Callable[[Any], forms.Terms], limits: Any, tokens: Any,
+def _whole(chip: Device | Gpu, kernel: Kernel, form: Callable[[Any], Terms], limits: Any, tokens: Any,
            notes: tuple[str, ...], label: str) -> Prediction:
     """The prediction that the form's terms of all layers make."""
     terms, cycles = lift(form(kernel.values), limits)
@@ -337,7 +338,7 @@ def _of_system(chip: Any, model: Model, system: str, phase: str, tokens: Any, gr
         held = _check_layers(chip, model, phase, tokens, grid)
         notes = range_notes(kernel, grid=grid, tokens=tokens, dim=model.dim, ffn=model.ffn) + held
 
-    def form(c: Mapping[str, float]) -> forms.Terms:
+    def form(c: Mapping[str, float]) -> Terms:
         return systems.terms(system, phase, chip, model, tokens, grid, c)
 
     if gpus:  # the roofline itself: the same work at the full peak rate

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel import forms, llm
+from perfmodel import counts_llm, llm
 from perfmodel.capacity import weight_bytes, work_bytes
 from perfmodel.checks import choice, size
 from perfmodel.counts import ELEMENT_BYTES, cdiv
@@ -23,7 +23,8 @@ from perfmodel.device import Device
 from perfmodel.errors import DoesNotFit
 from perfmodel.model import Model, as_model
 from perfmodel.operators import mesh
-from perfmodel.prediction import check_grid, side
+from perfmodel.prediction import LEVEL, check_grid, side
+from perfmodel.terms import words_cycles
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Pipeline:
         batch: sequences that are in flight.
         hops: of a token's hand-overs between regions, the way back of its id included.
         cycles: of one token through all regions; of "prefill" of the prompt.
+        interval: cycles between which a measurement of ``cycles`` lies with a probability of 90 %; hand-overs as given.
         slowest: cycles that the region with most layers is busy with it.
         seconds: in which every sequence gets one token, or its prompt.
         tokens_per_s: of all sequences together.
@@ -51,6 +53,7 @@ class Pipeline:
     batch: int
     hops: int
     cycles: float
+    interval: tuple[float, float]
     slowest: float
     seconds: float
     tokens_per_s: float
@@ -62,7 +65,9 @@ class Pipeline:
         Returns:
             All fields.
         """
-        return asdict(self) | {key: list(getattr(self, key)) for key in ("layers", "origins", "notes")}
+        low, high = self.interval
+        return asdict(self) | {key: list(getattr(self, key)) for key in ("layers", "origins", "notes")} | {
+            "interval": {"level": LEVEL, "low": low, "high": high}}
 
 
 def pipeline(chip: Device | str, model: Model | str, *, phase: str = "decode", tokens: int, grid: Any, batch: int = 1,
@@ -114,19 +119,20 @@ def pipeline(chip: Device | str, model: Model | str, *, phase: str = "decode", t
         time = llm.prefill(chip, model, tokens=tokens, grid=grid, plan=plan)
     places = [place(chip, grid, number) for number in range(regions)]
     crossing = cdiv(model.dim, grid) * (1 if phase == "decode" else grid * cdiv(tokens, grid))  # elements on a link
-    one = grid * chip.alpha + chip.beta + float(forms.words_cycles(chip, crossing))
-    back = sum(abs(a - b) for a, b in zip(places[-1], places[0]))
-    cycles = float(time.cycles) + (regions - 1) * one
-    if regions > 1 and phase == "decode":
-        cycles += back * chip.alpha + chip.beta
+    hops = [counts_llm.hand_over(model, phase, tokens, grid, grid, *_way(a, b, grid))[1] for a, b in pairwise(places)]
+    one = max(hops, default=0) * chip.alpha + chip.beta + float(words_cycles(chip, crossing))
+    between = len(hops) * one
+    if hops and phase == "decode":
+        hops.append(counts_llm.way_back(grid, grid, *_way(places[-1], places[0], grid))[1])
+        between += hops[-1] * chip.alpha + chip.beta
+    cycles, low, high = (float(part) + between for part in (time.cycles, *time.interval))
     slowest = float(time.cycles) * max(layers) / model.layers + one * (regions > 1)
     seconds = max(cycles, batch * slowest) / chip.clock_hz
     notes = (*time.notes, *(("hand-overs between regions are charged alpha a hop, beta and a link's words: no wafer's "
                              "were measured",) if regions > 1 else ()))
     each = 1 if phase == "decode" else tokens
     return Pipeline(layers, tuple(places), held, chip.memory_per_core, batch,
-                    (regions - 1) * grid + back * (phase == "decode"), cycles, slowest, seconds,
-                    batch * each / seconds, notes)
+                    sum(hops), cycles, (low, high), slowest, seconds, batch * each / seconds, notes)
 
 
 def fitting(chip: Device, rows: int, cols: int | None = None) -> int:
@@ -139,6 +145,11 @@ def place(chip: Device, side: int, number: int) -> tuple[int, int]:
     across = chip.cols // side
     down, along = divmod(number, across)
     return down * side, (across - 1 - along if down % 2 else along) * side
+
+
+def _way(a: tuple[int, int], b: tuple[int, int], side: int) -> tuple[int, int]:
+    """Regions down and along from one first core to another."""
+    return (b[0] - a[0]) // side, (b[1] - a[1]) // side
 
 
 def share(layers: int, regions: int) -> tuple[int, ...]:

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import perfmodel as pm
-from perfmodel import forms, parameters
+from perfmodel import parameters
 from perfmodel.forms_gemm import gemm, local_product
+from perfmodel.terms import total
 from plots.style import COLOURS
 
 GRID = 656
@@ -100,4 +101,4 @@ def _model(data: pm.Measurements, sides: np.ndarray, rows: np.ndarray) -> np.nda
     x = data.columns
     terms = gemm({**fit.params, **fit.fixed}, pm.device("wse3"), "meshgemm", x["M"], x["K"], x["N"], x["P"],
                        x["P"])  # fmt: skip
-    return forms.total(terms) / data.measured - 1
+    return total(terms) / data.measured - 1

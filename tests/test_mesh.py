@@ -41,6 +41,14 @@ def test_wafers_and_more_are_not():
         require_walkable(mk.Mesh(*sides))
 
 
+@pytest.mark.parametrize(("sides", "says"), [
+    ((600, 200), "takes 600 steps, .* 120000 cores: choose fewer cores$"),  # the sides share all that they can
+    ((700, 701), "choose fewer cores, or sides that share a factor$")])
+def test_what_would_take_minutes_to_prove_says_what_would_do(sides, says):
+    with pytest.raises(mk.MeshError, match=says):
+        require_walkable(mk.Mesh(*sides))
+
+
 def test_more_roots_than_one_line_has():
     """4,090 + 10 roots on the two axes, made anew each time that the steps are walked."""
     ledger = mk.count(mk.schedule("summa", mk.Mesh(4090, 10), 4090, 10, 10))

@@ -129,7 +129,7 @@ class Engine:
             self.computing += plan.work
         if len(self.arrive) < len(step.moves):
             self.arrive = np.full((len(step.moves), self.mesh.cores), -1.0)
-        self._local(step, plan, patterns, bends)
+        self._local(plan, patterns, bends)
         travelling = [m for m in range(len(step.moves)) if not plan.reduces[m]]
         if self._free_of_conflicts(travelling, plan, patterns):
             for m in travelling:
@@ -236,7 +236,7 @@ class Engine:
                 self.sends += sends
                 self.receives += receives
 
-    def _local(self, step: Step, plan: Plan, patterns: list, bends: list) -> None:
+    def _local(self, plan: Plan, patterns: list, bends: list) -> None:
         """What a core sends to itself is copied."""
         for m, (table, pattern, bend) in enumerate(zip(plan.tables, patterns, bends)):
             cost = self.machine.setup + plan.words[m] / self.machine.copy

@@ -7,11 +7,12 @@ run without the others.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from meshkernels.arguments import as_count
-from meshkernels.errors import MeshError
+from meshkernels.errors import MeshError, MeshTypeError, shown
 from meshkernels.kernels import memory
 from meshkernels.llm.block import Forward
 from meshkernels.llm.cache import Text, fit_caches
@@ -68,7 +69,7 @@ class Batch:
         Raises:
             MeshError: as `Llama.prefill`, another number of prompts than of texts, or more keys and values than this
                 machine's memory holds.
-            MeshTypeError: ids that are not integers.
+            MeshTypeError: ids that are not integers, or one text for all.
             CacheOverflow: the keys and values of a prompt do not fit on a core.
             DeviceLimitError: the wafer cannot hold prefill of so many tokens.
         """
@@ -135,19 +136,21 @@ class Batch:
             The next id of each text; None of one that has ended.
 
         Raises:
-            MeshError: as `Llama.generate`.
+            MeshError: as `Llama.generate`, or another number of prompts than of texts.
+            MeshTypeError: prompts that are one text for all, or a seed that is no whole number.
         """
+        self._counted("prompts", prompts)
         tokenizer = self.model.tokenizer
         if stop is None:
             stop = tokenizer.stop if tokenizer else ()
         if tokenizer is None and any(isinstance(prompt, str) for prompt in prompts):
             raise MeshError("a prompt in text needs the model's tokenizer: open the file with load()")
-        texts: list[list[int]] = [
-            tokenizer.encode(each) if tokenizer and isinstance(each, str) else list(each)  # type: ignore[arg-type]
-            for each in prompts]
-        seeds = [None if seed is None else seed + i for i in range(len(self))]
+        given: list[Any] = [tokenizer.encode(each) if tokenizer and isinstance(each, str) else each
+                            for each in prompts]
+        seeds = [None if seed is None else as_count("seed", seed) + i for i in range(len(self))]
         samplers = [Sampler(temperature, top_p, same_seed(self.model._on, each), **sampling) for each in seeds]
-        ends, logits, going = frozenset(stop), self.prefill(texts), [True] * len(self)
+        ends, logits, going = frozenset(stop), self.prefill(given), [True] * len(self)
+        texts: list[list[int]] = [list(each) for each in given]
         for count in range(new):
             tokens = [sampler(row, text) if on else None
                       for sampler, row, text, on in zip(samplers, logits, texts, going)]
@@ -171,5 +174,7 @@ class Batch:
         return self._caches
 
     def _counted(self, what: str, given: Sequence) -> None:
+        if isinstance(given, str) or not hasattr(given, "__len__"):
+            raise MeshTypeError(f"{what} must be a sequence, one for each of {len(self)} texts, not {shown(given)}")
         if len(given) != len(self):
             raise MeshError(f"{len(given)} {what} for a batch of {len(self)} texts")

@@ -136,8 +136,8 @@ def _run(options: argparse.Namespace, engine: engines.Engine) -> int:
     # of a conversation: is there a template?
     ids = [encoded([{"role": "user", "content": prompt}]) for prompt in prompts or ["?"]]
     longest = max(map(len, ids))
-    for each in ids:
-        _check_length(len(each), options.new, checkpoint.config.context)
+    for number, each in enumerate(ids):
+        _check_length(len(each), options.new, checkpoint.config.context, f"prompt [{number}]" if len(ids) > 1 else "")
     layouts = Layout(checkpoint.config, decode_mesh), Layout(checkpoint.config, prefill_mesh)
     fit_caches(layouts[0], texts, longest + options.new)
     copies = texts // len(ids)
@@ -202,19 +202,21 @@ def _fill(model: Llama, tokenizer: Tokenizer, sampler: Sampler, made: Generation
           options: argparse.Namespace) -> None:  # fmt: skip
     """Generate, and print the texts: one as it comes, several when all are there."""
     stream = None if options.json else sys.stdout
+    gap = "\n\n" if options.chat else ""
     if len(prompts) > 1:
-        together(model, tokenizer, made, options.new, stream if options.json_stream else None,
-                 temperature=options.temperature, top_p=options.top_p, seed=options.seed, top_k=options.top_k,
-                 min_p=options.min_p, repeat_penalty=options.repeat_penalty, repeat_last=options.repeat_last_n)
-        if stream and not options.json_stream:
-            gap = "\n\n" if options.chat else ""
-            print("\n\n".join(f"[{number}] {prompt}{gap}{tokenizer.decode(text.new_ids, skip_special=True)}"
-                              for number, (prompt, text) in enumerate(zip(prompts, made.texts))))
+        try:
+            together(model, tokenizer, made, options.new, stream if options.json_stream else None,
+                     temperature=options.temperature, top_p=options.top_p, seed=options.seed, top_k=options.top_k,
+                     min_p=options.min_p, repeat_penalty=options.repeat_penalty, repeat_last=options.repeat_last_n)
+        finally:  # a refusal after the first tokens, as of a full cache, takes no text away
+            if stream and not options.json_stream and made.texts[0].new_ids:
+                print("\n\n".join(f"[{number}] {prompt}{gap}{tokenizer.decode(text.new_ids, skip_special=True)}"
+                                  for number, (prompt, text) in enumerate(zip(prompts, made.texts))))
         return
     if stream and not options.json_stream:
-        print(prompts[0], end="\n\n" if options.chat else "", file=stream, flush=True)
+        print(prompts[0], end=gap, file=stream, flush=True)
     try:
-        generate(model, tokenizer, sampler, made, options.new, stream, as_json=options.json_stream)
+        generate(model, tokenizer, sampler, made, options.new, stream, json_lines=options.json_stream)
     except MeshError:
         if stream and not options.json_stream:
             print(file=stream)  # the refusal gets a line of its own
@@ -251,10 +253,13 @@ def _stored_bytes(checkpoint: files.Checkpoint, dtype: str) -> int:
     return sum(2 * math.prod(tensor.shape) if dtype == "float16" else tensor.data.nbytes for tensor in tensors)
 
 
-def _check_length(prompt: int, new: int, context: int) -> None:
+def _check_length(prompt: int, new: int, context: int, name: str = "") -> None:
+    name = name or "the prompt"
     if prompt == 0:
-        raise MeshError("the prompt is empty: there is nothing to continue")
+        raise MeshError(f"{name} is empty: there is nothing to continue")
     if prompt + new > context:
-        raise MeshError(f"the prompt has {prompt} tokens and {new} are to follow, the model's context is {context}")
+        room = context - prompt
+        raise MeshError(f"{name} has {prompt} tokens and {new} are to follow, the model's context is {context}: "
+                        + (f"--new {room} at most" if room > 0 else "a shorter one, please"))
 
 

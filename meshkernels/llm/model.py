@@ -276,7 +276,7 @@ class Llama:
         mine = {"at work": object()}
         try:
             if self._users.setdefault("at work", mine["at work"]) is not mine["at work"]:
-                raise MeshError("this Llama is at work in another thread or hook: it has one text; place a second one")
+                raise MeshError("this Llama is at work in another thread or hook: wait for it, or place another")
             result, text = work()
             holder.text, self._users = text, {}; return result  # noqa: E702  (one line: one event for a tracer)
         except BaseException:

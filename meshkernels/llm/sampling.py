@@ -27,8 +27,8 @@ class Sampler:
         repeat_last: of so many tokens at the end of the text; -1: of all.
 
     Raises:
-        MeshError: a temperature below 0, top_p outside (0, 1], min_p outside [0, 1], a penalty that is not above 0, or
-            a seed or count that is no whole number from 0 up (of repeat_last, from -1).
+        MeshError: a temperature below 0, top_p outside (0, 1], min_p outside [0, 1], a penalty outside
+            [1e-6, 1e6], or a seed or count that is no whole number from 0 up (of repeat_last, from -1).
 
     Examples:
         >>> Sampler()(np.array([0.1, 2.0, 1.0], np.float32))
@@ -43,8 +43,8 @@ class Sampler:
             raise MeshError(f"top_p = {shown(top_p)}: it must be above 0 and at most 1")
         if not _is_number(min_p) or not 0 <= min_p <= 1:
             raise MeshError(f"min_p = {shown(min_p)}: it must be from 0 to 1")
-        if not _is_number(repeat_penalty) or not 0 < repeat_penalty < np.inf:
-            raise MeshError(f"repeat_penalty = {shown(repeat_penalty)}: it must be finite and above 0 (1: no penalty)")
+        if not _is_number(repeat_penalty) or not 1e-6 <= repeat_penalty <= 1e6:
+            raise MeshError(f"repeat_penalty = {shown(repeat_penalty)}: it must be from 1e-6 to 1e6 (1: no penalty)")
         for name, count, least in (("top_k", top_k, 0), ("repeat_last", repeat_last, -1)):
             if not isinstance(count, Integral) or isinstance(count, bool) or count < least:
                 raise MeshError(f"{name} = {shown(count)}: it must be a whole number, {least} or larger")
@@ -67,7 +67,8 @@ class Sampler:
             Its id.
 
         Raises:
-            MeshError: no logits, or some that are not finite: nothing is likelier than a NaN, or less likely.
+            MeshError: no logits, or some that are not finite: nothing is likelier than a NaN, or less likely; with a
+                penalty, a token of the text that has no logit.
         """
         logits = np.asarray(logits)
         if logits.ndim != 1 or not logits.size:
@@ -92,6 +93,9 @@ class Sampler:
 
         Returns:
             Ids ``(n,)``, the likeliest first, and their probabilities ``(n,)``.
+
+        Raises:
+            MeshError: with a penalty, a token of the text that has no logit.
         """
         logits = self._penalised(np.asarray(logits), text)
         if self.temperature == 0:
@@ -103,6 +107,8 @@ class Sampler:
         if self.repeat_penalty == 1 or not len(last):
             return logits
         logits, seen = logits.astype(np.float64), np.unique(np.asarray(last, np.int64))
+        if len(wrong := seen[(seen < 0) | (seen >= len(logits))]):
+            raise MeshError(f"the text has token {wrong[0]}, there are {len(logits)} logits")
         found = logits[seen]
         logits[seen] = np.where(found > 0, found / self.repeat_penalty, found * self.repeat_penalty)
         return logits

@@ -68,7 +68,7 @@ class Generation:
 
 
 def generate(model: Llama, tokenizer: Tokenizer, sampler: Sampler, made: Generation, new: int,
-             stream: TextIO | None, as_json: bool = False) -> None:
+             stream: TextIO | None, json_lines: bool = False) -> None:
     """Fill the record of one text token by token, and print it as soon as its bytes are whole characters.
 
     Args:
@@ -78,7 +78,7 @@ def generate(model: Llama, tokenizer: Tokenizer, sampler: Sampler, made: Generat
         made: with the prompt; filled.
         new: at most so many tokens.
         stream: where text goes; None: nowhere.
-        as_json: a line for each token instead, with its id and the text that it completes.
+        json_lines: a line for each token instead, with its id and the text that it completes.
 
     Raises:
         KeyboardInterrupt: before the first token; later it ends the text.
@@ -86,14 +86,14 @@ def generate(model: Llama, tokenizer: Tokenizer, sampler: Sampler, made: Generat
     (record,) = made.texts
     try:
         begin = time.perf_counter()
-        with progress(model) if stream and not as_json else nullcontext():
+        with progress(model) if stream and not json_lines else nullcontext():
             logits = model.prefill(record.prompt_ids)
         made.prefill_seconds = time.perf_counter() - begin
         begin = time.perf_counter()
         while True:
             record.new_ids.append(sampler(logits, record.prompt_ids + record.new_ids))
             piece = record.piece(tokenizer)
-            if stream and as_json:
+            if stream and json_lines:
                 print(json.dumps({"id": record.new_ids[-1], "text": piece}), file=stream, flush=True)
             elif stream:
                 print(piece, end="", file=stream, flush=True)
@@ -176,11 +176,12 @@ def as_json(made: Generation, tokenizer: Tokenizer, summary: dict[str, Any]) -> 
 
 def report(made: Generation, summary: dict[str, Any]) -> str:
     """The summary that ends a generation."""
-    prompt, several = sum(len(text.prompt_ids) for text in made.texts), len(made.texts) > 1
+    prompts = {tuple(text.prompt_ids) for text in made.texts}  # equal ones are computed once
+    prompt = sum(map(len, prompts))
     speed = f", {made.decoded} decoded at {made.tokens_per_s:.1f} tokens/s" if made.tokens_per_s else ""
     resident = (f"\nmemory: {made.resident_bytes / 1e6:.0f} MB resident, of it {made.stored_bytes / 1e6:.0f} MB of "
                 "weights as stored" if made.resident_bytes else "")
-    host = (f"host: {f'{len(made.texts)} prompts' if several else 'prompt'} of {prompt} tokens in "
+    host = (f"host: {f'{len(prompts)} prompts with' if len(prompts) > 1 else 'prompt of'} {prompt} tokens in "
             f"{made.prefill_seconds:.2f} s ({prompt / made.prefill_seconds:.1f} tokens/s){speed}; ended by "
             f"{', '.join(dict.fromkeys(text.ended_by for text in made.texts))}; "
             f"kernels ready in {made.compile_seconds:.2f} s before that{resident}")

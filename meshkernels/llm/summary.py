@@ -180,7 +180,10 @@ def fit_host(stored: int, *layouts: Layout) -> None:
         for op in prefill_plan(layout, 1).layer:
             for used in op.schedules:
                 if isinstance(used, Scheduled) and used.multiplies:
-                    require_walkable(used.mesh)
+                    try:
+                        require_walkable(used.mesh)
+                    except MeshError as refusal:
+                        raise MeshError(f"a grid of {mesh.rows} x {mesh.cols} cores, {op.name}: {refusal}") from None
 
 
 def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, new: int = 1, plan: str = "paper",

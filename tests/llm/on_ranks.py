@@ -57,6 +57,11 @@ def same_bits() -> None:
         wanted.append(int(np.argmax(logits[-1] if logits.ndim > 1 else logits)))
         logits = reference.forward(wanted[-1:])
     assert tokens == wanted, "and NumPy's"
+    prompts = [[1, 5, 2], [7], [1, 5, 2]]
+    texts = [model.batch(3) for model in (one, many)]
+    for said in ("prefill", prompts), ("decode", [4, 9, 1]), ("decode", [None, 2, 3]):
+        alone, shared = (getattr(batch, said[0])(said[1]) for batch in texts)
+        assert alone.tobytes() == shared.tobytes(), said
     drawn = COMM.allgather(list(many.generate([1, 2, 3], 6, temperature=2.0)))
     assert all(each == drawn[0] for each in drawn), "one seed for all"
 
@@ -105,12 +110,16 @@ def memory_is_a_share() -> None:
 def refused() -> None:
     """All ranks raise, and go on together."""
     model = Llama(Synthetic(tiny(), seed=3), mk.Mesh(4, 2, comm=COMM), cache_limit=1 << 9)
+    texts = model.batch(2)
     last = COMM.size - 1
     for call, says in (
             (lambda: model.prefill([1, 2 + (COMM.rank == last)]), "asked for different things"),
             (lambda: model.prefill([10**9] if COMM.rank == last else [1]), "outside the vocabulary"),
             (lambda: model.decode(1) if COMM.rank == last else model.prefill([1]), "asked for different things"),
             (lambda: model.prefill([1] * model.config.context), "KV cache"),
+            (lambda: model.batch(0 if COMM.rank == last else 2), "a batch has at least one"),
+            (lambda: texts.prefill([[1]] * (1 + (COMM.rank != last))), "1 prompts for a batch of 2 texts"),
+            (lambda: texts.decode([1, 10**9 if COMM.rank == last else 2]), "asked for different things"),
             (lambda: Llama(Synthetic(tiny()), mk.Mesh(4, 2, comm=COMM), prefill_mesh=mk.Mesh(2)), "one process")):
         try:
             call()

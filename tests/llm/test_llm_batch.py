@@ -57,6 +57,11 @@ def test_generate_is_that_of_each_alone(source):
     (lambda batch: batch.prefill([*PROMPTS[:3], []]), MeshError, "the prompt is empty"),
     (lambda batch: batch.prefill([*PROMPTS[:3], [0] * 65]), MeshError, "context 64"),
     (lambda batch: batch.prefill([*PROMPTS[:3], "ab"]), MeshTypeError, "sequence of integers"),
+    (lambda batch: batch.prefill(None), MeshTypeError, "prompts must be a sequence, one for each of 4 texts, not None"),
+    (lambda batch: batch.decode(7), MeshTypeError, "tokens must be a sequence, one for each of 4 texts, not 7"),
+    (lambda batch: next(batch.generate("abcd")), MeshTypeError, "prompts must be a sequence, one for each"),
+    (lambda batch: next(batch.generate([1, 2, 3, 4])), MeshTypeError, "sequence of integers"),
+    (lambda batch: next(batch.generate(PROMPTS, seed="x")), MeshTypeError, "seed must be an integer, not 'x'"),
 ])  # fmt: skip
 def test_a_refusal_leaves_all_texts_as_they_were(source, call, error, message):
     batch, other = Llama(source, 3).batch(4), Llama(source, 3).batch(4)

@@ -143,13 +143,25 @@ def test_several_texts_are_printed_when_they_are_there_or_streamed_as_json(small
     arguments = ("abc", "ab", "--model", small, "--grid", "2", "--new", "4")
     assert generate(*arguments) == 0
     out = capsys.readouterr().out
-    assert out.startswith("[0] abc") and "\n\n[1] ab" in out and "2 prompts of 2 tokens" in out
+    assert out.startswith("[0] abc") and "\n\n[1] ab" in out and "2 prompts with 2 tokens" in out
     assert generate(*arguments, "--json-stream") == 0
     *lines, last = map(json.loads, capsys.readouterr().out.splitlines())
     for number, text in enumerate(last["texts"]):
         mine = [line for line in lines if line["number"] == number]
         assert [line["id"] for line in mine] == text["new_ids"]
         assert "".join(line["text"] for line in mine) == text["text"].rstrip("\ufffd")
+
+
+def test_a_prompt_that_is_computed_once_counts_once(small, capsys):
+    assert generate("abc", "--batch", "3", "--model", small, "--grid", "2", "--new", "2") == 0
+    assert "host: prompt of 1 tokens in" in capsys.readouterr().out
+
+
+def test_a_cache_that_is_full_takes_no_text_away(small, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "fit_to", lambda *_, **__: 1400)
+    assert generate("abc", "x", "--model", small, "--grid", "1", "--device", "wse2", "--new", "40") == 2
+    out, err = capsys.readouterr()
+    assert out.startswith("[0] abc") and "\n\n[1] x" in out and "would hold" in err and err.count("\n") == 1
 
 
 def test_an_interrupted_batch_prints_what_there_is(small, capsys, monkeypatch):
@@ -173,7 +185,8 @@ def test_an_interrupted_batch_prints_what_there_is(small, capsys, monkeypatch):
     (("-", "-"), "stdin (-) can be read once"),
     (("--chat", "--batch", "2"), "need a prompt"),
     (("abc", "--batch", str(10**9)), "tokens take"),
-    (("abc", ""), "the prompt is empty"),
+    (("abc", ""), "prompt [1] is empty"),
+    (("abc", "b" * 70), "prompt [1] has 70 tokens and 40 are to follow, the model's context is 80: --new 10 at most"),
     (("",), "the prompt is empty"),
     (("a" * 81,), "context is 80"),
     (("abc", "--new", "90"), "context is 80"),
@@ -196,6 +209,7 @@ def test_an_interrupted_batch_prints_what_there_is(small, capsys, monkeypatch):
     (("abc", "--grid", "3000"), "a grid of 3000 x 3000 cores does not fit wse3, which has 1170 x 755"),
     (("abc", "--prefill-grid", "4x751", "--device", "wse2"), "a grid of 4 x 751 cores does not fit wse2"),
     (("abc", "--device", "wse9"), "wse9"),
+    (("abc", "--grid", "600"), "a grid of 600 x 600 cores, score: a product on 600 x 200 cores takes 600 steps"),
 ])  # fmt: skip
 def test_refusals_are_one_line_and_not_zero(small, capsys, arguments, message):
     assert generate(*arguments, "--model", small) != 0

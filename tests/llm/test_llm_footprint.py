@@ -9,6 +9,7 @@ from storages import SUPPORTED, InStorage
 
 from meshkernels import Mesh
 from meshkernels.errors import WeightsError
+from meshkernels.kernels.resident import Coded, stored
 from meshkernels.llm import Layout, Llama, decode_plan, prefill_plan
 from meshkernels.llm.footprint import Footprint, tile_bytes
 from meshkernels.llm.weights import storages
@@ -88,6 +89,14 @@ def test_the_third_tile_of_twelve_keeps_two_scales_by_hand():
     assert found.shape == (360, 360) and found[0, 0] == 40 * (12 // 2 + 2) and found[2, 0] == 40 * (12 // 2 + 2 * 2)
     assert not found[342:].any() and found[341, 0] == 40 * (4 // 2 + 2)  # 4 are left for the last
     assert found[0, 358] == 16 * 8 and not found[0, 359]
+
+
+@pytest.mark.parametrize("kind", SUPPORTED)
+def test_a_whole_matrix_is_what_the_kernels_keep_but_for_padding(kind):
+    matrix = InStorage(CONFIG, kind).stored("blk.0.ffn_up.weight")  # 512 x 256, in panels of 64 columns
+    kept = stored([Coded(matrix.storage.name, matrix.data.reshape(512, -1))], np.arange(512), np.arange(256))
+    found = int(tile_bytes(kind, np.arange(256), np.ones(512, bool), (1, 1))[0, 0])
+    assert found <= kept.nbytes <= found + 64 * 8
 
 
 def test_a_head_of_its_own_is_counted_beside_the_embedding():

@@ -193,6 +193,8 @@ def test_batches_overlap_in_regions_by_hand():
     single = pm.decode("wse2", "llama3-8b", context=4096, grid=360).cycles
     hand_over = 360 * 1 + 5 + 6  # alpha a hop, beta, 12 elements on a link
     assert one.cycles == pytest.approx(single + 3 * hand_over + 360 + 5)
+    low, high = pm.decode("wse2", "llama3-8b", context=4096, grid=360).interval
+    assert one.interval == pytest.approx((one.cycles - single + low, one.cycles - single + high))
     assert one.slowest == pytest.approx(single / 4 + hand_over)
     assert one.tokens_per_s == pytest.approx(1.1e9 / one.cycles)
     assert many.tokens_per_s == pytest.approx(4 * 1.1e9 / max(one.cycles, 4 * one.slowest))

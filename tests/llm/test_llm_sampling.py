@@ -81,8 +81,14 @@ def test_a_temperature_of_next_to_nothing_is_greedy_without_a_warning():
     ({"temperature": float("nan")}, "temperature = nan"), ({"temperature": "hot"}, "temperature = 'hot'"),
     ({"top_p": float("nan")}, "top_p = nan"), ({"top_p": None}, "top_p = None"), ({"top_p": 1.5}, "top_p = 1.5"),
     ({"top_k": 1.5}, "top_k = 1.5"), ({"min_p": -0.1}, "min_p = -0.1"), ({"repeat_last": -2}, "repeat_last = -2"),
-    ({"repeat_penalty": 0.0}, "repeat_penalty = 0.0"),
+    ({"repeat_penalty": 0.0}, "repeat_penalty = 0.0"), ({"repeat_penalty": 1e-310}, "from 1e-6 to 1e6"),
     ({"seed": -1}, "seed = -1"), ({"seed": 0.5}, "seed = 0.5"), ({"seed": "x"}, "seed = 'x'")])
 def test_refusals_name_argument_and_value(arguments, message):
     with pytest.raises(MeshError, match=message):
         Sampler(**arguments)
+
+
+@pytest.mark.parametrize("token", [-1, 4])
+def test_a_token_without_a_logit_is_not_penalised_in_silence(token):
+    with pytest.raises(MeshError, match=f"the text has token {token}, there are 4 logits"):
+        Sampler(repeat_penalty=2.0)(np.zeros(4, np.float32), [0, token, 1])

@@ -86,3 +86,23 @@ def test_import_loads_neither_scipy_nor_meshkernels():
     code = "import sys, perfmodel; print([m for m in ('scipy', 'meshkernels') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ('base = "own.toml"', "base = 'own.toml' is the file itself, or has it as its base"),
+    ('base = "other.toml"', "other.toml: base = 'own.toml' is the file itself, or has it as its base"),
+    ('base = "wse2"\nkind = "gpu"', "own.toml: kind = 'gpu', but its base wse2 is a mesh device"),
+])  # fmt: skip
+def test_a_base_that_is_none(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.toml").write_text(text)
+    (tmp_path / "other.toml").write_text('base = "own.toml"')
+    with pytest.raises(pm.DataError, match=message):
+        pm.device("own.toml")
+    (tmp_path / "own.toml").write_text('base = "wse2"\nkind = "mesh"\nalpha = 2')
+    assert pm.device("other.toml").alpha == 2 and pm.device("other.toml").base == "wse2"
+
+
+def test_a_title_is_text():
+    with pytest.raises(pm.DataError, match="title = 5 must be a string"):
+        pm.device("wse2").replace(title=5)
