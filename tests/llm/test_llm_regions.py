@@ -204,6 +204,6 @@ def test_the_papers_model_on_the_papers_grid():
             theirs = pm.pipeline("wse2", "llama3-8b", tokens=4096, grid=side).bytes_per_core
             assert theirs == pytest.approx(mine, rel=0.15)  # which has 6 KB of code besides
         else:
-            with pytest.raises(pm.DoesNotFit, match=r"3 layers and the head need 5\d{4} bytes per core"):
+            with pytest.raises(pm.DoesNotFit, match=r"3 of 32 layers and the head need 5\d{4} bytes per core"):
                 pm.pipeline("wse2", "llama3-8b", tokens=4096, grid=side)
     assert found.work.hops == 4 * 360 and np.all([each.words == 4096 * 360 for each in found.hand_overs[:3]])
