@@ -187,7 +187,8 @@ def _refusal(chip: Device, model: Model, grid: int, layers: tuple[int, ...], hel
     there = np.minimum((chip.rows // sides) * (chip.cols // sides), model.layers)
     fits = sides[_held(model, there, sides, tokens, batch, storage) <= chip.memory_per_core]
     needed = (f"{batch} x {tokens} tokens by {model.name} in {storage} on {len(layers)} regions of {grid}^2 cores: "
-              f"{max(layers)} of {sum(layers)} layers and the head need {held} bytes per core; {chip.name} has {chip.memory_per_core}")
+              f"{max(layers)} of {model.layers} layers and the head need {held} bytes per core; {chip.name} has "
+              f"{chip.memory_per_core}")
     if not len(fits):
         return f"{needed}; regions of no other size do"
     best = int(fits[np.abs(fits - grid).argmin()])
