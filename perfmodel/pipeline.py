@@ -192,4 +192,4 @@ def _refusal(chip: Device, model: Model, grid: int, layers: tuple[int, ...], hel
     if not len(fits):
         return f"{needed}; regions of no other size do"
     best = int(fits[np.abs(fits - grid).argmin()])
-    return f"{needed}; {fitting(chip, best)} regions of {best}^2 would do"
+    return f"{needed}; {min(fitting(chip, best), model.layers)} regions of {best}^2 would do"
