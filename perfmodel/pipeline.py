@@ -24,6 +24,7 @@ from perfmodel.errors import DoesNotFit
 from perfmodel.model import Model, as_model
 from perfmodel.operators import mesh
 from perfmodel.prediction import LEVEL, check_grid, side
+from perfmodel.storage import tile_bytes
 from perfmodel.terms import words_cycles
 
 
@@ -34,7 +35,8 @@ class Pipeline:
     Attributes:
         layers: how many each region holds, in the order in which a token passes through them.
         origins: (row, column) of each region's first core.
-        bytes_per_core: weights, cache, activations and code on a core of the region with most layers.
+        bytes_per_core: weights, cache, activations and code on a core of the last region, which is the fullest: none
+            has more layers, and it has the head; the first has the embedding, a table of the same size.
         memory_per_core: what a core has.
         batch: sequences that are in flight.
         hops: of a token's hand-overs between regions, the way back of its id included.
@@ -110,7 +112,7 @@ def pipeline(chip: Device | str, model: Model | str, *, phase: str = "decode", t
         raise DoesNotFit(f"{regions} regions of {grid}^2 cores for {model.layers} layers: {chip.name} has room for "
                          f"{there}, and a region holds a layer at least")
     layers = share(model.layers, regions)
-    held = int(_held(model, max(layers), grid, tokens, batch, storage))
+    held = int(_held(model, regions, grid, tokens, batch, storage))
     if held > chip.memory_per_core:
         raise DoesNotFit(_refusal(chip, model, grid, layers, held, tokens, batch, storage))
     if phase == "decode":
@@ -169,11 +171,13 @@ def share(layers: int, regions: int) -> tuple[int, ...]:
     return tuple(b - a for a, b in pairwise(first))
 
 
-def _held(model: Model, layers: Any, grid: Any, tokens: int, batch: int, storage: str) -> Any:
-    """Bytes on a core that serves so many layers; each sequence's keys and values lie in whole rows."""
+def _held(model: Model, regions: Any, grid: Any, tokens: int, batch: int, storage: str) -> Any:
+    """Bytes on a core of the last of so many regions; each sequence's keys and values lie in whole rows."""
     entries = batch * cdiv(tokens, grid)
     cache = ELEMENT_BYTES * 2 * cdiv(model.kv_dim, grid) * entries
-    return layers * (weight_bytes(model, grid, storage) + cache) + work_bytes(model, grid)
+    table = tile_bytes(storage, model.dim, cdiv(model.dim, grid), cdiv(model.vocab, grid))
+    tables = table * (1 + (np.asarray(regions) == 1))  # a single region is the first, too
+    return cdiv(model.layers, regions) * (weight_bytes(model, grid, storage) + cache) + work_bytes(model, grid) + tables
 
 
 def _refusal(chip: Device, model: Model, grid: int, layers: tuple[int, ...], held: int, tokens: int, batch: int,
@@ -181,10 +185,11 @@ def _refusal(chip: Device, model: Model, grid: int, layers: tuple[int, ...], hel
     """What does not fit, and what would."""
     sides = np.arange(1, min(chip.rows, chip.cols) + 1)
     there = np.minimum((chip.rows // sides) * (chip.cols // sides), model.layers)
-    fits = sides[_held(model, cdiv(model.layers, there), sides, tokens, batch, storage) <= chip.memory_per_core]
+    fits = sides[_held(model, there, sides, tokens, batch, storage) <= chip.memory_per_core]
     needed = (f"{batch} x {tokens} tokens by {model.name} in {storage} on {len(layers)} regions of {grid}^2 cores: "
-              f"{max(layers)} layers need {held} bytes per core; {chip.name} has {chip.memory_per_core}")
+              f"{max(layers)} of {model.layers} layers and the head need {held} bytes per core; {chip.name} has "
+              f"{chip.memory_per_core}")
     if not len(fits):
         return f"{needed}; regions of no other size do"
     best = int(fits[np.abs(fits - grid).argmin()])
-    return f"{needed}; {fitting(chip, best)} regions of {best}^2 would do"
+    return f"{needed}; {min(fitting(chip, best), model.layers)} regions of {best}^2 would do"

@@ -340,7 +340,8 @@ class Checkpoint:
         window = self.metadata(f"{of}.attention.sliding_window", 0)
         if type(window) is not int or (window != 0 and window < c.context):
             raise WeightsError(f"{of}.attention.sliding_window = {show(window)} is not supported where it is shorter "
-                               f"than {of}.context_length = {c.context}: every token attends to the whole text")
+                               f"than {of}.context_length = {c.context}: every token attends to the whole text. A file "
+                               "that says the window's length for its context would be run as it is meant")
         parts = self.metadata("split.count", 0)
         if type(parts) is not int or parts not in (0, 1):
             raise WeightsError(f"split.count = {show(parts)}: not the one part of a whole model; "

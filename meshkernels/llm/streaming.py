@@ -126,9 +126,10 @@ def together(model: Llama, tokenizer: Tokenizer, made: Generation, new: int, str
     """
     prompts = [text.prompt_ids for text in made.texts]
     steps = model.batch(len(prompts)).generate(prompts, new, stop=tokenizer.stop, **sampling)
+    hidden = True if stream else None  # a terminal has the lines; None: elsewhere than on a terminal
     begin = time.perf_counter()
     try:
-        for count, tokens in enumerate(tqdm(steps, total=new, desc="generate", leave=False, disable=None)):
+        for count, tokens in enumerate(tqdm(steps, total=new, desc="generate", leave=False, disable=hidden)):
             if count == 0:
                 made.prefill_seconds, begin = time.perf_counter() - begin, time.perf_counter()
             else:

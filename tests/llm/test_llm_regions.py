@@ -212,4 +212,14 @@ def test_the_papers_model_on_the_papers_grid():
     found.check()
     assert [(r.y, r.x, len(r.blocks)) for r in found.regions] == [(0, 0, 8), (0, 360, 8), (360, 360, 8), (360, 0, 8)]
     assert found.regions[1].entry_bytes == 8 * 2 * 4 * 2  # strips of 45 columns: 4 features, one head
+    kinds = {name: "F32" if name == "output_norm.weight" else "F16" for name in kinds}
+    for side, fits in ((240, False), (360, True)):  # of 12 regions the last has 3 blocks and the head, of 4 it has 8
+        mine = Regions("wse2", decode_plan(Layout(c, Mesh(side)), 4096), kinds).fullest.held_bytes
+        assert (mine <= 48 * 1024) == fits
+        if fits:
+            theirs = pm.pipeline("wse2", "llama3-8b", tokens=4096, grid=side).bytes_per_core
+            assert theirs == pytest.approx(mine, rel=0.15)  # which has 6 KB of code besides
+        else:
+            with pytest.raises(pm.DoesNotFit, match=r"3 of 32 layers and the head need 5\d{4} bytes per core"):
+                pm.pipeline("wse2", "llama3-8b", tokens=4096, grid=side)
     assert found.work.hops == 4 * 360 and np.all([each.words == 4096 * 360 for each in found.hand_overs[:3]])

@@ -55,7 +55,9 @@ def test_pipeline(capsys):
 
 @pytest.mark.parametrize(("command", "message"), [
     ("predict decode --system a100x8 --set alpha=2 --model llama3-8b --context 1", "wse2, of which a100x8 has none"),
-    ("predict pipeline --model llama3-8b --grid 100 --tokens 4096", "48 regions of 111^2 would do"),
+    ("predict pipeline --model llama3-8b --grid 100 --tokens 4096", "6 regions of 316^2 would do"),
+    # the head, a layer with its cache, activations and code: 36870 + 5260 + 6815 bytes
+    ("predict pipeline --model smollm2-135m --grid 4 --tokens 64", "30 regions of 40^2 would do"),
     ("predict pipeline --model llama3-8b --grid 360 --tokens 1 --regions 5", "has room for 4"),
     ("predict pipeline --model llama3-8b --grid 360 --tokens 1 --storage Q4_2", "unknown storage 'Q4_2'"),
     ("predict gemm --device wse4 --grid 4 --shape 8 8 8", "unknown device 'wse4'"),
