@@ -145,9 +145,9 @@ def scale_rows(X, scales, out):
     width = -(-n // scales.shape[1])
     for i in range(rows):
         for g in range(scales.shape[1]):
-            scale = scales[i, g]
-            for j in range(g * width, min(n, g * width + width)):
-                out[i, j] = X[i, j] * scale
+            scale, numbers, into = scales[i, g], X[i, g * width : (g + 1) * width], out[i, g * width : (g + 1) * width]
+            for j in range(len(numbers)):
+                into[j] = numbers[j] * scale
 
 
 @compiled

@@ -84,7 +84,8 @@ def norm_along(run: Run, X: np.ndarray, gain: np.ndarray, product: Product, used
 
     def divided(N: np.ndarray, do: Callable[..., None]) -> np.ndarray:
         Y = product(N, do)
-        return run.made(elementwise.scale_rows, Y, inverse, shape=Y.shape)
+        do(elementwise.scale_rows, Y, inverse, Y)
+        return Y
 
     return then(run, N, divided, *more)
 
