@@ -20,7 +20,7 @@ from meshkernels.errors import MeshError
 from meshkernels.kernels import host, memory, pool
 from meshkernels.kernels.compiled import compiled
 from meshkernels.kernels.decoding import OFFSETS, WIDTH, decode
-from meshkernels.kernels.intrinsics import pointer
+from meshkernels.kernels.intrinsics import copy_line, pointer
 from meshkernels.kernels.program import at_once
 from meshkernels.kernels.storage import STORAGES, Planes, Storage
 
@@ -269,25 +269,38 @@ def _lay(lanes, first, shift, bits, below, zero, out):
         zero: is subtracted from them.
         out: uint8, zeros; at the address of a multiple of 4 bytes.
     """
-    like, taken = np.uint8(0), np.empty(64, np.uint32)
+    like, bytes_, taken = np.empty(0, np.uint8), np.empty(8 * 64, np.uint8), np.empty(64, np.uint32)
+    eights = bytes_.view(np.uint64)  # of each lane; the first byte is the lowest
     words = carray(pointer(out.ctypes.data, np.uint32(0)), len(out) // 4)
-    for row in range(len(first)):
+    row = 0
+    while row < len(first):
         if bits >= 16:
             for lane in range(64):
-                source = carray(pointer(lanes[lane] + first[row], like), bits // 8)
-                for byte in range(bits // 8):
-                    out[(row * 64 + lane) * (bits // 8) + byte] = source[byte]
+                copy_line(lanes[lane] + first[row], bits // 8, like, out, (row * 64 + lane) * (bits // 8), False)
+            row += 1
             continue
+        together = row + 8 <= len(first)  # eight rows of eight bytes in a row, and loads eight times fewer
+        for i in range(1, 8):
+            together = together and first[row + i] == first[row] + i and shift[row + i] == shift[row]
+        rows = 8 if together else 1
         for lane in range(64):
-            taken[lane] = (carray(pointer(lanes[lane] + first[row], like), 1)[0] >> shift[row]) & ((1 << bits) - 1)
-        if below >= 0 or bits == 8:
+            if together:
+                copy_line(lanes[lane] + first[row], 8, like, bytes_, 8 * lane, False)
+            else:
+                copy_line(lanes[lane] + first[row], 1, like, bytes_, 8 * lane, False)
+        for i in range(rows):
+            down = np.uint64(8 * i + shift[row])
             for lane in range(64):
-                out[row * 64 + lane] += np.uint8((taken[lane] << max(below, 0)) - zero)
-            continue
-        place, up = 4 * bits * row // 32 * 16, 4 * bits * row % 32
-        for i in range(16):
-            word = taken[i] | taken[16 + i] << bits | taken[32 + i] << 2 * bits | taken[48 + i] << 3 * bits
-            words[place + i] |= np.uint32(word << up)
+                taken[lane] = np.uint32(eights[lane] >> down) & np.uint32((1 << bits) - 1)
+            if below >= 0 or bits == 8:
+                for lane in range(64):
+                    out[(row + i) * 64 + lane] += np.uint8((taken[lane] << max(below, 0)) - zero)
+                continue
+            place, up = 4 * bits * (row + i) // 32 * 16, 4 * bits * (row + i) % 32
+            for j in range(16):
+                word = taken[j] | taken[16 + j] << bits | taken[32 + j] << 2 * bits | taken[48 + j] << 3 * bits
+                words[place + j] |= np.uint32(word << up)
+        row += rows
 
 
 @cache
