@@ -196,6 +196,30 @@ def normalise(P, ends, dst, src, root, half):
 
 
 @compiled
+def _present(ends, dst, src, root):
+    """The additions between rows of cores that have entries.
+
+    A row of cores without entries adds +0.0, which changes no sum but -0.0: it is enough to add one of them at last.
+    The sum of such a row is the first that is added to it, and stays at that one's place.
+
+    Returns:
+        Places that are added to, and from; the place of the sum; and what to add to it: -0.0 where no row is empty.
+    """
+    here, place = np.empty(len(ends), np.bool_), np.arange(len(ends))
+    for y in range(len(ends)):
+        here[y] = ends[y] > (ends[y - 1] if y else 0)
+    zero = np.float32(-0.0) if here.all() else np.float32(0.0)
+    to, of, n = np.empty_like(dst), np.empty_like(src), 0
+    for i in range(len(dst)):
+        if here[src[i]] and here[dst[i]]:
+            to[n], of[n] = place[dst[i]], place[src[i]]
+            n += 1
+        elif here[src[i]]:
+            place[dst[i]], here[dst[i]] = place[src[i]], True
+    return to[:n], of[:n], place[root], zero
+
+
+@compiled
 def mix(P, values, ends, dst, src, root, half, out):
     """``out[h] = sum_t P[h, t] values[h // group, t]``, t cut at ``ends`` (rows,) along y.
 
@@ -210,15 +234,16 @@ def mix(P, values, ends, dst, src, root, half, out):
         out: ``(heads, head)``.
     """
     heads, head = out.shape
-    partials = np.empty((len(ends), head), P.dtype)
+    partials, (to, of, root, zero) = np.zeros((len(ends), head), P.dtype), _present(ends, dst, src, root)
     for h in range(heads):
         begin = 0
         for y in range(len(ends)):
-            _weighted(P, h, begin, ends[y], values, half, partials, y * head)
+            if ends[y] > begin:
+                _weighted(P, h, begin, ends[y], values, half, partials, y * head)
             begin = ends[y]
-        combine(partials, 0, head, dst, src, False, half)
+        combine(partials, 0, head, to, of, False, half)
         for j in range(head):
-            out[h, j] = partials[root, j]
+            out[h, j] = partials[root, j] + zero
 
 
 @compiled
