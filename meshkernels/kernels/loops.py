@@ -120,12 +120,13 @@ def over_blocks(macro: Callable[[Product, np.ndarray, Any], object], more: Any, 
     rows, cols, K = len(A.layout.source), len(B.layout.source), len(A.layout.k_of)
     _, mc, nc = host.blocking(tile, B.data.itemsize, K, A.kc)
     threads = pool.threads_for(A.lanes * B.lanes * K // 8, threads)
-    # threads share out rows, or of few rows the columns: nobody reads all of B for a register tile or two
+    # threads share out the rows; where these are few, the columns: else each thread would read all of B for little work
     down, across = (threads, 1) if rows > mc else (1, threads)
     spans_i, spans_j = pool.spans(rows, mr, mc, down), pool.spans(cols, nr, nc // copies, across)
     blocks = np.array([(i.start, i.stop, j.start, j.stop) for j in spans_j for i in spans_i])
     tallest, widest = (max(part.stop - part.start for part in spans) for spans in (spans_i, spans_j))
-    # many at a time, since Python between them runs from main memory; few enough that threads end together
+    # Many blocks in one call, since Python code is evicted from the caches while a block is computed; few enough that
+    # all threads end at about the same time.
     at_a_time = max(1, min(_PATIENCE // (tallest * widest * K), len(blocks) // (8 * threads if threads > 1 else 1)))
     where, columns = home(C, A.layout, B.layout), Lanes(B.data, cols, 0, B.layout.start, B.kc)
 

