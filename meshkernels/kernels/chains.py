@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from meshkernels.errors import MeshError
+from meshkernels.kept import remember
 from meshkernels.kernels import host, loops, memory
 from meshkernels.kernels.compiled import compiled
-from meshkernels.kernels.intrinsics import round_half
-from meshkernels.kernels.pack import Unpacked, layout, wide, write_back
+from meshkernels.kernels.intrinsics import numbers_of, round_half
+from meshkernels.kernels.pack import Layout, Unpacked, layout, wide, write_back
 from meshkernels.kernels.reduce import within
 from meshkernels.kernels.ukernel import Left, Repeat, Right, Sums, add_chains
 
@@ -38,6 +39,7 @@ def _chain_block(tile, Q, K, cut, S, spare):
         spare: one register tile.
     """
     mr, nr, rows, root, kc = len(tile.rows), len(tile.vectors) * len(tile.lanes), len(Q.start), K.start, Q.kc
+    packed_q, packed_k, out, apart = numbers_of(Q.numbers), numbers_of(K.numbers), numbers_of(S), numbers_of(spare)
     E, eb, parts = cut
     size, group = rows * len(root), max(1, kc // eb)
     groups, whole = (parts + group - 1) // group, E // eb
@@ -51,17 +53,17 @@ def _chain_block(tile, Q, K, cut, S, spare):
         for jr in range(0, len(root), nr):
             low, high = root[jr], root[jr + nr - 1]
             for ir in range(0, rows, mr):
-                sums = Sums(S, (jr // nr * rows + ir) * nr + (0 if left else size), nr)
+                sums = Sums(out, (jr // nr * rows + ir) * nr + (0 if left else size), nr)
                 q0, k0 = pc * Q.total + (Q.first + ir) * deep, pc * K.total + (K.first + jr) * deep
                 q_next = after * Q.total + (Q.first + ir) * min(kc, E - after) if jr + nr == len(root) else -1
-                ahead = loops.panel_ahead(Left(Q.numbers, q0, 1, mr), Right(K.numbers, k0, nr), q_next, ir // mr, deep,
+                ahead = loops.panel_ahead(Left(packed_q, q0, 1, mr), Right(packed_k, k0, nr), q_next, ir // mr, deep,
                                           deep)
                 x, last = (x0, min(x1, high + 1)) if left else (x1 - 1, max(x0, low + 1) - 1)
                 common = min(x1, low + 1) if left else max(x0, high + 1) - 1  # up to here for all columns of the tile
                 while (last - x) * step > 0:
                     k = x * eb - pc
                     depth = max(0, min(eb, deep - k))
-                    q, b = Left(Q.numbers, q0 + k * mr, 1, mr), Right(K.numbers, k0 + k * nr, nr)
+                    q, b = Left(packed_q, q0 + k * mr, 1, mr), Right(packed_k, k0 + k * nr, nr)
                     if (common - x) * step > 0:
                         chains = 1 if depth < eb else (min(common, whole) - x if left else x - common)
                         repeat = Repeat(chains, step * eb * mr, step * eb * nr)
@@ -70,7 +72,7 @@ def _chain_block(tile, Q, K, cut, S, spare):
                         continue
                     for i in range(mr * nr):
                         spare[i] = S[sums.at + i]
-                    add_chains(tile, q, b, Sums(spare, 0, nr), depth, ahead, Repeat(1, 0, 0))
+                    add_chains(tile, q, b, Sums(apart, 0, nr), depth, ahead, Repeat(1, 0, 0))
                     for i in range(mr * nr):
                         if (x <= root[jr + i % nr]) == left:
                             S[sums.at + i] = spare[i]
@@ -121,9 +123,9 @@ def chain_product(Q: np.ndarray, K: np.ndarray, root: Any, parts: int, *, out_dt
     if S.size == 0 or E == 0:
         S[...] = 0
         return S
-    tile, eb, blocks = host.micro_tile(wide(Q.dtype), accumulate == "float16"), -(-E // parts), np.arange(parts)
+    tile, eb = host.micro_tile(wide(Q.dtype), accumulate == "float16"), -(-E // parts)
     mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)
-    rows, cols = layout(np.zeros(len(Q), np.int64), blocks, eb, E, mr), layout(root, blocks, eb, E, nr)
+    rows, cols = _layout(bytes(8 * len(Q)), parts, E, mr), _layout(root.tobytes(), parts, E, nr)
     cut = _Cut(len(rows.k_of), eb, parts)  # E with a zero where the blocks do not divide it
     kc = max(1, host.blocking(tile, wide(Q.dtype).itemsize, cut.E).kc // eb) * eb  # whole blocks
     right = Unpacked(K, cols, kc).whole(threads, memory.borrow)
@@ -131,3 +133,8 @@ def chain_product(Q: np.ndarray, K: np.ndarray, root: Any, parts: int, *, out_dt
     loops.over_blocks(_chain_blocks, cut, Unpacked(Q, rows, kc), right, tile, S, 2, threads)
     memory.give_back(right.data)
     return S
+
+
+@remember
+def _layout(root: bytes, parts: int, E: int, width: int) -> Layout:
+    return layout(np.frombuffer(root, np.int64), np.arange(parts), -(-E // parts), E, width)

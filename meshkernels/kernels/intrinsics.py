@@ -214,6 +214,27 @@ def pointer(typingctx, address, like):
 
 
 @intrinsic
+def numbers_of(typingctx, array):
+    """A pointer to an array's first number, for inner loops: the caller keeps the array.
+
+    Numba counts references to an array at every call that has it, and in every structure that is made of it, with
+    atomic operations; to a pointer it does not.
+
+    Returns:
+        A signature and how to generate code, for Numba.
+    """
+    return types.CPointer(array.dtype)(array), lambda context, builder, signature, args: data(
+        context, builder, signature.args[0], args[0])
+
+
+@intrinsic
+def address_in(typingctx, numbers, at):
+    """Of number ``at``, from the pointer to the first."""
+    return types.int64(numbers, at), lambda context, builder, signature, args: builder.ptrtoint(
+        builder.gep(args[0], [args[1]]), I64)
+
+
+@intrinsic
 def call(typingctx, address, integers):
     """Call compiled code at an address with a tuple of integers; returns its integer."""
     def codegen(context, builder, signature, args):

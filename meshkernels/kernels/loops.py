@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from meshkernels.errors import MeshError
+from meshkernels.kept import remember
 from meshkernels.kernels import host, memory, pool
 from meshkernels.kernels.compiled import compiled
+from meshkernels.kernels.intrinsics import address_in
 from meshkernels.kernels.pack import Blocks, Home, Panels, Source, Target, Unpacked, fill, home
 
 
@@ -45,8 +47,8 @@ def panel_ahead(A, B, a_next, call, to_next, depth):
     prefetch their own panel of A, which is cached: a no-op.
 
     Args:
-        A: the call's `ukernel.Left`.
-        B: the call's `ukernel.Right`.
+        A: the call's `ukernel.Left`, its numbers a pointer.
+        B: the call's `ukernel.Right`, the same.
         a_next: where the next block of A begins in its numbers; -1: prefetch B.
         call: number of this call among those that read this panel of B.
         to_next: rows from this panel of B to the next one in memory.
@@ -56,9 +58,9 @@ def panel_ahead(A, B, a_next, call, to_next, depth):
         The address, an integer.
     """
     line = call * 64 * depth
-    if a_next < 0 and line < B.step * depth * B.numbers.itemsize:
-        return B.numbers.ctypes.data + (B.at + B.step * to_next) * B.numbers.itemsize + line
-    return A.numbers.ctypes.data + (A.at if a_next < 0 else a_next) * A.numbers.itemsize
+    if a_next < 0 and line < address_in(B.numbers, B.step * depth) - address_in(B.numbers, 0):
+        return address_in(B.numbers, B.at + B.step * to_next) + line
+    return address_in(A.numbers, A.at if a_next < 0 else a_next)
 
 
 class Product(NamedTuple):
@@ -118,8 +120,31 @@ def over_blocks(macro: Callable[[Product, np.ndarray, Any], object], more: Any, 
             raise MeshError(f"an operand is packed {panels.layout.width} lanes wide, for another width of vectors: "
                             f"{host.simd()} takes {width}; pack it again")  # fmt: skip
     rows, cols, K = len(A.layout.source), len(B.layout.source), len(A.layout.k_of)
-    _, mc, nc = host.blocking(tile, B.data.itemsize, K, A.kc)
     threads = pool.threads_for(A.lanes * B.lanes * K // 8, threads)
+    blocks, at_a_time, packed_size, sums_size = _blocks(tile, B.data.itemsize, rows, cols, K, A.kc, copies, threads)
+    where, columns = home(C, A.layout, B.layout), Lanes(B.data, cols, 0, B.layout.start, B.kc)
+
+    def work(items: Iterator[int]) -> None:
+        buffer = memory.borrow(packed_size + sums_size, B.data.dtype)
+        product = Product(tile, A.source, columns, where, buffer[:packed_size], buffer[packed_size:])
+        for item in items:
+            macro(product, blocks[item * at_a_time :][:at_a_time], more)
+        memory.give_back(buffer)
+
+    pool.parallel(work, -(-len(blocks) // at_a_time), threads)
+
+
+@remember
+def _blocks(tile: host.MicroTile, itemsize: int, rows: int, cols: int, K: int, kc: int, copies: int,
+            threads: int) -> tuple[np.ndarray, int, int, int]:  # fmt: skip
+    """How threads share out a product.
+
+    Returns:
+        The blocks of C ``(n, 4)``, how many of them are one work item, and the numbers that a thread needs room for:
+        packed rows of a block, in whole cache lines, and ``copies`` blocks of sums.
+    """
+    mr, nr = len(tile.rows), len(tile.vectors) * len(tile.lanes)
+    _, mc, nc = host.blocking(tile, itemsize, K, kc)
     # threads share out the rows; where these are few, the columns: else each thread would read all of B for little work
     down, across = (threads, 1) if rows > mc else (1, threads)
     spans_i, spans_j = pool.spans(rows, mr, mc, down), pool.spans(cols, nr, nc // copies, across)
@@ -128,13 +153,4 @@ def over_blocks(macro: Callable[[Product, np.ndarray, Any], object], more: Any, 
     # Many blocks in one call, since Python code is evicted from the caches while a block is computed; few enough that
     # all threads end at about the same time.
     at_a_time = max(1, min(_PATIENCE // (tallest * widest * K), len(blocks) // (8 * threads if threads > 1 else 1)))
-    where, columns = home(C, A.layout, B.layout), Lanes(B.data, cols, 0, B.layout.start, B.kc)
-
-    def work(items: Iterator[int]) -> None:
-        packed, sums = (memory.borrow(tallest * n, B.data.dtype) for n in (K, copies * widest))
-        for item in items:
-            macro(Product(tile, A.source, columns, where, packed, sums), blocks[item * at_a_time :][:at_a_time], more)
-        memory.give_back(sums)
-        memory.give_back(packed)
-
-    pool.parallel(work, -(-len(blocks) // at_a_time), threads)
+    return blocks, at_a_time, -(-tallest * K // nr) * nr, copies * tallest * widest

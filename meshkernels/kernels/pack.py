@@ -39,8 +39,9 @@ def seen(dtype: np.dtype) -> np.dtype:
     return _BITS.get(np.dtype(dtype).name, np.dtype(dtype))
 
 
-class Layout(NamedTuple):
-    """Where the numbers of an operand go.
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Where the numbers of an operand go; hashed by identity, so that what follows from one can be remembered.
 
     Attributes:
         source: (panels * width,) which row of A (column of B) each lane is; padding repeats the last.
@@ -159,7 +160,8 @@ class Source(NamedTuple):
     """An operand that is to be packed, for compiled code.
 
     Attributes:
-        lanes: (panels * width,) address of k = 0 of each packed lane.
+        at: address of the operand's first number.
+        lanes: (panels * width,) bytes from there to k = 0 of each packed lane.
         start: (panels * width,) see `Layout`.
         runs: (panels * width,) for each lane that begins a run of neighbours within a panel, how many these are.
         begins: the lanes that begin runs, in the order of memory.
@@ -171,6 +173,7 @@ class Source(NamedTuple):
         like: an empty array of the operand's dtype.
     """
 
+    at: int
     lanes: np.ndarray
     start: np.ndarray
     runs: np.ndarray
@@ -233,18 +236,14 @@ class Unpacked:
     """
 
     def __init__(self, X: np.ndarray | Blocks, layout: Layout, kc: int, widened: bool = True):
+        self.layout, self.kc, self.lanes, self.dtype = layout, kc, X.shape[0], X.dtype
+        self.packed = wide(X.dtype) if widened else seen(X.dtype)
         if isinstance(X, Blocks):
             array, down, across = X.array.transpose(0, 2, 1, 3), X.offsets(0, layout.source), X.offsets(1, layout.k_of)
-            runs = _runs(down, X.dtype.itemsize, layout.width)
+            parts = _source(layout, down, across, array.strides[2:], X.dtype)
         else:
-            array, down, across, runs = X, layout.source * X.strides[0], layout.k_of * X.strides[1], layout.runs
-        lanes, stored = array.__array_interface__["data"][0] + down, seen(X.dtype)
-        begins = np.flatnonzero(runs)
-        self.layout, self.kc, self.lanes, self.dtype = layout, kc, X.shape[0], X.dtype
-        self.packed = wide(X.dtype) if widened else stored
-        self.source = Source(lanes, layout.start, runs, begins[np.argsort(down[begins])],
-                             array.strides[-2] == array.itemsize, across, array.strides[-1], layout.by_k,
-                             layout.padding, np.empty(0, stored))  # fmt: skip
+            array, parts = X, _source_of_array(layout, X.strides, X.dtype)
+        self.source = Source(array.__array_interface__["data"][0], *parts)
 
     def whole(self, threads: int | None, allocate: Callable[[int, np.dtype], np.ndarray]) -> Panels:
         """Pack all lanes, by ``threads`` threads at most, into what ``allocate`` gives."""
@@ -264,6 +263,20 @@ class Unpacked:
 
         pool.parallel(work, len(groups), threads)
         return Panels(data, self.layout, self.kc, self.lanes, self.dtype)
+
+
+def _source(layout: Layout, down: np.ndarray, across: np.ndarray, strides: tuple[int, ...],
+            dtype: np.dtype) -> tuple[Any, ...]:  # fmt: skip
+    """All of a `Source` but the address, of an operand that has its lanes and its k at these bytes."""
+    runs = _runs(down, dtype.itemsize, layout.width)
+    begins = np.flatnonzero(runs)
+    return (down, layout.start, runs, begins[np.argsort(down[begins])], strides[0] == dtype.itemsize, across,
+            strides[1], layout.by_k, layout.padding, np.empty(0, seen(dtype)))  # fmt: skip
+
+
+@remember
+def _source_of_array(layout: Layout, strides: tuple[int, ...], dtype: np.dtype) -> tuple[Any, ...]:
+    return _source(layout, layout.source * strides[0], layout.k_of * strides[1], strides, dtype)
 
 
 def pack(X: np.ndarray | Blocks | Columns, layout: Layout, kc: int, *, widened: bool = True, threads: int | None = None,
@@ -421,7 +434,7 @@ def _copy_runs(source, begins, target):
     for i in range(K):
         place = by_k[i]
         chunk = place - place % kc
-        depth, row, ahead = min(kc, K - chunk), k_at[place], k_at[by_k[min(i + 8, K - 1)]]
+        depth, row, ahead = min(kc, K - chunk), source.at + k_at[place], source.at + k_at[by_k[min(i + 8, K - 1)]]
         for lane in begins:
             run, l = source.runs[lane], lane - first
             home = chunk * total + l // width * width * depth + l % width + (place - chunk) * width
@@ -446,7 +459,7 @@ def _transpose(source, target, p0, p1):
             while (count < limit and by_k[i + count] == place + count
                    and k_at[place + count] == k_at[place] + count * step):  # fmt: skip
                 count += 1
-            row = k_at[place]
+            row = source.at + k_at[place]
             to = chunk * target.total + ((p - target.first // width) * depth + place - chunk) * width
             if (lanes[p * width] + row) % 64 < count * size:  # a new line: too many streams for the hardware
                 for l in range(later * width, later * width + width):
@@ -466,10 +479,11 @@ def _transpose(source, target, p0, p1):
 
 
 class Home(NamedTuple):
-    """Where the numbers of a result go, in memory: element (i, j) to ``numbers[down[i] + across[j]]``.
+    """Where the numbers of a result go, in memory: element (i, j) to ``numbers[down[i] * row + across[j]]``.
 
     Attributes:
         numbers: the result, flat, as it lies in memory.
+        row: numbers from one of ``down`` to the next.
         down: of each packed row, but for padding.
         across: of each packed column, but for padding.
         runs: for each column that begins a run of neighbours within a panel, how many these are.
@@ -477,6 +491,7 @@ class Home(NamedTuple):
     """
 
     numbers: np.ndarray
+    row: int
     down: np.ndarray
     across: np.ndarray
     runs: np.ndarray
@@ -494,14 +509,14 @@ def home(C: np.ndarray | Blocks, rows: Layout, cols: Layout) -> Home:
     Returns:
         For compiled code.
     """
-    lanes = rows.source[: C.shape[0]], cols.source[: C.shape[1]]
-    if isinstance(C, Blocks):
-        memory_order = C.array.transpose(0, 2, 1, 3)
-        down, across = (C.offsets(axis, each) // C.dtype.itemsize for axis, each in enumerate(lanes))
-        runs = _runs(across, 1, cols.width)
+    down, across = rows.source[: C.shape[0]], cols.source[: C.shape[1]]
+    if not isinstance(C, Blocks):
+        memory_order, row, runs = C, C.shape[1], cols.runs
     else:
-        memory_order, down, across, runs = C, lanes[0] * C.shape[1], lanes[1], cols.runs
-    return Home(memory_order.reshape(-1).view(seen(C.dtype)), down, across, runs, past_caches(C))
+        memory_order, row = C.array.transpose(0, 2, 1, 3), 1
+        down, across = (C.offsets(axis, each) // C.dtype.itemsize for axis, each in enumerate((down, across)))
+        runs = _runs(across, 1, cols.width)
+    return Home(memory_order.reshape(-1).view(seen(C.dtype)), row, down, across, runs, past_caches(C))
 
 
 @compiled
@@ -510,7 +525,7 @@ def write_back(tile, sums, out, i0, i1, j0, j1):
 
     Element (i, j) of the block is ``sums[(j // nr * (i1 - i0) + i) * nr + j % nr]``.
     """
-    nr, strip, down, across = len(tile.vectors) * len(tile.lanes), 8, out.down, out.across
+    nr, strip, row, down, across = len(tile.vectors) * len(tile.lanes), 8, out.row, out.down, out.across
     rows, cols = min(i1, len(down)), min(j1, len(across))
     for i_strip in range(i0, rows, strip):  # a few rows at a time: runs in both, and lines that stay in L1
         j = j0
@@ -518,5 +533,5 @@ def write_back(tile, sums, out, i0, i1, j0, j1):
             run, l = out.runs[j], j - j0
             for i in range(i_strip, min(i_strip + strip, rows)):
                 at = sums.ctypes.data + ((l // nr * (i1 - i0) + i - i0) * nr + l % nr) * sums.itemsize
-                copy_line(at, run, sums, out.numbers, down[i] + across[j], out.non_temporal)
+                copy_line(at, run, sums, out.numbers, down[i] * row + across[j], out.non_temporal)
             j += run

@@ -178,6 +178,8 @@ def threads_for(operations: int, threads: int | None = None) -> int:
     Returns:
         1 or more.
     """
+    if operations < 400_000:
+        return 1
     started = getattr(parallel_layer, "_is_initialized", False)  # asking Numba would start threads of its own
     most = threads or (get_num_threads() if started else config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
     return max(1, min(most, operations // 200_000))

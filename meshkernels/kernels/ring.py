@@ -18,13 +18,61 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numba.extending import register_jitable
 
 from meshkernels.errors import MeshError
 from meshkernels.kept import remember
 from meshkernels.kernels import host, loops, memory
 from meshkernels.kernels.compiled import compiled
+from meshkernels.kernels.intrinsics import numbers_of
 from meshkernels.kernels.pack import Blocks, Columns, Layout, Panels, Unpacked, layout, pack, wide, write_back
-from meshkernels.kernels.ukernel import Left, Life, Right, Sums, chain, live_chain
+from meshkernels.kernels.ukernel import PARTS, Left, Life, Right, Sums, chain, live_chain
+
+
+@register_jitable(inline="always")  # Numba counts references to arrays at every call of a function
+def _spans(tile, row, r0, col, j0, parts, spans, clock, pc, stop, k0):
+    """Fill in the spans of time from pc to stop between which elements of a register tile start or end.
+
+    Args:
+        tile: the register tile.
+        row: of its `ukernel.Life`, as are the next three.
+        r0: see there.
+        col: see there.
+        j0: see there.
+        parts: (parts, 2) scratch: the first and the last start in each.
+        spans: to be filled in.
+        clock: of `_ring_block`.
+        pc: multiply-adds before the chunk.
+        stop: and at its end.
+        k0: where k = 0 is.
+
+    Returns:
+        How many.
+    """
+    step, lanes, L = len(tile.rows) // PARTS, len(tile.lanes), (len(clock) - 1) // 3
+    for p in range(len(parts)):
+        r, j = r0 + p % PARTS * step, j0 + p // PARTS * lanes
+        parts[p, 0] = row[r] + col[j]
+        parts[p, 1] = row[r + step - 1] + col[j + lanes - 1]
+    low, high = parts[0, 0], parts[len(parts) - 1, 1]
+    count, tau = 0, low
+    while tau < high + L and clock[tau] < stop:
+        after = low + L if high <= tau < low + L else tau + 1
+        here = pc <= clock[tau]  # time tau itself, at which elements start, is in this step of pc
+        if pc < clock[after] or here:
+            final = after == high + L or clock[after] >= stop
+            kept = after - L if after >= low + L else 0
+            begins, alive, ends = 0, 0, 0
+            for p in range(len(parts)):
+                first, last = parts[p, 0], parts[p, 1]
+                begins |= (here & (first <= tau) & (tau <= last)) << p
+                alive |= ((first < after) & (tau < last + L)) << p
+                ends |= ((kept <= last) & (final | (low + L <= after) & (first <= kept))) << p
+            spans[count, 0], spans[count, 1], spans[count, 2] = min(clock[after], stop) - k0, tau, kept
+            spans[count, 3], spans[count, 4], spans[count, 5] = begins, alive, ends
+            count += 1
+        tau = after
+    return count
 
 
 @compiled
@@ -39,57 +87,46 @@ def _ring_block(tile, A, B, clock, C):
         C: register tiles, column of tiles by column.
     """
     mr, nr, rows, cols, kc = len(tile.rows), len(tile.vectors) * len(tile.lanes), len(A.start), len(B.start), A.kc
+    row, col, left, right, out = A.start, B.start, numbers_of(A.numbers), numbers_of(B.numbers), numbers_of(C)
     L = (len(clock) - 1) // 3
     K = clock[L]
-    first, last = A.start[0] + B.start[0], A.start[-1] + B.start[-1]
-    begin, end = clock[first], clock[last + L]
-    spans = np.empty((2 * (last - first) + 2, 3), np.int32)
-    pc = begin // K * K + begin % K // kc * kc
+    first, last = row[0] + col[0], row[-1] + col[-1]
+    start, end = clock[first], clock[last + L]
+    spans, parts = np.empty((2 * (last - first) + 2, 6), np.int32), np.empty((PARTS * len(tile.vectors), 2), np.int64)
+    table, row_at, col_at = numbers_of(spans), numbers_of(row), numbers_of(col)
+    pc = start // K * K + start % K // kc * kc
     while pc < end:
         depth = min(kc, K - pc % K)
         stop, a_pc, b_pc = pc + depth, pc % K * A.total, pc % K * B.total
         a_stop, after = stop % K * A.total, min(kc, K - stop % K)
         late = cols - nr  # the last panel of B that is alive: its calls prefetch the next block of A
-        while late > 0 and clock[A.start[0] + B.start[late]] >= stop:
+        while late > 0 and clock[row[0] + col[late]] >= stop:
             late -= nr
         for jr in range(0, late + nr, nr):
             for ir in range(0, rows, mr):
-                low, high = A.start[ir] + B.start[jr], A.start[ir + mr - 1] + B.start[jr + nr - 1]
+                low, high = row[ir] + col[jr], row[ir + mr - 1] + col[jr + nr - 1]
                 k, upto = max(clock[low], pc), min(clock[high + L], stop)  # what of this chunk the tile lives through
                 if k >= upto:
                     continue
-                a = Left(A.numbers, a_pc + (A.first + ir) * depth + (k - pc) * mr, 1, mr)
-                b = Right(B.numbers, b_pc + (B.first + jr) * depth + (k - pc) * nr, nr)
-                sums = Sums(C, (jr // nr * rows + ir) * nr, nr)
+                a = Left(left, a_pc + (A.first + ir) * depth + (k - pc) * mr, 1, mr)
+                b = Right(right, b_pc + (B.first + jr) * depth + (k - pc) * nr, nr)
+                sums = Sums(out, (jr // nr * rows + ir) * nr, nr)
                 a_next = a_stop + (A.first + ir) * after if jr == late else -1
                 ahead = loops.panel_ahead(a, b, a_next, ir // mr, depth, upto - k)
                 if clock[high] < pc and stop <= clock[low + L]:  # all alive
                     chain(tile, a, b, sums, depth, ahead)
                 else:
-                    life = Life(_spans(low, high, L, clock, pc, stop, k, spans), spans, A.start, ir, B.start, jr)
-                    live_chain(tile, a, b, sums, ahead, life)
+                    used = _spans(tile, row, ir, col, jr, parts, spans, clock, pc, stop, k)
+                    live_chain(tile, a, b, sums, ahead, Life(used, table, row_at, ir, col_at, jr))
         pc = stop
 
 
 @compiled
-def _spans(low, high, L, clock, pc, stop, k0, spans):
-    """Spans of time from pc to stop between which elements of a register tile start or end; see `ukernel.Life`."""
-    count, tau = 0, low
-    while tau < high + L and clock[tau] < stop:
-        after = low + L if high <= tau < low + L else tau + 1
-        here = pc <= clock[tau]  # time tau itself, at which elements start, is in this step of pc
-        if pc < clock[after] or here:
-            spans[count, 0] = min(clock[after], stop) - k0
-            spans[count, 1] = tau if here and tau <= high else -1
-            spans[count, 2] = after - L if after >= low + L else -1
-            count += 1
-        tau = after
-    spans[count - 1, 2] = max(spans[count - 1, 2], 0)
-    return count
-
-
-@compiled
-def _ring_blocks(product, blocks, clock):
+def _ring_blocks(product, blocks, places):
+    L = len(places) - 1
+    clock = np.empty(3 * L + 1, np.int64)
+    for tau in range(len(clock)):
+        clock[tau] = tau // L * places[L] + places[tau % L]
     for i0, i1, j0, j1 in blocks:
         A, B = loops.block_lanes(product, i0, i1, j0, j1)
         _ring_block(product.tile, A, B, clock, product.sums)
@@ -133,9 +170,7 @@ def ring_product(A: np.ndarray | Blocks, B: np.ndarray | Blocks | Columns | Pane
         in_memory[...] = 0
         return C
     tile = host.micro_tile(right.data.dtype, accumulate == "float16")
-    clock = np.concatenate([left.layout.places[:-1] + K * turn for turn in range(3)] + [[3 * K]])
-
-    loops.over_blocks(_ring_blocks, clock, left, right, tile, C, 1, threads)
+    loops.over_blocks(_ring_blocks, left.layout.places, left, right, tile, C, 1, threads)
     if right is not B:
         memory.give_back(right.data)
     return C

@@ -9,7 +9,7 @@ import numpy as np
 from meshkernels.errors import MeshError
 from meshkernels.kernels import host, pool
 from meshkernels.kernels.compiled import compiled
-from meshkernels.kernels.intrinsics import add, copy_line
+from meshkernels.kernels.intrinsics import add, address_in, copy_line, numbers_of
 from meshkernels.kernels.pack import seen
 from meshkernels.kernels.reduce import within
 from meshkernels.kernels.ukernel import Left, Right, Sums, chain
@@ -42,14 +42,15 @@ def _whole_tiles(tile, step, begin, end):
     """The products of cores whose sides the register tile divides; the tiles of the next core are prefetched."""
     At, Bt, ha, hb, mt, nt, kb, _, C, _ = step
     a_bytes, b_bytes = mt * kb * At.itemsize, kb * nt * Bt.itemsize
+    left, right, sums = numbers_of(At), numbers_of(Bt), numbers_of(C)
     for core in range(begin, end):
         after, line = min(core + 1, end - 1), 0
-        a_next, b_next = At.ctypes.data + ha[after] * a_bytes, Bt.ctypes.data + hb[after] * b_bytes
+        a_next, b_next = address_in(left, ha[after] * mt * kb), address_in(right, hb[after] * kb * nt)
         for jr in range(0, nt, len(tile.vectors) * len(tile.lanes)):
             for ir in range(0, mt, len(tile.rows)):
                 ahead = a_next + line if line < a_bytes else b_next + min(line - a_bytes, b_bytes)
-                chain(tile, Left(At, (ha[core] * mt + ir) * kb, kb, 1), Right(Bt, hb[core] * kb * nt + jr, nt),
-                      Sums(C, (core * mt + ir) * nt + jr, nt), kb, ahead)  # fmt: skip
+                chain(tile, Left(left, (ha[core] * mt + ir) * kb, kb, 1), Right(right, hb[core] * kb * nt + jr, nt),
+                      Sums(sums, (core * mt + ir) * nt + jr, nt), kb, ahead)  # fmt: skip
                 line += kb * 64
 
 

@@ -19,6 +19,7 @@ Operands are flat, C-contiguous arrays with the index of their first number and 
   have row = 1 and step = rows; a row-major tile has row = its width and step = 1.
 * B (`Right`): element (k, j) at ``at + k * step + j``: the columns of a row lie side by side.
 * C (`Sums`): element (r, j) at ``at + r * row + j``.
+* ``numbers`` is an array or a pointer to its first number (`intrinsics.numbers_of`): in a loop, a pointer.
 * A and B may each be of another dtype than C: 16-bit storage (float16 as uint16, bfloat16 as int16) is widened as it is
   loaded. C is of the dtype of the accumulators. C must not overlap A or B.
 
@@ -40,7 +41,7 @@ Each kernel is one LLVM function per tile and dtypes, called but never inlined: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,16 +97,22 @@ class Repeat(NamedTuple):
     b_step: int
 
 
+#: Parts of a register tile, one below the other; its rows are a multiple. See `Life`.
+PARTS = 3
+
+
 class Life(NamedTuple):
     """When the chains of a register tile begin and end, for `live_chain`.
 
-    Element (r, j) begins at ring time u = row[r0 + r] + col[j0 + j]. The multiply-adds are cut into spans;
-    span s is ``spans[s] = end, born, kept``: if born >= 0, elements with u >= born restart from zero; then come the
-    multiply-adds up to k = end; then, if kept >= 0, elements with u >= kept are stored (the others are complete).
+    Element (r, j) begins at ring time u = row[r0 + r] + col[j0 + j]. The tile is cut into parts: a vector wide,
+    one of `PARTS` high; bit p of a set stands for part p, vector by vector. The multiply-adds are cut into spans;
+    span s is ``spans[s] = end, born, kept, begins, alive, ends``: in the parts of ``begins``, elements with
+    u >= born restart from zero; then come the multiply-adds up to k = end, in parts outside ``alive`` or not; then, in
+    the parts of ``ends``, elements with u >= kept are stored (the others are complete).
 
     Attributes:
         used: number of spans.
-        spans: ``(>= used, 3)`` int32.
+        spans: ``(>= used, 6)`` int32.
         row, col: int32, the two shares of the time at which an element begins.
         r0, j0: where the tile's rows and columns begin in them.
     """
@@ -155,8 +162,16 @@ class _Code:
         """To float16 and back, if that is how the tile accumulates."""
         return half_rounded(self.builder, x, self.lanes) if self.half else x
 
-    def multiply_add(self, a: Any, b: Any, begin: Any, end: Any, ahead: Any = None) -> None:
-        """The loop over k from begin to end, A and B beginning at pointers a and b."""
+    def parts(self, chosen: Any) -> Iterator[tuple[int, range]]:
+        """The code that is added for a vector and some rows is executed if they are among the ``chosen`` parts."""
+        builder, step = self.builder, self.rows // PARTS
+        for part in range(self.vectors * PARTS):
+            v, p = divmod(part, PARTS)
+            with builder.if_then(builder.icmp_unsigned("!=", builder.and_(chosen, I32(1 << part)), I32(0))):
+                yield v, range(p * step, p * step + step)
+
+    def multiply_add(self, a: Any, b: Any, begin: Any, end: Any, ahead: Any = None, alive: Any = None) -> None:
+        """The loop over k from begin to end, A and B beginning at pointers a and b; in ``alive`` parts or in all."""
         builder, (left, storage, target) = self.builder, self.dtypes
         with cgutils.for_range(builder, end, begin, I64) as loop:
             line, column = (builder.gep(x, [builder.mul(loop.index, step)])
@@ -167,13 +182,24 @@ class _Code:
                 right.append(converted(builder, x, storage, target, self.lanes))
             if ahead is not None:
                 prefetched(builder, builder.add(ahead, builder.mul(loop.index, I64(64))))
+
+            def add(r: int, vectors: Iterable[int]) -> None:
+                x = builder.load(builder.gep(column, [builder.mul(self.a_row, I64(r))]))
+                x = splat(builder, converted(builder, x, left, target), self.lanes)
+                for v in vectors:
+                    place = self.accumulators[r * self.vectors + v]
+                    builder.store(self.rounded(fused(builder, x, right[v], builder.load(place))), place)
+
+            if alive is not None:  # LLVM must not make a loop for each set of parts
+                same = builder.asm(ir.FunctionType(I32, [I32]), "", "=r,0", [alive], True)
+                for v, rows in self.parts(same):
+                    for r in rows:
+                        add(r, [v])
+                return
             for r in range(self.rows):
                 if r and r % 2 == 0:
                     self._fence()
-                x = builder.load(builder.gep(column, [builder.mul(self.a_row, I64(r))]))
-                x = splat(builder, converted(builder, x, left, target), self.lanes)
-                for y, place in zip(right, self.accumulators[r * self.vectors :]):
-                    builder.store(self.rounded(fused(builder, x, y, builder.load(place))), place)
+                add(r, range(self.vectors))
 
     def _fence(self) -> None:
         """No instruction, but no load is moved across it.
@@ -219,7 +245,7 @@ def _flat(context, builder, kind, value) -> Iterator[Any]:
     if isinstance(kind, types.NamedTuple | types.NamedUniTuple):
         parts = cgutils.unpack_tuple(builder, value, len(kind))
         if kind.fields[:2] == ("numbers", "at"):
-            yield builder.gep(data(context, builder, kind[0], parts[0]), [parts[1]])
+            yield builder.gep(next(_flat(context, builder, kind[0], parts[0])), [parts[1]])
             yield from parts[2:]
         else:
             for part, x in zip(kind, parts):
@@ -250,26 +276,37 @@ def _add_chains(code: _Code, depth: Any, ahead: Any, chains: Any, a_step: Any, b
 def _live_chain(code: _Code, ahead: Any, used: Any, spans: Any, row: Any, r0: Any, col: Any, j0: Any) -> None:
     builder = code.builder
 
-    def since(time):
-        """Which elements begin at ring time ``time`` or later."""
-        left = [builder.sub(time, builder.load(builder.gep(row, [builder.add(r0, I64(r))]))) for r in range(code.rows)]
-        begins = [builder.gep(col, [builder.add(j0, I64(v * code.lanes))]) for v in range(code.vectors)]
-        begins = [loaded(code.context, builder, place, types.int32, code.lanes) for place in begins]
-        return [builder.icmp_signed(">=", begins[v], splat(builder, left[r], code.lanes)) for r, v in code.tile]
+    def since(time, v, r):
+        """Which elements of a vector begin at ring time ``time`` or later."""
+        left = builder.sub(time, builder.load(builder.gep(row, [builder.add(r0, I64(r))])))
+        begins = builder.gep(col, [builder.add(j0, I64(v * code.lanes))])
+        begins = loaded(code.context, builder, begins, types.int32, code.lanes)
+        return builder.icmp_signed(">=", begins, splat(builder, left, code.lanes))
 
+    every = I32((1 << PARTS * code.vectors) - 1)
     code.set(code.load_sums())
     k = cgutils.alloca_once_value(builder, I64(0))
     with cgutils.for_range(builder, used, intp=I64) as loop:
-        at = builder.mul(loop.index, I64(3))
-        end, born, kept = (builder.load(builder.gep(spans, [builder.add(at, I64(i))])) for i in range(3))
-        with builder.if_then(builder.icmp_signed(">=", born, I32(0))):
-            code.set([builder.select(begin, zero, x)
-                      for begin, zero, x in zip(since(born), code.zeros, code.current())])  # fmt: skip
+        at = builder.mul(loop.index, I64(6))
+        end, born, kept, begins, alive, ends = (
+            builder.load(builder.gep(spans, [builder.add(at, I64(i))])) for i in range(6))
+        for v, rows in code.parts(begins):
+            for r in rows:
+                place = code.accumulators[r * code.vectors + v]
+                builder.store(builder.select(since(born, v, r), code.zeros[0], builder.load(place)), place)
         end = builder.sext(end, I64)
-        code.multiply_add(code.a, code.b, builder.load(k), end, ahead)
+        with builder.if_else(builder.icmp_signed("==", alive, every)) as (all_of_them, some):
+            with all_of_them:
+                code.multiply_add(code.a, code.b, builder.load(k), end, ahead)
+            with some:
+                code.multiply_add(code.a, code.b, builder.load(k), end, ahead, alive)
         builder.store(end, k)
-        with builder.if_then(builder.icmp_signed(">=", kept, I32(0))):
-            code.store_sums([builder.select(*choice) for choice in zip(since(kept), code.current(), code.load_sums())])
+        for v, rows in code.parts(ends):
+            for r in rows:
+                i = r * code.vectors + v
+                old = loaded(code.context, builder, code.homes[i], code.dtypes[2], code.lanes)
+                new = builder.load(code.accumulators[i])
+                stored(code.context, builder, builder.select(since(kept, v, r), new, old), code.homes[i])
 
 
 @intrinsic
