@@ -85,9 +85,10 @@ def test_rectangular(benchmark, sizes, side, threads):
     gemm_ratio(benchmark, sizes, side, 0.95, threads)
 
 
+@pytest.mark.parametrize("n, tile", [(512, 16), (1024, 8)])
 @pytest.mark.benchmark(group="MeshGEMM, float32")
-def test_small(benchmark):
-    gemm_ratio(benchmark, (512,) * 3, 32, 0.85, 1)
+def test_small(benchmark, n, tile):
+    gemm_ratio(benchmark, (n,) * 3, n // tile, 0.85, 1)
 
 
 @both
