@@ -422,25 +422,35 @@ def fill(source, target, p0, p1):
                 out[chunk * target.total + (p * depth + place - chunk) * width + l] = 0
 
 
+#: Rows that are copied together: see `_copy_runs`.
+_STRIP = 8
+
+
 @compiled
 def _copy_runs(source, begins, target):
-    """Pack lanes that lie side by side: copy the runs that begin at these lanes, k after k.
+    """Pack lanes that lie side by side: copy the runs that begin at these lanes, a few k at a time.
 
     Lanes and k are taken in the order of memory, so that hardware prefetchers can follow.
     """
-    lanes, like, by_k, k_at = source.lanes, source.like, source.by_k, source.k_at
+    lanes, runs, like, by_k, k_at, step = source.lanes, source.runs, source.like, source.by_k, source.k_at, source.step
     out, panel, kc, first, total, non_temporal = target
-    K, width = len(k_at), len(panel)
-    for i in range(K):
+    K, width, i = len(k_at), len(panel), 0
+    while i < K:
         place = by_k[i]
         chunk = place - place % kc
-        depth, row, ahead = min(kc, K - chunk), source.at + k_at[place], source.at + k_at[by_k[min(i + 8, K - 1)]]
+        depth, row = min(kc, K - chunk), source.at + k_at[place]
+        count, limit = 1, min(_STRIP, chunk + depth - place, K - i)
+        while count < limit and by_k[i + count] == place + count and k_at[place + count] == k_at[place] + count * step:
+            count += 1
+        i += count
+        ahead = source.at + k_at[by_k[min(i, K - 1)]] - row
         for lane in begins:
-            run, l = source.runs[lane], lane - first
+            run, l, at = runs[lane], lane - first, lanes[lane] + row
             home = chunk * total + l // width * width * depth + l % width + (place - chunk) * width
-            for byte in range(0, run * like.itemsize, 64):
-                prefetch(lanes[lane] + ahead + byte)
-            copy_line(lanes[lane] + row, run, like, out, home, non_temporal)
+            for k in range(count):
+                for byte in range(0, run * like.itemsize, 64):
+                    prefetch(at + k * step + ahead + byte)
+                copy_line(at + k * step, run, like, out, home + k * width, non_temporal)
 
 
 @compiled
