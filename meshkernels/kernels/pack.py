@@ -19,6 +19,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba.extending import register_jitable
 
 from meshkernels.errors import MeshError
 from meshkernels.kept import remember
@@ -422,6 +423,14 @@ def fill(source, target, p0, p1):
                 out[chunk * target.total + (p * depth + place - chunk) * width + l] = 0
 
 
+@register_jitable(inline="always")  # with a constant ``run`` LLVM knows which instructions copy it
+def _copy_run(at, step, count, ahead, run, like, out, home, width, non_temporal):
+    for k in range(count):
+        for byte in range(0, run * like.itemsize, 64):
+            prefetch(at + k * step + ahead + byte)
+        copy_line(at + k * step, run, like, out, home + k * width, non_temporal)
+
+
 #: Rows that are copied together: see `_copy_runs`.
 _STRIP = 8
 
@@ -447,10 +456,12 @@ def _copy_runs(source, begins, target):
         for lane in begins:
             run, l, at = runs[lane], lane - first, lanes[lane] + row
             home = chunk * total + l // width * width * depth + l % width + (place - chunk) * width
-            for k in range(count):
-                for byte in range(0, run * like.itemsize, 64):
-                    prefetch(at + k * step + ahead + byte)
-                copy_line(at + k * step, run, like, out, home + k * width, non_temporal)
+            if run == 8:
+                _copy_run(at, step, count, ahead, 8, like, out, home, width, non_temporal)
+            elif run == 16:
+                _copy_run(at, step, count, ahead, 16, like, out, home, width, non_temporal)
+            else:
+                _copy_run(at, step, count, ahead, run, like, out, home, width, non_temporal)
 
 
 @compiled
@@ -529,19 +540,33 @@ def home(C: np.ndarray | Blocks, rows: Layout, cols: Layout) -> Home:
     return Home(memory_order.reshape(-1).view(seen(C.dtype)), row, down, across, runs, past_caches(C))
 
 
+@register_jitable(inline="always")  # see `_copy_run`
+def _copy_down(at, nr, run, sums, out, i0, i1, column):
+    for i in range(i0, i1):
+        copy_line(at + (i - i0) * nr * sums.itemsize, run, sums, out.numbers, out.down[i] * out.row + column,
+                  out.non_temporal)
+
+
 @compiled
 def write_back(tile, sums, out, i0, i1, j0, j1):
     """Copy register tiles, column of tiles by column, to rows i0 .. i1 - 1 and columns j0 .. j1 - 1 of a `Home`.
 
     Element (i, j) of the block is ``sums[(j // nr * (i1 - i0) + i) * nr + j % nr]``.
     """
-    nr, strip, row, down, across = len(tile.vectors) * len(tile.lanes), 8, out.row, out.down, out.across
-    rows, cols = min(i1, len(down)), min(j1, len(across))
+    nr, strip, across = len(tile.vectors) * len(tile.lanes), 8, out.across
+    rows, cols = min(i1, len(out.down)), min(j1, len(across))
     for i_strip in range(i0, rows, strip):  # a few rows at a time: runs in both, and lines that stay in L1
         j = j0
         while j < cols:
             run, l = out.runs[j], j - j0
-            for i in range(i_strip, min(i_strip + strip, rows)):
-                at = sums.ctypes.data + ((l // nr * (i1 - i0) + i - i0) * nr + l % nr) * sums.itemsize
-                copy_line(at, run, sums, out.numbers, down[i] * row + across[j], out.non_temporal)
+            at = sums.ctypes.data + ((l // nr * (i1 - i0) + i_strip - i0) * nr + l % nr) * sums.itemsize
+            i_stop = min(i_strip + strip, rows)
+            if run == 8:
+                _copy_down(at, nr, 8, sums, out, i_strip, i_stop, across[j])
+            elif run == 16:
+                _copy_down(at, nr, 16, sums, out, i_strip, i_stop, across[j])
+            elif run == 32:
+                _copy_down(at, nr, 32, sums, out, i_strip, i_stop, across[j])
+            else:
+                _copy_down(at, nr, run, sums, out, i_strip, i_stop, across[j])
             j += run
