@@ -81,7 +81,8 @@ def _decorators(function: ast.AST) -> set[str]:
 
 
 def _is_compiled(node: ast.AST) -> bool:
-    return bool(_decorators(node) & {"compiled", "njit", "jit", "vectorize", "guvectorize", "cfunc", "intrinsic"})
+    return bool(_decorators(node) & {"compiled", "njit", "jit", "vectorize", "guvectorize", "cfunc", "intrinsic",
+                                       "register_jitable"})
 
 
 def _compiled_names(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
