@@ -7,7 +7,7 @@ by side, as scales, minima, factors and others have those of a group's columns. 
 
 What is read is a table of *spans*, ``(spans, 5)`` int32 ``at, depth, place, group, end``: ``depth`` rows from ``place``
 on that share the scales in row ``group``, and are the rows ``at`` on of what is computed. They are met in the order of
-the table; what ``end`` is for, each intrinsic says.
+the table; what ``end`` is for, each intrinsic says. Spans of whole turns are fast: see `turn`.
 
 With AVX-512 codes become float32 through a table in a register, which needs the lowest four bits of a lane and ignores
 the others: with the shift and two multiply-adds, four instructions for 16 numbers. Codes of five and six bits are the
@@ -36,7 +36,7 @@ from meshkernels.kernels.intrinsics import (
     prefetched,
     splat,
 )
-from meshkernels.kernels.storage import STORAGES
+from meshkernels.kernels.storage import STORAGES, Storage
 
 #: Columns of a panel.
 WIDTH = 64
@@ -47,6 +47,13 @@ AHEAD = 24 << 10
 #: Groups from that in use to that whose scales are prefetched.
 NEXT = 8
 I8, BYTES = ir.IntType(8), ir.IntType(8).as_pointer()
+#: What is done at the end of a chain: see `chains`.
+PLAIN, PADDED, GOES_ON = 0, 1, 2
+
+
+def turn(storage: Storage) -> int:
+    """Rows after which the bits lie as before in a panel: so many are unrolled."""
+    return max([8 // plane.bits for plane in storage.codes if plane.bits < 8], default=1)
 
 
 class _Panel:
@@ -72,8 +79,7 @@ class _Panel:
         self.firsts = range(0, WIDTH, self.lanes)
         self.tabled = bytes_ == 64 and host.host_simd() == "avx512"
         self.parts = [builder.gep(data, [builder.load(builder.gep(offsets, [I64(i)]))]) for i in range(OFFSETS)]
-        #: Rows after which the bits lie as before: so many are unrolled.
-        self.turn = max([8 // plane.bits for plane in self.storage.codes if plane.bits < 8], default=1)
+        self.turn = turn(self.storage)
         if self.storage.group:
             self.scales = self._registers()
             self.minima = self._registers() if self.storage.minimum >= 0 else []
@@ -219,20 +225,15 @@ class _Panel:
             fields = [builder.load(builder.gep(spans, [builder.add(place, I64(i))])) for i in range(5)]
             at, depth, row = (builder.sext(each, I64) for each in fields[:3])
             self.use_group(fields[3])
-            done = I64(0)
-            if self.turn > 1:  # up to where a turn begins
-                lead = builder.and_(builder.neg(row), I64(self.turn - 1))
-                done = builder.select(builder.icmp_signed("<", lead, depth), lead, depth)
-                self._rows(done, I64(0), at, row, use)
-            turns = builder.udiv(builder.sub(depth, done), I64(self.turn))
-            with cgutils.for_range(builder, turns, intp=I64) as turn:
-                k = builder.add(done, builder.mul(turn.index, I64(self.turn)))
-                self._prefetch(builder.add(row, k))
-                for phase in range(self.turn):
-                    use(builder.add(builder.add(at, k), I64(phase)), self.row(builder.add(row, k), phase))
-            if self.turn > 1:
-                done = builder.add(done, builder.mul(turns, I64(self.turn)))
-                self._rows(builder.sub(depth, done), done, at, row, use)
+            apart = builder.and_(builder.or_(row, depth), I64(self.turn - 1))
+            with builder.if_else(builder.icmp_signed("==", apart, I64(0))) as (in_turns, one_by_one):
+                with in_turns, cgutils.for_range(builder, builder.udiv(depth, I64(self.turn)), intp=I64) as turn:
+                    k = builder.mul(turn.index, I64(self.turn))
+                    self._prefetch(builder.add(row, k))
+                    for phase in range(self.turn):
+                        use(builder.add(builder.add(at, k), I64(phase)), self.row(builder.add(row, k), phase))
+                with one_by_one, cgutils.for_range(builder, depth, intp=I64) as single:
+                    use(builder.add(at, single.index), self.row(builder.add(row, single.index)))
             if end:
                 end(fields[4])
 
@@ -244,13 +245,6 @@ class _Panel:
             first = builder.gep(part, [builder.add(builder.mul(place, I64(bytes_)), self.ahead)])
             for byte in range(0, bytes_ * self.turn, 64):
                 prefetched(builder, builder.ptrtoint(builder.gep(first, [I64(byte)]), I64), level=1)
-
-    def _rows(self, count: Any, first: Any, at: Any, row: Any, use: Callable[[Any, list[Any]], None]) -> None:
-        """Rows one by one, wherever they begin."""
-        builder = self.builder
-        with cgutils.for_range(builder, count, intp=I64) as loop:
-            k = builder.add(first, loop.index)
-            use(builder.add(at, k), self.row(builder.add(row, k)))
 
 
 def _function(name: str, body: Callable[..., None]) -> Callable:
@@ -264,6 +258,7 @@ def _function(name: str, body: Callable[..., None]) -> Callable:
             function = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [x.type for x in values]), label)
             function.linkage = "internal"
             function.attributes.add("noinline")
+            function.attributes.add("optsize")  # unrolls no loop: spans are short
             inside = ir.IRBuilder(function.append_basic_block("entry"))
             body(context, inside, *literal, *function.args)
             inside.ret_void()
@@ -277,13 +272,14 @@ def _at(builder: Any, address: Any, kind: Any) -> Any:
     return builder.inttoptr(address, kind.as_pointer())
 
 
-def _chains(context, builder, name, bytes_, half, x, data, offsets, stride, spans, count, sums):
+def _chains(context, builder, name, bytes_, half, x, data, offsets, stride, spans, count, places, sums):
     panel = _Panel(context, builder, name, bytes_, _at(builder, data, I8), _at(builder, offsets, I64), stride)
     kind, lanes = panel.kind, panel.lanes
     vector = ir.VectorType(kind, lanes)
     x, sums = _at(builder, x, kind), _at(builder, sums, kind)
     zero = panel.constant(0.0)
     totals = [cgutils.alloca_once_value(builder, zero) for _ in panel.firsts]
+    place = cgutils.alloca_once_value(builder, _at(builder, places, I64))
 
     def use(k, numbers):
         factor = splat(builder, builder.load(builder.gep(x, [k])), lanes)
@@ -291,15 +287,28 @@ def _chains(context, builder, name, bytes_, half, x, data, offsets, stride, span
             total = fused(builder, factor, number, builder.load(chain))
             builder.store(half_rounded(builder, total, lanes) if half else total, chain)
 
-    def end(last):
-        with builder.if_then(builder.icmp_signed(">=", last, I32(0))):
-            home = builder.gep(sums, [builder.mul(builder.zext(builder.lshr(last, I32(1)), I64), I64(WIDTH))])
-            padded = builder.trunc(last, ir.IntType(1))
-            for chain, first in zip(totals, panel.firsts):
-                total = builder.load(chain)
-                total = builder.select(padded, builder.fadd(total, zero), total)
-                place = builder.bitcast(builder.gep(home, [I64(first)]), vector.as_pointer())
-                builder.store(total, place, align=4)
+    def next_place():
+        """Addresses of the sums at the next of the places, a vector each."""
+        pointer = builder.load(place)
+        builder.store(builder.gep(pointer, [I64(1)]), place)
+        row = builder.gep(sums, [builder.mul(builder.load(pointer), I64(WIDTH))])
+        return [builder.bitcast(builder.gep(row, [I64(first)]), vector.as_pointer()) for first in panel.firsts]
+
+    def end(field):
+        with builder.if_then(builder.icmp_signed(">=", field, I32(0))):
+            home, starts = next_place(), builder.and_(field, I32(3))
+            with builder.if_then(builder.icmp_signed("==", starts, I32(PADDED))):
+                for chain in totals:
+                    builder.store(builder.fadd(builder.load(chain), zero), chain)
+            with builder.if_then(builder.icmp_signed("==", starts, I32(GOES_ON))):
+                for chain, address in zip(totals, home):
+                    builder.store(builder.load(address, align=4), chain)
+            with cgutils.for_range(builder, builder.lshr(field, I32(2)), intp=I32):
+                for chain, address in zip(totals, next_place()):
+                    total = builder.fadd(builder.load(chain), builder.load(address, align=4))
+                    builder.store(half_rounded(builder, total, lanes) if half else total, chain)
+            for chain, address in zip(totals, home):
+                builder.store(builder.load(chain), address, align=4)
                 builder.store(zero, chain)
 
     panel.walk(_at(builder, spans, I32), count, use, end)
@@ -317,22 +326,14 @@ def _decode(context, builder, name, bytes_, data, offsets, spans, count, out):
     panel.walk(_at(builder, spans, I32), count, use)
 
 
-def _add_rows(context, builder, name, bytes_, half, into, other):
-    kind = ir.DoubleType() if name == "F64" else ir.FloatType()
-    lanes = bytes_ // STORAGES[name].wide.itemsize
-    into, other = (_at(builder, address, ir.VectorType(kind, lanes)) for address in (into, other))
-    for i in range(WIDTH // lanes):
-        home = builder.gep(into, [I64(i)])
-        total = builder.fadd(*(builder.load(place, align=4) for place in (home, builder.gep(other, [I64(i)]))))
-        builder.store(half_rounded(builder, total, lanes) if half else total, home, align=4)
-
-
 @intrinsic(prefer_literal=True)
-def chains(typingctx, name, bytes_, half, x, data, offsets, stride, spans, count, sums):
-    """Chains of multiply-adds ``x[at] * number``, from zero, of the 64 columns of a panel.
+def chains(typingctx, name, bytes_, half, x, data, offsets, stride, spans, count, places, sums):
+    """Chains of multiply-adds ``x[at] * number``, from zero, of the 64 columns of a panel; their sums, added up.
 
-    A span whose ``end`` is ``2 part + padded`` ends chains: they go to ``sums[64 part:]``, plus 0 if padded, which
-    makes +0.0 of -0.0 as the zeros of padding do. A negative ``end`` goes on.
+    A span whose ``end`` is ``4 additions + kind`` ends a chain. The next of the places is the home of its sum, the
+    sums at as many places after that are added to it, one after the other, and it goes there. PADDED adds 0 first,
+    which makes +0.0 of -0.0 as the zeros of padding do; GOES_ON starts from what is at home, after a chain without
+    rows. A negative ``end`` goes on with the chain.
 
     Args:
         typingctx: Numba's.
@@ -345,24 +346,19 @@ def chains(typingctx, name, bytes_, half, x, data, offsets, stride, spans, count
         stride: bytes from it to the next one.
         spans: address of the table.
         count: its rows.
-        sums: address of ``(parts, 64)`` sums.
+        places: address of the places, int64.
+        sums: address of ``(places, 64)`` sums.
 
     Returns:
         Nothing.
     """
-    return types.void(name, bytes_, half, *[types.int64] * 7), _function("chains", _chains)
+    return types.void(name, bytes_, half, *[types.int64] * 8), _function("chains", _chains)
 
 
 @intrinsic(prefer_literal=True)
 def decode(typingctx, name, bytes_, data, offsets, spans, count, out):
     """Rows of all spans to ``out[64 at:]``, as float32 (float64 of F64); addresses, and a count."""
     return types.void(name, bytes_, *[types.int64] * 5), _function("decode", _decode)
-
-
-@intrinsic(prefer_literal=True)
-def add_rows(typingctx, name, bytes_, half, into, other):
-    """``into += other``, 64 sums at two addresses."""
-    return types.void(name, bytes_, half, types.int64, types.int64), _function("add_rows", _add_rows)
 
 
 @intrinsic(prefer_literal=True)

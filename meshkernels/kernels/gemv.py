@@ -1,8 +1,8 @@
 """y = x @ W: the one matrix-vector product, of `Columns`, which it reads from the first byte to the last.
 
-Each panel of W, 64 columns, is multiplied from its first row to its last, decoded in registers; its partial sums are
-combined while they are in cache. What a product is, is stated in integers and addresses, a row for each storage type in
-W, so that one loop, and one board of a `team`, serves them all.
+Each panel of W, 64 columns, is multiplied from its first row to its last, decoded in registers, where its partial sums
+are combined as soon as both are there (see `additions`). What a product is, is stated in integers and addresses, a row
+for each storage type in W, so that one loop, and one board of a `team`, serves them all.
 """
 
 from __future__ import annotations
@@ -16,17 +16,25 @@ from numba import carray
 
 from meshkernels.errors import MeshError
 from meshkernels.kernels import host, pool
+from meshkernels.kernels.additions import Additions, additions
 from meshkernels.kernels.compiled import address_of, compiled
-from meshkernels.kernels.decoding import OFFSETS, WIDTH, add_rows, chains, copy_number
+from meshkernels.kernels.decoding import (
+    GOES_ON,
+    OFFSETS,
+    PADDED,
+    PLAIN,
+    WIDTH,
+    chains,
+    copy_number,
+)
 from meshkernels.kernels.intrinsics import add, call, pointer
 from meshkernels.kernels.reduce import within
 from meshkernels.kernels.resident import Columns, Part, wide
 
 #: The places of a row: the kernel's address; first panel and number of panels; of `Part` the address, bytes of a panel
-#: and offsets; the spans; parts of K, and how many have rows; the additions; the sums that are wanted; the columns; N.
+#: and offsets; the spans; the places of sums, and how many there are; those that are wanted; the columns; N.
 KERNEL, FIRST, PANELS, DATA, STRIDE, OFFSET = 0, 1, 2, 3, 4, 5
-(SPANS, COUNT, PARTS, FULL, DST, SRC, STEPS, ROWS, WANTED, COLUMNS, USED, N,
- FIELDS) = range(OFFSET + OFFSETS, OFFSET + OFFSETS + 13)
+SPANS, COUNT, PLACES, SIZE, WANTED, ROWS, COLUMNS, USED, N, FIELDS = range(OFFSET + OFFSETS, OFFSET + OFFSETS + 10)
 
 
 class Stated:
@@ -48,32 +56,36 @@ class Stated:
 
     def __init__(self, W: Columns, parts: int, dst: np.ndarray, src: np.ndarray, rows: np.ndarray, half: bool):
         self.panels, self.columns, self.table = 0, 0, np.zeros((len(W.parts), FIELDS), np.int64)
-        self.arrays: list[np.ndarray] = [dst, src, rows]
+        todo = additions(dst, src, rows)
+        self.arrays: list[np.ndarray] = [todo.places, todo.wanted]
         for part, row in zip(W.parts, self.table):
-            spans = _spans(W, part, parts)
+            spans = _spans(W, part, parts, todo)
             self.arrays += [part.data, spans, part.columns]
             row[:OFFSET] = _kernel(part, half), self.panels, part.panels, part.data.ctypes.data, part.stride
             row[OFFSET:SPANS] = part.offsets
-            full = -(-W.shape[0] // max(1, -(-W.shape[0] // parts)))
-            row[SPANS:DST] = spans.ctypes.data, len(spans), parts, full
-            row[DST:COLUMNS] = dst.ctypes.data, src.ctypes.data, len(dst), rows.ctypes.data, len(rows)
+            row[SPANS:WANTED] = spans.ctypes.data, len(spans), todo.places.ctypes.data, todo.size
+            row[WANTED:COLUMNS] = todo.wanted.ctypes.data, len(todo.wanted)
             row[COLUMNS:] = part.columns.ctypes.data, len(part.columns), W.shape[1]
             self.panels, self.columns = self.panels + part.panels, self.columns + len(part.columns)
 
 
-def _spans(W: Columns, part: Part, parts: int) -> np.ndarray:
-    """Spans of chains, of all parts of K that have rows; the last column as `decoding.chains` has it."""
+def _spans(W: Columns, part: Part, parts: int, todo: Additions) -> np.ndarray:
+    """Spans of the chains in the order of computing, their last column as `decoding` has them."""
     K = W.shape[0]
     block = max(1, -(-K // parts))
-    spans = W.spans(part.storage, np.arange(K), np.arange(K) // block)
-    spans = spans[spans[:, 2] >= 0]
-    rows = np.bincount(np.flatnonzero(W.rows >= 0) // block, minlength=-(-K // block))
-    last = np.diff(spans[:, 4], append=-1) != 0
-    spans[:, 4] = np.where(last, 2 * spans[:, 4] + (rows < block)[spans[:, 4]], -1)
-    without = np.flatnonzero(rows == 0)
-    empty = np.zeros((len(without), 5), np.int32)  # their sums are zero
-    empty[:, 4] = 2 * without
-    return np.concatenate([spans, empty])
+    found = W.spans(part.storage, np.arange(K), np.arange(K) // block)
+    found = found[found[:, 2] >= 0]
+    first, after = (np.searchsorted(found[:, 4], todo.parts, side) for side in ("left", "right"))
+    count = after - first  # none where there is no part
+    last = np.cumsum(np.maximum(count, 1)) - 1  # of an entry; one without rows has a span of none
+    spans = np.zeros((np.maximum(count, 1).sum(), 5), np.int32)
+    step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    spans[np.repeat(last - np.maximum(count, 1) + 1, count) + step] = found[np.repeat(first, count) + step]
+    there = np.flatnonzero(W.rows >= 0) // block
+    rows = np.searchsorted(there, todo.parts, "right") - np.searchsorted(there, todo.parts)
+    spans[:, 4] = -1
+    spans[last, 4] = 4 * todo.counts + np.where(todo.parts < 0, GOES_ON, np.where(rows < block, PADDED, PLAIN))
+    return spans
 
 
 def _kernel(part: Part, half: bool) -> int:
@@ -98,22 +110,18 @@ def _panel_kernel(name: str, bytes_: int, half: bool) -> Any:
             return 0
         f = carray(pointer(row, np.int64(0)), FIELDS)
         try:
-            memory = np.empty(f[PARTS] * row_bytes + 64, np.uint8)
+            memory = np.empty(f[SIZE] * row_bytes + 64, np.uint8)
         except Exception:
             return 1
         sums = (memory.ctypes.data + 63) // 64 * 64
-        memory[sums - memory.ctypes.data + f[FULL] * row_bytes :] = 0
         chains(name, bytes_, half, x, f[DATA] + panel * f[STRIDE], row + 8 * OFFSET, f[STRIDE], f[SPANS],
-               f[COUNT], sums)  # fmt: skip
-        dst, src = (carray(pointer(f[DST], np.int64(0)), f[STEPS]), carray(pointer(f[SRC], np.int64(0)), f[STEPS]))
-        for s in range(f[STEPS]):
-            add_rows(name, bytes_, half, sums + dst[s] * row_bytes, sums + src[s] * row_bytes)
-        rows = carray(pointer(f[ROWS], np.int64(0)), f[WANTED])
+               f[COUNT], f[PLACES], sums)  # fmt: skip
+        wanted = carray(pointer(f[WANTED], np.int64(0)), f[ROWS])
         columns = carray(pointer(f[COLUMNS], np.int64(0)), f[USED])
         first = panel * WIDTH
-        for r in range(f[WANTED]):
+        for r in range(f[ROWS]):
             for i in range(min(WIDTH, f[USED] - first)):
-                copy_number(name, sums + rows[r] * row_bytes + i * size, out + (r * f[N] + columns[first + i]) * size)
+                copy_number(name, sums + wanted[r] * row_bytes + i * size, out + (r * f[N] + columns[first + i]) * size)
         return memory[0] * 0  # its last use: not freed before
 
     return panel_kernel

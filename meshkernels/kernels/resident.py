@@ -19,7 +19,7 @@ from numba import carray
 from meshkernels.errors import MeshError
 from meshkernels.kernels import host, memory, pool
 from meshkernels.kernels.compiled import compiled
-from meshkernels.kernels.decoding import OFFSETS, WIDTH, decode
+from meshkernels.kernels.decoding import OFFSETS, WIDTH, decode, turn
 from meshkernels.kernels.intrinsics import copy_line, pointer
 from meshkernels.kernels.program import at_once
 from meshkernels.kernels.storage import STORAGES, Planes, Storage
@@ -114,7 +114,8 @@ class Columns:
         gone_on = alike & (np.diff(place) == there[1:])
         begins = np.flatnonzero(np.concatenate([[len(order) > 0], ~gone_on]))
         depth = np.diff(begins, append=len(order))
-        return np.stack([begins, depth, place[begins], group[begins], cuts[begins]], 1).astype(np.int32)
+        spans = np.stack([begins, depth, place[begins], group[begins], cuts[begins]], 1).astype(np.int32)
+        return in_turns(spans, turn(storage))
 
     def slabs(self, most: int) -> Iterator[tuple[np.ndarray, Columns]]:
         """All stored columns, some panels at a time.
@@ -149,6 +150,19 @@ class Columns:
             do(_taker(part.storage.name, host.SIMD[host.simd()].bytes), columns, part.columns, part.data, part.stride,
                part.offsets, spans, rows, out)  # fmt: skip
         return out
+
+
+def in_turns(spans: np.ndarray, turn: int) -> np.ndarray:
+    """The same spans, those of stored rows cut into whole turns and the rows before and after them."""
+    depth, place = spans[:, 1], spans[:, 2]
+    before = np.where(place < 0, depth, np.minimum(-place % turn, depth))
+    whole = (depth - before) // turn * turn
+    cut = np.repeat(spans, 3, axis=0).reshape(-1, 3, spans.shape[1])
+    cut[:, :, 1] = np.stack([before, whole, depth - before - whole], 1)
+    skipped = np.cumsum(cut[:, :, 1], 1) - cut[:, :, 1]
+    cut[:, :, 0] += skipped
+    cut[:, :, 2] += skipped * (place >= 0)[:, None]
+    return cut[cut[:, :, 1] > 0]
 
 
 def wide(dtype: np.dtype) -> np.dtype:
