@@ -23,7 +23,7 @@ from typing import Any
 
 from numba import njit
 from numba.core import event
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.compiler_lock import global_compiler_lock
 
 #: Seconds that a process which ends waits for a kernel that is being compiled.
@@ -46,13 +46,28 @@ def _name(function: Any) -> str:
     return f"{function.__module__}.{function.__qualname__}({', '.join(names)})"
 
 
+class _Files(IndexDataCacheFile):
+    """Compiled code in a file named after what it is, so that processes may compile at the same time.
+
+    Numba numbers the files of a source file's kernels as they come: two processes may write two kernels to one number,
+    and leave an index that calls one of them by the other's key.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        """Write the code, then the index; an entry that another process adds meanwhile may be lost, and comes again."""
+        name = hashlib.sha256(repr((self._source_stamp, key)).encode()).hexdigest()
+        name = f"{self._index_name.removesuffix('.nbi')}.{name[:32]}.nbc"
+        self._save_data(name, data)
+        self._save_index(self._load_index() | {key: name})
+
+
 class _Cache(FunctionCache):
     """Numba's cache on disk; a file that cannot be read or written costs time, not the call."""
 
     def __init__(self, function: Callable):
         super().__init__(function)
-        file: Any = self._cache_file
-        file._source_stamp = file._source_stamp, _sources()
+        stamp = self._impl.locator.get_source_stamp(), _sources()
+        self._cache_file = _Files(self._cache_path, self._impl.filename_base, stamp)
 
     def _index_key(self, signature: Any, codegen: Any) -> Any:
         return signature, codegen.magic_tuple(), _name(self._py_func)

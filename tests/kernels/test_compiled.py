@@ -119,3 +119,33 @@ def test_an_interrupt_leaves_the_compilers_lock_free(tmp_path):
     done = subprocess.run([sys.executable, script], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
                           text=True, timeout=120)  # fmt: skip
     assert done.stdout.splitlines() == ["interrupted", "[True] 4"], done.stderr
+
+
+def test_processes_that_compile_at_the_same_time_do_not_mix_up_their_kernels(tmp_path):
+    """One writes its code between the other's reading of the index and its writing: neither gets the other's."""
+    (tmp_path / "made.py").write_text(dedent("""
+        from meshkernels.kernels.compiled import compiled
+        def plus(n):
+            @compiled
+            def add(x):
+                return x + n
+            return add
+    """))
+    race = dedent("""
+        from made import plus
+        one, two = plus(1), plus(2)
+        files = [each._cache._cache_file for each in (one, two)]
+        write, read, before = files[0]._save_data, files[1]._load_index, files[1]._load_index()
+        def meanwhile(*arguments):
+            files[1]._load_index = lambda: dict(before)  # as if read before the other's was written
+            two(0)
+            files[1]._load_index = read
+            write(*arguments)
+        files[0]._save_data = meanwhile
+        print(one(0), two(0))
+    """)
+    paths = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    for script in race, "from made import plus; print(plus(1)(0), plus(2)(0))":
+        done = subprocess.run([sys.executable, "-c", script], env=os.environ | paths, capture_output=True, text=True,
+                              timeout=300, check=True)  # fmt: skip
+        assert done.stdout.split() == ["1", "2"]
