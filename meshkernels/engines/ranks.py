@@ -16,7 +16,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from types import TracebackType
@@ -56,7 +56,7 @@ class Ranks:
         rank: the number of this process.
         size: how many there are.
         sent: bytes that this rank has sent to each, by purpose: ``"schedule"`` (moves of a schedule), ``"layout"``
-            (operands and results on their way to where a schedule or a caller wants them).
+            (operands, results and parts of attention on their way to where they are wanted).
     """
 
     def __init__(self, comm: MPI.Comm):
@@ -155,6 +155,27 @@ class Ranks:
         from mpi4py import MPI
 
         return [[MPI.memory.fromaddress(address, nbytes), MPI.BYTE] for address in addresses.tolist()]
+
+    def everyones(self, ranks: Sequence[int], mine: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+        """What each of some ranks has, this one among them; they all call this.
+
+        Args:
+            ranks: which.
+            mine: C-contiguous.
+            shapes: of what each of them has.
+
+        Returns:
+            The arrays, that of this rank itself.
+        """
+        found = [mine if rank == self.rank else np.empty(shape, mine.dtype) for rank, shape in zip(ranks, shapes)]
+        others = [(rank, array) for rank, array in zip(ranks, found) if rank != self.rank]
+        coming = [(self.receive_into(rank, array), array.nbytes) for rank, array in others]
+        for rank, _ in others:
+            self.send_from(rank, mine, "layout")
+        for request, nbytes in coming:
+            self.settle(request, nbytes)
+        self.finish()
+        return found
 
     def finish(self) -> None:
         """Until all that was sent has left."""
