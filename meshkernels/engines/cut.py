@@ -164,7 +164,8 @@ def per_rank(ledger: Ledger, ranks: int | tuple[int, int] | Cut) -> dict[str, An
 
     Returns:
         ``macs``, and ``bytes`` and ``messages`` sent and received, ``(ranks,)`` each by name; ``rounds``, messages that
-        may wait for each other. What goes from one rank to another at once is one message.
+        may wait for each other. What goes from one rank to another at once is one message; where blocks are large,
+        MPI may send each for itself.
 
     Raises:
         MeshError: ranks that do not fit on the mesh.

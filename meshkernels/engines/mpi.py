@@ -115,7 +115,7 @@ class _Rank:
             self._send(stage)
         for last in chain(coming, expected):
             self._take(last)
-        self.ranks.finish()  # nobody waits for a message while this rank computes
+        self.ranks.finish_together()  # nobody waits for a message while this rank computes
 
     def _send(self, stage: Stage) -> None:
         for move in stage.tiles:

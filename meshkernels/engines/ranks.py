@@ -16,7 +16,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from types import TracebackType
@@ -36,7 +36,7 @@ INSTALL = "pip install 'meshkernels[mpi]'"
 yield_core: Callable[[], object] = getattr(os, "sched_yield", lambda: None)
 #: Polls, some 50 us, during which a waiting rank keeps its core.
 POLLS = 20
-#: Bytes of a message that arrives as a whole: larger ones come in pieces, each when both ranks poll.
+#: Bytes of a message that arrives as a whole: a larger one needs both ranks to poll, more than once.
 SMALL = 32 << 10
 #: Of a small message: polls with a yield, after which a waiting rank sleeps between polls, and for how many seconds.
 #: With more ranks than free cores a yield does not let the others run: four ranks on two busy cores decoded a token in
@@ -56,7 +56,7 @@ class Ranks:
         rank: the number of this process.
         size: how many there are.
         sent: bytes that this rank has sent to each, by purpose: ``"schedule"`` (moves of a schedule), ``"layout"``
-            (operands and results on their way to where a schedule or a caller wants them).
+            (operands, results and parts of attention on their way to where they are wanted).
     """
 
     def __init__(self, comm: MPI.Comm):
@@ -116,10 +116,9 @@ class Ranks:
         self._leaving.append((self.comm.Isend([own, self._bytes], to, _TAG), buffer))
 
     def send_parts(self, to: int, addresses: np.ndarray, nbytes: int) -> None:
-        """Send ``nbytes`` from each address; they must stay as they are until the next `finish`."""
+        """Send ``nbytes`` from each address, a message each; they must stay as they are until the next `finish`."""
         self.sent["schedule"][to] += len(addresses) * nbytes
-        with self._parts(addresses, nbytes) as where:
-            self._leaving.append((self.comm.Isend(where, to, _TAG), None))
+        self._leaving += [(self.comm.Isend(part, to, _TAG), None) for part in self._parts(addresses, nbytes)]
 
     def send_from(self, to: int, array: np.ndarray, purpose: str = "schedule") -> None:
         """Send an array without a copy: C-contiguous, and it must stay as it is until the next `finish`."""
@@ -135,7 +134,7 @@ class Ranks:
         nbytes = int(np.prod(shape)) * dtype.itemsize
         buffer = self._buffer(nbytes)
         request = self.comm.Irecv([buffer[:nbytes], self._bytes], source, _TAG)
-        return Incoming(self, request, buffer, buffer[:nbytes].view(dtype).reshape(shape))
+        return Incoming(self, [request], buffer, buffer[:nbytes].view(dtype).reshape(shape))
 
     def receive_parts(self, source: int, addresses: np.ndarray, nbytes: int, dropped: np.ndarray) -> Incoming:
         """The same, ``nbytes`` to each address; those that are ``dropped`` go to a buffer that nobody reads."""
@@ -143,24 +142,40 @@ class Ranks:
         if count := int(dropped.sum()):
             buffer = self._buffer(count * nbytes)
             addresses[dropped] = self.address(buffer) + np.arange(count) * nbytes
-        with self._parts(addresses, nbytes) as where:
-            return Incoming(self, self.comm.Irecv(where, source, _TAG), buffer, None)
+        requests = [self.comm.Irecv(part, source, _TAG) for part in self._parts(addresses, nbytes)]
+        return Incoming(self, requests, buffer, None)
 
     @staticmethod
     def address(array: np.ndarray) -> int:
         """Of the first byte, as messages of parts need it."""
         return int(array.ctypes.data)
 
-    @contextmanager
-    def _parts(self, addresses: np.ndarray, nbytes: int) -> Iterator[list[Any]]:
-        """What a message of parts of memory is called: absolute places, a datatype of its own."""
+    def _parts(self, addresses: np.ndarray, nbytes: int) -> list[list[Any]]:
+        """Parts of memory, a message each: what is contiguous the receiver copies once, straight from the sender."""
         from mpi4py import MPI
 
-        kind = MPI.BYTE.Create_hindexed_block(nbytes, addresses.tolist()).Commit()
-        try:
-            yield [MPI.BOTTOM, 1, kind]
-        finally:
-            kind.Free()  # as soon as its message is done
+        return [[MPI.memory.fromaddress(address, nbytes), MPI.BYTE] for address in addresses.tolist()]
+
+    def everyones(self, ranks: Sequence[int], mine: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+        """What each of some ranks has, this one among them; they all call this.
+
+        Args:
+            ranks: which.
+            mine: C-contiguous.
+            shapes: of what each of them has.
+
+        Returns:
+            The arrays, that of this rank itself.
+        """
+        found = [mine if rank == self.rank else np.empty(shape, mine.dtype) for rank, shape in zip(ranks, shapes)]
+        others = [(rank, array) for rank, array in zip(ranks, found) if rank != self.rank]
+        coming = [(self.receive_into(rank, array), array.nbytes) for rank, array in others]
+        for rank, _ in others:
+            self.send_from(rank, mine, "layout")
+        for request, nbytes in coming:
+            self.settle(request, nbytes)
+        self.finish()
+        return found
 
     def finish(self) -> None:
         """Until all that was sent has left."""
@@ -170,6 +185,11 @@ class Ranks:
         self._leaving.clear()
         while sum(map(len, self._free)) > KEPT:
             self._free.remove(max(self._free, key=len))
+
+    def finish_together(self) -> None:
+        """The same on all ranks: that a message has arrived its sender may learn only while its receiver polls."""
+        self.finish()
+        self.settle(self.comm.Ibarrier())
 
     @staticmethod
     def settle(request: Any, nbytes: int = SMALL + 1) -> None:
@@ -298,8 +318,8 @@ class Ranks:
 class Incoming:
     """One message on its way to this rank."""
 
-    def __init__(self, ranks: Ranks, request: Any, buffer: np.ndarray | None, array: np.ndarray | None):
-        self._ranks, self._request, self._buffer, self._array = ranks, request, buffer, array
+    def __init__(self, ranks: Ranks, requests: list[Any], buffer: np.ndarray | None, array: np.ndarray | None):
+        self._ranks, self._requests, self._buffer, self._array = ranks, requests, buffer, array
 
     @contextmanager
     def arrived(self) -> Iterator[Any]:
@@ -308,7 +328,8 @@ class Incoming:
         Yields:
             The array; None if its parts have arrived in their places.
         """
-        self._ranks.settle(self._request)
+        for request in self._requests:
+            self._ranks.settle(request)
         yield self._array
         self._ranks._put_by(self._buffer)
 

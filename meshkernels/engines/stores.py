@@ -12,8 +12,8 @@ from meshkernels.kernels import memory
 from meshkernels.kernels.pack import Blocks
 from meshkernels.mesh import Tiling
 
-#: Bytes of a block from which on MPI moves each from store to store; smaller ones are gathered first.
-LARGE = 16 << 10
+#: Bytes of a block from which on each is a message from store to store; smaller ones are gathered first.
+LARGE = 64 << 10
 
 
 class Store(Protocol):
@@ -157,8 +157,8 @@ class Panel:
     def send(self, ranks: Ranks, to: int, ids: np.ndarray) -> None:
         """Send blocks; zeros for an id of -1."""
         def gather(out: np.ndarray) -> None:
+            np.take(self._held, self._place(ids), axis=0, out=out, mode="clip")
             out[ids < 0] = 0
-            out[ids >= 0] = self._held[self._place(ids[ids >= 0])]
 
         if self._large:
             ranks.send_parts(to, self._address[ids], self._size)

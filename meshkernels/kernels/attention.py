@@ -70,27 +70,27 @@ def _chains(x, first, depth, matrix, place, stride, n, half, out, home):
 
 
 @compiled
-def scores(q, keys, ends, width, dst, src, root, scale, half, out):
+def scores(q, keys, bounds, width, dst, src, root, scale, half, out):
     """``out[h, t] = scale * sum_d q[h, d] keys[h // group, d, t]``, d cut into runs of ``width`` along x.
 
     Args:
         q: ``(heads, head)``.
         keys: ``(kv_heads, head, room)``, the transposed cache.
-        ends: ``(rows,)`` one past the last t of each row of cores; ``ends[-1]`` entries in all.
+        bounds: ``(rows + 1,)`` row y of cores has the t from ``bounds[y]`` to ``bounds[y + 1]``.
         width: features of a head on one core.
         dst: places added to, in order.
         src: places added from.
         root: the place of the sum.
         scale: of the sums.
         half: round every sum to float16.
-        out: ``(heads, >= ends[-1])``.
+        out: ``(heads, >= bounds[-1])``.
     """
     heads, head = q.shape
-    group, room, tokens = heads // keys.shape[0], keys.shape[2], ends[-1]
+    group, room, end = heads // keys.shape[0], keys.shape[2], bounds[-1]
     partials = np.empty((head // width, _RUN), q.dtype)
     for h in range(heads):
-        for t in range(0, tokens, _RUN):
-            n = min(_RUN, tokens - t)
+        for t in range(bounds[0], end, _RUN):
+            n = min(_RUN, end - t)
             for d in range(0, head, width):
                 place = (h // group * head + d) * room + t
                 _chains(q, h * head + d, width, keys, place, room, n, half, partials, d // width * _RUN)
@@ -100,38 +100,34 @@ def scores(q, keys, ends, width, dst, src, root, scale, half, out):
 
 
 @compiled
-def subtract_max(S, ends, dst, src, root):
-    """Subtract each row's maximum from ``S (heads, >= tokens)``, t cut at ``ends`` (rows,) along y, in place."""
-    largest = np.empty((len(ends), 1), S.dtype)
+def subtract_max(S, bounds, dst, src, root):
+    """Subtract each row's maximum from ``S (heads, >= tokens)``, t cut at ``bounds (rows + 1,)`` along y, in place."""
+    largest = np.empty((len(bounds) - 1, 1), S.dtype)
     for h in range(len(S)):
-        begin = 0
-        for y in range(len(ends)):
+        for y in range(len(largest)):
             best = S.dtype.type(-np.inf)
-            for t in range(begin, ends[y]):
+            for t in range(bounds[y], bounds[y + 1]):
                 best = max(best, S[h, t])
             largest[y, 0] = best
-            begin = ends[y]
         combine(largest, 0, 1, dst, src, True, False)
-        for t in range(begin):
+        for t in range(bounds[0], bounds[-1]):
             S[h, t] -= largest[root, 0]
 
 
 @compiled
-def subtract_own_max(S, ends, largest):
-    """Every row of cores subtracts its own maximum of each row of ``S (heads, >= tokens)``, t cut at ``ends`` (rows,).
+def subtract_own_max(S, bounds, largest):
+    """Every row of cores subtracts its own maximum of each row of ``S (heads, >= tokens)``, t cut at ``bounds``.
 
     The maxima go to ``largest (heads, rows)``: -inf where a row of cores has no entry, or only such.
     """
     largest[:] = -np.inf
     for h in range(len(S)):
-        begin = 0
-        for y in range(len(ends)):
-            for t in range(begin, ends[y]):
+        for y in range(largest.shape[1]):
+            for t in range(bounds[y], bounds[y + 1]):
                 largest[h, y] = max(largest[h, y], S[h, t])
             if largest[h, y] > -np.inf:
-                for t in range(begin, ends[y]):
+                for t in range(bounds[y], bounds[y + 1]):
                     S[h, t] -= largest[h, y]
-            begin = ends[y]
 
 
 @compiled
@@ -152,51 +148,79 @@ def _weighted(P, h, begin, end, values, half, out, home):
 
 
 @compiled
-def attend(P, largest, values, ends, dst, src, root, half, out):
-    """``out[h] = softmax(S[h]) values[h // group]``, t cut at ``ends`` (rows,) along y: every row of cores has a state.
+def _states(P, h, largest, values, bounds, half, states):
+    """The softmax states of head h ``(rows, 1, 2 + head)``: maximum, sum and weighted values of each row of cores."""
+    for y in range(len(states)):
+        states[y, 0, 0], states[y, 0, 1] = largest[h, y], _sum(P, h, bounds[y], bounds[y + 1], half)
+        _weighted(P, h, bounds[y], bounds[y + 1], values, half, states, y * states.shape[2] + 2)
+
+
+@compiled
+def _divided(state, half, out):
+    """The weighted values of a softmax state ``(1, 2 + head)``, divided by its sum: ``(head,)``."""
+    inverse = rounded(state.dtype.type(1) / state[0, 1], half)
+    for j in range(len(out)):
+        out[j] = state[0, 2 + j] * inverse
+
+
+@compiled
+def attend(P, largest, values, bounds, dst, src, root, half, out):
+    """``out[h] = softmax(S[h]) values[h // group]``, t cut at ``bounds`` along y: every row of cores has a state.
 
     Args:
         P: ``(heads, >= tokens)`` exponentials of S less the maximum of its row of cores.
         largest: ``(heads, rows)`` those maxima.
         values: ``(kv_heads, room, head)``.
-        ends: ``(rows,)`` one past the last t of each row of cores.
+        bounds: ``(rows + 1,)`` row y of cores has the t from ``bounds[y]`` to ``bounds[y + 1]``.
         dst: places added to, in order.
         src: places added from.
         root: the place of the sum.
         half: round every sum to float16.
         out: ``(heads, head)``.
     """
-    heads, head = out.shape
-    states = np.empty((len(ends), 1, 2 + head), P.dtype)
-    for h in range(heads):
-        begin = 0
-        for y in range(len(ends)):
-            states[y, 0, 0], states[y, 0, 1] = largest[h, y], _sum(P, h, begin, ends[y], half)
-            _weighted(P, h, begin, ends[y], values, half, states, y * (2 + head) + 2)
-            begin = ends[y]
+    states = np.empty((len(bounds) - 1, 1, 2 + out.shape[1]), P.dtype)
+    for h in range(len(out)):
+        _states(P, h, largest, values, bounds, half, states)
         merge(states, dst, src, half)
-        inverse = rounded(P.dtype.type(1) / states[root, 0, 1], half)
-        for j in range(head):
-            out[h, j] = states[root, 0, 2 + j] * inverse
+        _divided(states[root], half, out[h])
 
 
 @compiled
-def normalise(P, ends, dst, src, root, half):
-    """Divide each row of ``P (heads, >= tokens)`` by its sum, t cut at ``ends`` (rows,) along y, in place."""
-    sums = np.empty((len(ends), 1), P.dtype)
+def row_states(P, largest, values, bounds, half, out):
+    """Of `attend` the states ``(heads, rows, 1, 2 + head)`` of some rows of cores; see `merge_rows`, `divide`."""
+    for h in range(len(out)):
+        _states(P, h, largest, values, bounds, half, out[h])
+
+
+@compiled
+def merge_rows(states, dst, src, half):
+    """Merge the states ``(heads, rows, 1, 2 + head)`` of rows of cores, in place."""
+    for h in range(len(states)):
+        merge(states[h], dst, src, half)
+
+
+@compiled
+def divide(states, half, out):
+    """Whole states ``(heads, 1, 2 + head)`` -> ``(heads, head)``."""
+    for h in range(len(out)):
+        _divided(states[h], half, out[h])
+
+
+@compiled
+def normalise(P, bounds, dst, src, root, half):
+    """Divide each row of ``P (heads, >= tokens)`` by its sum, t cut at ``bounds (rows + 1,)`` along y, in place."""
+    sums = np.empty((len(bounds) - 1, 1), P.dtype)
     for h in range(len(P)):
-        begin = 0
-        for y in range(len(ends)):
-            sums[y, 0] = _sum(P, h, begin, ends[y], half)
-            begin = ends[y]
+        for y in range(len(sums)):
+            sums[y, 0] = _sum(P, h, bounds[y], bounds[y + 1], half)
         combine(sums, 0, 1, dst, src, False, half)
         inverse = rounded(P.dtype.type(1) / sums[root, 0], half)
-        for t in range(begin):
+        for t in range(bounds[0], bounds[-1]):
             P[h, t] *= inverse
 
 
 @compiled
-def _present(ends, dst, src, root):
+def present(bounds, dst, src, root):
     """The additions between rows of cores that have entries.
 
     A row of cores without entries adds +0.0, which changes no sum but -0.0: it is enough to add one of them at last.
@@ -205,9 +229,7 @@ def _present(ends, dst, src, root):
     Returns:
         Places that are added to, and from; the place of the sum; and what to add to it: -0.0 where no row is empty.
     """
-    here, place = np.empty(len(ends), np.bool_), np.arange(len(ends))
-    for y in range(len(ends)):
-        here[y] = ends[y] > (ends[y - 1] if y else 0)
+    here, place = bounds[1:] > bounds[:-1], np.arange(len(bounds) - 1)
     zero = np.float32(-0.0) if here.all() else np.float32(0.0)
     to, of, n = np.empty_like(dst), np.empty_like(src), 0
     for i in range(len(dst)):
@@ -220,30 +242,48 @@ def _present(ends, dst, src, root):
 
 
 @compiled
-def mix(P, values, ends, dst, src, root, half, out):
-    """``out[h] = sum_t P[h, t] values[h // group, t]``, t cut at ``ends`` (rows,) along y.
+def _sums(P, h, values, bounds, half, partials):
+    """The weighted values ``(rows, head)`` of head h on each row of cores that has entries."""
+    for y in range(len(partials)):
+        if bounds[y + 1] > bounds[y]:
+            _weighted(P, h, bounds[y], bounds[y + 1], values, half, partials, y * partials.shape[1])
+
+
+@compiled
+def mix(P, values, bounds, dst, src, root, half, out):
+    """``out[h] = sum_t P[h, t] values[h // group, t]``, t cut at ``bounds`` along y.
 
     Args:
         P: ``(heads, >= tokens)``; rounded to float16 already if ``half``.
         values: ``(kv_heads, room, head)``.
-        ends: ``(rows,)`` one past the last t of each row of cores.
+        bounds: ``(rows + 1,)`` row y of cores has the t from ``bounds[y]`` to ``bounds[y + 1]``.
         dst: places added to, in order.
         src: places added from.
         root: the place of the sum.
         half: round every sum to float16.
         out: ``(heads, head)``.
     """
-    heads, head = out.shape
-    partials, (to, of, root, zero) = np.zeros((len(ends), head), P.dtype), _present(ends, dst, src, root)
-    for h in range(heads):
-        begin = 0
-        for y in range(len(ends)):
-            if ends[y] > begin:
-                _weighted(P, h, begin, ends[y], values, half, partials, y * head)
-            begin = ends[y]
-        combine(partials, 0, head, to, of, False, half)
-        for j in range(head):
+    partials, (to, of, root, zero) = np.zeros((len(bounds) - 1, out.shape[1]), P.dtype), present(bounds, dst, src, root)
+    for h in range(len(out)):
+        _sums(P, h, values, bounds, half, partials)
+        combine(partials, 0, out.shape[1], to, of, False, half)
+        for j in range(out.shape[1]):
             out[h, j] = partials[root, j] + zero
+
+
+@compiled
+def mix_rows(P, values, bounds, half, out):
+    """Of `mix` the weighted values ``(heads, rows, head)`` of some rows of cores; see `add_rows`."""
+    out[:] = 0
+    for h in range(len(out)):
+        _sums(P, h, values, bounds, half, out[h])
+
+
+@compiled
+def add_rows(partials, dst, src, half):
+    """Add up values ``(heads, rows, head)`` of rows of cores that have entries (see `present`), in place."""
+    for h in range(len(partials)):
+        combine(partials[h], 0, partials.shape[2], dst, src, False, half)
 
 
 @compiled

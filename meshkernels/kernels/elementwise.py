@@ -87,11 +87,11 @@ def _exp_run(x, begin, end):
 
 
 @compiled
-def exponentials(S, lengths):
-    """``exp`` of the first ``lengths[-1]`` numbers of every row of ``S (rows, n)``, in place."""
+def exponentials(S, bounds):
+    """``exp`` of the numbers from ``bounds[0]`` to ``bounds[-1]`` of every row of ``S (rows, n)``, in place."""
     numbers = S.reshape(S.size)
     for i in range(len(S)):
-        _exp_run(numbers, i * S.shape[1], i * S.shape[1] + lengths[-1])
+        _exp_run(numbers, i * S.shape[1] + bounds[0], i * S.shape[1] + bounds[-1])
 
 
 @compiled

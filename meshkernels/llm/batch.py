@@ -44,9 +44,10 @@ class Batch:
         with agreed(model._on, "batch", texts):
             if (texts := as_count("texts", texts)) < 1:
                 raise MeshError(f"texts = {texts}: a batch has at least one")
-            fit_caches(model.layout, texts, 1)
+            fit_caches(model.layout, texts, 1, model.cache.part)
             self._caches = [model._cache(model.cache.policy, texts) for _ in range(texts)]
-        self._forwards = [Forward(model._decode.plan, model._decode.weights, model.team) for _ in range(texts)]
+        self._forwards = [Forward(model._decode.plan, model._decode.weights, model.team, model.cache.part)
+                          for _ in range(texts)]
         self.text: tuple[Text, ...] = tuple(cache.text for cache in self._caches)
 
     def __len__(self) -> int:
@@ -77,7 +78,7 @@ class Batch:
             with agreed(self.model._on, "batch.prefill", prompts):
                 self._counted("prompts", prompts)
                 keys = [self.model._checked(prompt).tobytes() for prompt in prompts]
-                fit_caches(self.model.layout, len(self), max(map(len, prompts)))
+                fit_caches(self.model.layout, len(self), max(map(len, prompts)), self.model.cache.part)
             found: dict[bytes, tuple[np.ndarray, list]] = {}
             logits, texts = [], []
             for key, prompt, cache in zip(keys, prompts, self._now()):
@@ -85,7 +86,7 @@ class Batch:
                     run = self.model._prompted(prompt, texts=len(self))
                     found[key] = run.values["logits"][0].copy(), run.kept
                 logits.append(found[key][0])
-                texts.append(cache.filled(found[key][1]))
+                texts.append(cache.filled(found[key][1], len(prompt)))
             memory.forget(_PACKED)  # decoding packs nothing
             return np.array(logits), tuple(texts)
 

@@ -30,6 +30,7 @@ from meshkernels.kernels.team import Team
 from meshkernels.llm.cache import Text, balanced, passing
 from meshkernels.llm.layout import Cuts, Layout, Placement
 from meshkernels.llm.operations import Operation, Passing, Plan, Riding, Scheduled, shaped
+from meshkernels.llm.part import Part
 from meshkernels.llm.weights import Weights
 from meshkernels.mesh import Mesh, ceil_div
 
@@ -111,22 +112,25 @@ def rope(run: Run, Q: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, ...]:
 
 def keep(run: Run, K: np.ndarray, V: np.ndarray) -> tuple[np.ndarray, ...]:
     """Keys and values ``(kv_heads, L, head)`` stay where they are until decode takes them over."""
-    run.kept.append((K, V))
+    run.keep(K, V)
     return K, V
 
 
 def append(run: Run, K: np.ndarray, V: np.ndarray, shift: Passing) -> tuple[np.ndarray, ...]:
     """One token's key and value join the text -> keys ``(kv_heads, head, room)``, values ``(kv_heads, room, head)``."""
     keys, values = run.text.keys[run.block], run.text.values[run.block]
-    run.do(elementwise.append, K, V, keys, values, run.ends)
+    if run.part.appends:
+        run.do(elementwise.append, run.part.own(K), run.part.own(V), keys, values, run.bounds)
     return keys, values
 
 
 def prompt_scores(run: Run, Q: np.ndarray, K: np.ndarray, product: Scheduled, *along: Riding) -> np.ndarray:
-    """``Q K^T`` of every query head with its group's keys, a group at a time: ``(heads, L, L)``."""
-    groups = Q.reshape(len(K), -1, run.layout.head)  # (kv_heads, group * L, head)
-    S = [product.multiply(q, k, run.precision.accumulate) for q, k in zip(groups, K)]
-    return np.array(S).reshape(run.config.heads, *[len(run.tokens)] * 2)
+    """``Q K^T`` of every query head with its group's keys, a group at a time: ``(heads, L, L)``, on ranks a part."""
+    Q, K, L = run.part.prompt(Q), run.part.prompt(K), len(run.tokens)
+    S = np.empty((len(K), run.config.group * L, L), np.float32)
+    for out, q, k in zip(S, Q.reshape(len(K), run.config.group * L, run.layout.head), K):
+        out[:] = product.multiply(q, k, run.precision.accumulate)
+    return S.reshape(len(Q), L, L)
 
 
 def prompt_softmax(run: Run, S: np.ndarray, largest: Scheduled, total: Scheduled) -> np.ndarray:
@@ -139,17 +143,18 @@ def prompt_softmax(run: Run, S: np.ndarray, largest: Scheduled, total: Scheduled
     """
     L, half = len(run.tokens), run.precision.half
     run.do(attention.mask_scores, S, run.scale, half, False)
-    run.do(elementwise.exponentials, S.reshape(-1, L), np.array([L]))
+    run.do(elementwise.exponentials, S.reshape(-1, L), np.array([0, L]))
     run.do(attention.normalise_rows, run.stored(S), ceil_div(L, total.cores), *total.order, half)
     return S
 
 
 def prompt_mix(run: Run, P: np.ndarray, V: np.ndarray, product: Scheduled) -> np.ndarray:
     """``P V`` of every query head with its group's values: ``(heads, L, head)``."""
+    V = run.part.prompt(V)
     O = np.empty((len(P), P.shape[1], V.shape[2]), np.float32)
     for h, p in enumerate(P):
         O[h] = product.multiply(p, V[h // run.config.group], run.precision.accumulate)
-    return O
+    return run.part.whole_prompt(O, run.config.group)
 
 
 def prompt_attend(run: Run, S: np.ndarray, V: np.ndarray, product: Scheduled, exponents: Riding) -> np.ndarray:
@@ -162,34 +167,57 @@ def prompt_attend(run: Run, S: np.ndarray, V: np.ndarray, product: Scheduled, ex
     Returns:
         O.
     """
-    c, (kv_heads, L, _) = run.config, V.shape
+    c, V = run.config, run.part.prompt(V)
+    kv_heads, L, head = V.shape
     run.do(attention.mask_scores, S, np.float32(c.head_dim**-0.5 * np.log2(np.e)), run.precision.half, True)
-    P = run.stored(np.exp2(S, out=S)).reshape(kv_heads, -1, L)
-    columns = V.reshape(kv_heads, L, -1, run.layout.width)
-    V = np.concatenate([columns, np.ones_like(columns[..., :1])], axis=-1).reshape(kv_heads, L, -1)
-    O = np.array([product.multiply(p, v, run.precision.accumulate) for p, v in zip(P, V)])
-    O = O.reshape(c.heads, L, *columns.shape[2:3], -1)
-    return (O[..., :-1] / O[..., -1:]).reshape(c.heads, L, -1)
+    P = run.stored(np.exp2(S, out=S)).reshape(kv_heads, c.group * L, L)
+    cols, width = run.layout.strip.cols, run.layout.width
+    columns = V.reshape(kv_heads, L, cols, width)
+    V = np.concatenate([columns, np.ones_like(columns[..., :1])], axis=-1).reshape(kv_heads, L, cols * (width + 1))
+    O = np.empty((kv_heads, c.group * L, V.shape[2]), np.float32)
+    for out, p, v in zip(O, P, V):
+        out[:] = product.multiply(p, v, run.precision.accumulate)
+    sums = O.reshape(len(S), L, cols, width + 1)
+    return run.part.whole_prompt((sums[..., :-1] / sums[..., -1:]).reshape(len(S), L, head), c.group)
 
 
 def scores(run: Run, Q: np.ndarray, keys: np.ndarray, total: Scheduled) -> np.ndarray:
-    """``Q K^T / sqrt(head_dim)`` with all entries: ``(heads, tokens)``, summed along x inside each strip."""
-    return run.made(attention.scores, Q[:, 0], keys, run.ends, run.layout.width, *total.order, run.scale,
+    """``Q K^T / sqrt(head_dim)`` with all entries that are here: ``(heads, tokens)``, summed along x in each strip."""
+    Q = run.part.own(Q)
+    return run.made(attention.scores, Q[:, 0], keys, run.bounds, run.layout.width, *total.order, run.scale,
                     run.precision.half, shape=(len(Q), run.entries))  # fmt: skip
 
 
 def softmax(run: Run, S: np.ndarray, largest: Scheduled, total: Scheduled) -> np.ndarray:
-    """Softmax of the rows of S ``(heads, tokens)``, whose columns lie on the rows of cores."""
-    run.do(attention.subtract_max, S, run.ends, *largest.order)
-    run.do(elementwise.exponentials, S, run.ends)
-    run.do(attention.normalise, run.stored(S), run.ends, *total.order, run.precision.half)
-    return S
+    """Softmax of the rows of S ``(heads, tokens)``, whose columns lie on the rows of cores.
+
+    Where other ranks have other entries, each computes it of all of them, and goes on with its own.
+
+    Returns:
+        P, of the entries that are here.
+    """
+    P, bounds, part = S, run.bounds, run.part
+    if part.cut_by_rows:
+        S = part.across_rows(np.ascontiguousarray(S[:, run.bounds[0] :]), part.counts(run.text.occupancy))
+        bounds = run.text.every_bound
+    run.do(attention.subtract_max, S, bounds, *largest.order)
+    run.do(elementwise.exponentials, S, bounds)
+    run.do(attention.normalise, run.stored(S), bounds, *total.order, run.precision.half)
+    if part.cut_by_rows:
+        P[:, run.bounds[0] :] = S[:, slice(*part.entries(run.text.occupancy))]
+    return P
 
 
 def mix(run: Run, P: np.ndarray, values: np.ndarray, total: Scheduled) -> np.ndarray:
     """``P V`` of every query head with its group's values: ``(heads, 1, head)``, summed along y."""
-    O = run.made(attention.mix, P, values, run.ends, *total.order, run.precision.half, shape=(len(P), run.layout.head))
-    return O[:, None]
+    half, shape = run.precision.half, (len(P), run.layout.head)
+    if run.part.cut_by_rows:
+        rows = run.made(attention.mix_rows, P, values, run.bounds, half, shape=(len(P), len(run.bounds) - 1, shape[1]))
+        *order, zero = attention.present(run.text.every_bound, *total.order)
+        O = zero + run.part.combined(rows, order, lambda *some: run.do(attention.add_rows, *some, half))
+    else:
+        O = run.made(attention.mix, P, values, run.bounds, *total.order, half, shape=shape)
+    return run.part.among_all(O, run.config.heads)[:, None]
 
 
 def attend(run: Run, S: np.ndarray, values: np.ndarray, total: Scheduled) -> np.ndarray:
@@ -200,11 +228,18 @@ def attend(run: Run, S: np.ndarray, values: np.ndarray, total: Scheduled) -> np.
     Returns:
         O.
     """
-    largest = run.made(attention.subtract_own_max, S, run.ends, shape=(len(S), len(run.ends)))
-    run.do(elementwise.exponentials, S, run.ends)
-    O = run.made(attention.attend, run.stored(S), largest, values, run.ends, *total.order, run.precision.half,
-                 shape=(len(S), run.layout.head))  # fmt: skip
-    return O[:, None]
+    half, rows, shape = run.precision.half, len(run.bounds) - 1, (len(S), run.layout.head)
+    largest = run.made(attention.subtract_own_max, S, run.bounds, shape=(len(S), rows))
+    run.do(elementwise.exponentials, S, run.bounds)
+    S = run.stored(S)
+    if run.part.cut_by_rows:
+        states = run.made(attention.row_states, S, largest, values, run.bounds, half,
+                          shape=(len(S), rows, 1, 2 + shape[1]))  # fmt: skip
+        states = run.part.combined(states, total.order, lambda *some: run.do(attention.merge_rows, *some, half))
+        O = run.made(attention.divide, np.ascontiguousarray(states), half, shape=shape)
+    else:
+        O = run.made(attention.attend, S, largest, values, run.bounds, *total.order, half, shape=shape)
+    return run.part.among_all(O, run.config.heads)[:, None]
 
 
 def attention_out(run: Run, O: np.ndarray, product: Product) -> np.ndarray:
@@ -498,9 +533,10 @@ class Run:
     Attributes:
         do: ``do(kernel, *arguments)``, of arrays that it reads and writes: calls it, or records the call.
         tokens, text: see above.
-        ends: in decode, ``(rows,)`` one past the last entry of each row of cores.
-        entries: in decode, columns of an array with one for each entry, perhaps more.
-        kept: in prefill, keys and values of each block, ``(kv_heads, L, head)``.
+        part: what this process has of attention.
+        bounds: in decode, ``(rows + 1,)`` where the entries of each row of cores begin, of those that are here.
+        entries: in decode, columns of an array with one for each entry that is here, perhaps more.
+        kept: in prefill, keys and values of each block that stay here, ``(kv_heads, L, head)``.
         turns: cosines and sines ``(L, head / 2)`` of RoPE.
         block: the block that is at work.
         values: the last values by name.
@@ -508,33 +544,40 @@ class Run:
     """
 
     text: Text
-    ends: np.ndarray
+    bounds: np.ndarray
     entries: int
 
     def __init__(self, forward: Forward, tokens: np.ndarray, text: Text | None = None, program: Program | None = None):
         self.layout, self.config, self.weights = forward.plan.layout, forward.plan.layout.config, forward.weights
         self.precision, self.scale = forward.weights.precision, np.float32(self.config.head_dim ** -0.5)
-        self.tokens, self.block, self.program = tokens, -1, program
+        self.tokens, self.block, self.program, self.part = tokens, -1, program, forward.part
         c, L, head = self.config, len(tokens), self.layout.head
         self.do: Callable[..., None] = at_once if program is None else program.add
         if text is not None:
-            self.text, self.ends = text, text.ends
-            self.entries = len(text) if program is None else text.room
+            self.text, self.bounds = text, text.bounds
+            self.entries = int(self.bounds[-1]) if program is None else text.room
         self.turns = self.weights.rope(len(text) - 1 if text else 0, L)
         self.kept: list[tuple[np.ndarray, np.ndarray]] = []
         self.values: dict[str, Any] = dict.fromkeys(forward.plan.entering(forward.plan.before), tokens)
         by_names: dict[str, tuple[int, ...]] = {
             "X N Y Z M R": (L, c.dim), "last": (1, c.dim), "U G F": (L, self.layout.ffn), "Q O": (c.heads, L, head),
-            "K V": (c.kv_heads, L, head), "S P": (c.heads, *((L, L) if text is None else (self.entries,)))}
+            "K V": (c.kv_heads, L, head)}
         self.shapes = {name: shape for names, shape in by_names.items() for name in names.split()}
+        here, columns = (self.part.prompt, (L, L)) if text is None else (self.part.own, (self.entries,))
+        self.shapes["S"] = self.shapes["P"] = (len(here(np.empty(c.heads))), *columns)
         if text is not None:
             self.shapes |= {"K cache": text.keys.shape[1:], "V cache": text.values.shape[1:]}
 
     def place(self, tokens: np.ndarray, text: Text) -> None:
         """Go on with another token of a text in the same memory: what is recorded finds it in the same arrays."""
-        self.tokens[:], self.ends[:] = tokens, text.ends
+        self.tokens[:], self.bounds[:] = tokens, text.bounds
         for mine, now in zip(self.turns, self.weights.rope(len(text) - 1, 1)):
             mine[:] = now
+
+    def keep(self, K: np.ndarray, V: np.ndarray) -> None:
+        """What stays here of a prompt's keys and values."""
+        occupancy = balanced(len(self.tokens), self.part.mesh_rows)
+        self.kept.append((self.part.kept(K, occupancy), self.part.kept(V, occupancy)))
 
     def made(self, kernel: Callable[..., None], *arguments: Any, shape: tuple[int, ...]) -> np.ndarray:
         """What a kernel writes to its last argument, a new float32 array."""
@@ -568,10 +611,11 @@ class Forward:
         plan: what to do.
         weights: of the model, arranged for the plan's layout.
         team: the threads of the GEMVs; None: the caller's alone.
+        part: what this process has of attention; None: all.
     """
 
-    def __init__(self, plan: Plan, weights: Weights, team: Team | None = None):
-        self.plan, self.weights, self.team = plan, weights, team or Team(1)
+    def __init__(self, plan: Plan, weights: Weights, team: Team | None = None, part: Part | None = None):
+        self.plan, self.weights, self.team, self.part = plan, weights, team or Team(1), part or Part.of(plan.layout)
         self._names = {op: (tuple(name for name in op.reads if name not in plan.weights(op)), plan.weights(op))
                        for op in (*plan.before, *plan.layer, *plan.after)}
         self._bound: dict[tuple[int, str], list[tuple[Operation, tuple[str, ...], tuple[Any, ...]]]] = {}

@@ -18,6 +18,7 @@ from meshkernels.kernels.team import Team
 from meshkernels.llm.block import Forward, Hook, Run, decode_plan, known_plan, prefill_plan
 from meshkernels.llm.cache import KVCache, Text
 from meshkernels.llm.layout import Layout
+from meshkernels.llm.part import Part
 from meshkernels.llm.ranks import Build, Share, agreed, fatal, same_ranks, same_seed
 from meshkernels.llm.regions import Regions
 from meshkernels.llm.sampling import Sampler
@@ -40,8 +41,8 @@ class Llama:
 
     Args:
         source: the weights.
-        mesh: the cores of decode. Where it has a communicator, each rank holds the weights of its own cores, and all
-            ranks make the same calls.
+        mesh: the cores of decode. Where it has a communicator, each rank holds the weights of its own cores and its
+            part of the cache and of attention (`meshkernels.llm.part`), and all ranks make the same calls.
         prefill_mesh: the cores of prefill; the same where left out. Another grid holds a second copy of the
             blocks' weights in the host's memory.
         dtype: "float32", or "float16" as the wafer stores.
@@ -75,22 +76,21 @@ class Llama:
         meshes = _mesh(mesh), _mesh(mesh if prefill_mesh is None else prefill_mesh)
         self._on = same_ranks(*meshes)
         self.layout, self.prefill_layout = (Layout(self.config, Mesh(*each.shape)) for each in meshes)
+        self._part = Part.of(self.layout, self._on)
         self.storages = storages(source, dtype)
         self._cache_limit = cache_limit
         self.cache = self._cache(cache)
         self.hooks: list[Hook] = []
         self._users: dict[str, object] = {}
         self.team = Team(1 if self._on is not None else threads)  # ranks: products have threads of their own
-        if self._on is not None and plan != "paper":
-            raise MeshError(f"plan = {plan!r} runs in one process; ranks take plan='paper'")
         with agreed(self._on, "Llama", self.config, self.layout.mesh, self.prefill_layout.mesh, self.precision, cache,
-                    cache_limit):  # fmt: skip
+                    cache_limit, plan):  # fmt: skip
             decode, prefill = (_placing(*each) for each in zip((self.layout, self.prefill_layout), meshes))
             weights = Weights(source, self.layout, self.precision, place=decode)
             same = self.prefill_layout == self.layout
             self._prefill_weights = weights if same else Weights(
                 source, self.prefill_layout, self.precision, weights, prefill)
-        self._decode = Forward(decode_plan(self.layout, 1, plan), weights, self.team)
+        self._decode = Forward(decode_plan(self.layout, 1, plan), weights, self.team, self._part)
 
     def _cache(self, policy: str, texts: int = 1) -> KVCache:
         """An empty cache for one of so many texts; on a wafer, within what the region with least room has left."""
@@ -102,7 +102,8 @@ class Llama:
             region = found.tightest
             room, entry = found.memory - region.kept_bytes, region.entry_bytes
             limit = room if limit is None else min(room, limit)
-        return KVCache(self.layout, policy, None if limit is None else limit // texts, self.precision.itemsize, entry)
+        return KVCache(self.layout, policy, None if limit is None else limit // texts, self.precision.itemsize, entry,
+                       self._part)
 
     def warm_up(self) -> float:
         """Compile, or load from the disk, every kernel that a text needs.
@@ -115,8 +116,8 @@ class Llama:
         def two_phases() -> tuple[None, Text]:
             with agreed(self._on, "warm_up"):
                 plan = prefill_plan(self.prefill_layout, 2, plan=self.plan)
-            Forward(plan, self._prefill_weights)(np.zeros(2, np.int64), blocks=1)
-            scratch = KVCache(self.layout, self.cache.policy, itemsize=self.precision.itemsize)
+            Forward(plan, self._prefill_weights, part=self._part)(np.zeros(2, np.int64), blocks=1)
+            scratch = KVCache(self.layout, self.cache.policy, itemsize=self.precision.itemsize, part=self._part)
             with self.team.awake():
                 self._decode(np.zeros(1, np.int64), scratch.extended(), blocks=1)
             return None, self.cache.text
@@ -147,7 +148,7 @@ class Llama:
             logits = run.values["logits"]
             self._decode.forget()
             memory.forget(_PACKED)  # decoding packs nothing
-            return logits if every else logits[0], self.cache.filled(run.kept)
+            return logits if every else logits[0], self.cache.filled(run.kept, len(run.tokens))
 
         return self._alone(prompt, self.cache)
 
@@ -163,7 +164,7 @@ class Llama:
             if self.wafer is not None:
                 Regions(self.wafer, plan, self.storages, texts, self.regions).check()
         with fatal(self._on):
-            return Forward(plan, self._prefill_weights)(ids, hook=self._hook)
+            return Forward(plan, self._prefill_weights, part=self._part)(ids, hook=self._hook)
 
     def decode(self, token: int) -> np.ndarray:
         """Append one token to the text.
@@ -194,6 +195,7 @@ class Llama:
                 raise MeshError(f"the text has {len(cache)} tokens, the model's context {self.config.context}")
             text = cache.extended()
         with fatal(self._on):
+            cache.pass_on(text)
             if self.hooks:  # whose time no thread should wait through
                 return forward(ids, text, self._hook), text
             with self.team.awake():

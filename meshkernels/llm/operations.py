@@ -204,7 +204,9 @@ class Scheduled:
             at once, is what calls or records them.
         """
         if isinstance(W, Share):
-            product = W.product(self.schedule, accumulate)
+            # what rides along in the last column every rank computes for itself
+            used = self if self.axis is None else replace(self, shape=W.shape)
+            product = W.product(used.schedule, accumulate)
             return lambda X, do=at_once: product(X)
         if self.axis is None:
             return lambda X, do=at_once: self.multiply(X, W, accumulate)

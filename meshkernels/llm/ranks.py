@@ -1,7 +1,7 @@
-"""A model on the ranks of a mesh: each holds the weights of its own cores, and every rank has all activations.
+"""A model on the ranks of a mesh: each holds the weights of its own cores, and of attention its `Part`.
 
-Products with a weight send the messages of their schedules; what follows from whole activations alone (norms, RoPE,
-attention, the cache) every rank computes for itself, the same bits everywhere. Weights lie as decode has them, in the
+Products with a weight send the messages of their schedules; what follows from whole activations alone (norms, RoPE)
+every rank computes for itself, the same bits everywhere. Weights lie as decode has them, in the
 storage types of their file; prefill takes its arrangement of one weight at a time, as float32, from the ranks that have
 it, and lets it go after the product.
 """

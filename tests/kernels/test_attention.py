@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from meshkernels.kernels.attention import mix
+from meshkernels.kernels.attention import add_rows, mix, mix_rows, present
 
 
 def tree(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -35,5 +35,12 @@ def test_rows_of_cores_without_entries_change_no_bit(counts, half):
     for to, of in zip(dst, src):
         sums[to] = (sums[to] + sums[of]).astype(kept)
     out = np.empty((heads, head), np.float32)
-    mix(P, values, ends, dst, src, 0, half, out)
+    bounds = np.array([0, *ends])
+    mix(P, values, bounds, dst, src, 0, half, out)
     assert out.tobytes() == sums[0].tobytes()
+    parts = [np.empty((heads, n, head), np.float32) for n in (1, len(counts) - 1)]  # rows of cores on two ranks
+    for part, own in zip(parts, (bounds[:2], bounds[1:])):
+        mix_rows(P, values, own, half, part)
+    partials, (to, of, root, zero) = np.concatenate(parts, axis=1), present(bounds, dst, src, 0)
+    add_rows(partials, to, of, half)
+    assert (partials[:, root] + zero).tobytes() == sums[0].tobytes()

@@ -12,7 +12,9 @@ from mpi4py import MPI
 
 import meshkernels as mk
 from meshkernels.kernels import memory
-from meshkernels.llm import Llama, decode_plan
+from meshkernels.llm import KVCache, Layout, Llama, decode_plan
+from meshkernels.llm.cache import balanced
+from meshkernels.llm.part import Part
 from tests.llama_reference import NumpyLlama, Synthetic, tiny
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest has it
@@ -30,7 +32,8 @@ def bits(model: Llama) -> list[bytes]:
 
 def same_bits() -> None:
     half = {"dtype": "float16", "accumulate": "float16", "norms": "float32", "cache": "concat"}
-    for options, cores, tied in (({}, (4, 4), True), ({"dtype": "float16"}, (3, 6), False), (half, (5, 2), True)):
+    cases = (({}, (4, 4), True), ({"dtype": "float16"}, (3, 6), False), (half, (5, 2), True))
+    for options, cores, tied in (*cases, *(({"plan": "fused"} | options, *rest) for options, *rest in cases)):
         source = Synthetic(tiny(), seed=3, tied=tied)
         one, many = (Llama(source, mk.Mesh(*cores, comm=comm), **options) for comm in (None, COMM))
         assert bits(one) == bits(many), (options, cores)
@@ -66,10 +69,76 @@ def same_bits() -> None:
     assert all(each == drawn[0] for each in drawn), "one seed for all"
 
 
+def grids(rows: int, cols: int) -> list[tuple[int, int]]:
+    """Of so many ranks, on so many cores."""
+    return [(n, COMM.size // n) for n in range(1, COMM.size + 1)
+            if COMM.size % n == 0 and n <= rows and COMM.size // n <= cols]  # fmt: skip
+
+
+def attention_is_shared_out() -> None:
+    """Any cut, through rows of cores of any lengths and through strips of heads: entries go from rank to rank."""
+    half = {"dtype": "float16", "accumulate": "float16", "norms": "float32"}
+    prompt, tokens = [1, 5, 2, 7, 3, 8, 6, 0, 4], [4, 9, 1, 0, 2, 3, 5, 7, 8, 6, 1]
+    for heads, cores in (((4, 2), (5, 4)), ((6, 3), (4, 6)), ((3, 3), (7, 4))):
+        source = Synthetic(tiny(*heads), seed=3)
+        for plan, options in (("paper", {}), ("fused", {}), ("paper", half | {"cache": "concat"}), ("fused", half)):
+            models = [Llama(source, mk.Mesh(*cores), plan=plan, **options)]
+            models += [Llama(source, mk.Mesh(*cores, comm=COMM, ranks=grid), plan=plan, **options)
+                       for grid in grids(*cores)]  # fmt: skip
+            found = [[model.prefill(prompt).tobytes(), *(model.decode(token).tobytes() for token in tokens)]
+                     for model in models]  # fmt: skip
+            for model, each in zip(models[1:], found[1:]):
+                assert each == found[0], (heads, cores, plan, options, model._on)
+            short = [[model.prefill([2]).tobytes(), *(model.decode(token).tobytes() for token in tokens[:4])]
+                     for model in models]  # fmt: skip
+            assert all(each == short[0] for each in short), "rows of cores without entries"
+
+
+def each_holds_its_part_of_the_cache() -> None:
+    """Entries are numbers: where each lies after many appends, and in how many bytes."""
+    config = tiny(6, 3)
+    for cores in ((6, 6), (5, 4), (4, 9)):
+        layout = Layout(config, mk.Mesh(*cores))
+        whole = KVCache(layout)
+        for grid in grids(*cores):
+            on = mk.Mesh(*cores, comm=COMM, ranks=grid).distribution
+            part, down = Part.of(layout, on), COMM.rank // grid[1]
+            mine = np.flatnonzero(on.cut.owner == COMM.rank) // cores[1]
+            assert part.rows == (mine.min(), mine.max() + 1)
+            columns = np.flatnonzero(on.cut.owner == COMM.rank) % cores[1]
+            strips = np.unique(columns // layout.strip.cols)
+            assert part.heads == (strips[0] * layout.strip_kv, (strips[-1] + 1) * layout.strip_kv)
+            cache, tokens = KVCache(layout, part=part), 1000
+            occupancy = balanced(tokens, cores[0])
+            ends = np.cumsum(occupancy)
+            own = range(ends[part.rows[0]] - occupancy[part.rows[0]], ends[part.rows[1] - 1])
+            numbers = np.broadcast_to(np.arange(tokens, dtype=np.float32)[:, None], (3, tokens, layout.head))
+            kept = [(part.kept(numbers, occupancy), part.kept(-numbers, occupancy))] * config.blocks
+            assert kept[0][0].shape == (part.heads[1] - part.heads[0], len(own), layout.head)
+            cache.text = cache.filled(kept, tokens)
+            whole.text = whole.filled([(numbers, -numbers)] * config.blocks)
+            room = 256 * -(-(len(own) + 1) // 256)
+            assert cache.keys.nbytes * 3 * 1024 == whole.keys.nbytes * (part.heads[1] - part.heads[0]) * room
+            assert cache.values.nbytes == cache.keys.nbytes
+            for entry in range(tokens, tokens + 700):
+                cache.advance()
+                if part.appends:
+                    place = cache.text.bounds[-1] - 1
+                    cache.keys[..., place], cache.values[..., place, :] = entry, -entry
+            ends = np.cumsum(cache.occupancy)
+            first = 0 if part.rows[0] == 0 else ends[part.rows[0] - 1]
+            held = slice(cache.text.bounds[0], cache.text.bounds[-1])
+            expected = np.arange(first, ends[part.rows[1] - 1], dtype=np.float32)
+            d = config.head_dim
+            assert (cache.keys[..., :d, held] == expected).all(), (cores, grid, down)
+            assert (cache.values[..., held, :d] == -expected[:, None]).all(), (cores, grid, down)
+            assert cache.keys.shape[-1] <= 2 * len(expected) + 256
+
+
 def bytes_are_the_ledgers() -> None:
     """What a token sends: the all-reduces of its products, as counted before anything runs."""
     half = {"dtype": "float16", "accumulate": "float16", "norms": "float32"}
-    for options, cores in (({}, (4, 4)), (half, (5, 2)), ({}, (2, 6)), ({}, (7, 3))):
+    for options, cores in (({}, (4, 4)), (half, (5, 2)), ({}, (2, 6)), ({}, (7, 3)), ({"plan": "fused"}, (4, 4))):
         mesh = mk.Mesh(*cores, comm=COMM)
         model, sent = Llama(Synthetic(tiny(), seed=3), mesh, **options), mesh.distribution.ranks.sent["schedule"]
         model.prefill([1, 5])
@@ -79,7 +148,7 @@ def bytes_are_the_ledgers() -> None:
         schedules = [op.schedules[-1].schedule for part, times in ((plan.layer, model.config.blocks), (plan.after, 1))
                      for op in part if any(used.multiplies for used in op.schedules) for _ in range(times)]
         wanted = sum(mk.count(each, "float32", options.get("accumulate", "float32")).between(COMM.size)[COMM.rank]
-                     for each in schedules)
+                     for each in schedules)  # of both plans those of the paper's: what rides along is not sent
         assert (sent - before).tolist() == wanted.tolist(), (options, cores, sent - before, wanted)
         assert COMM.allreduce(int(wanted.sum())) > 0
 
@@ -159,6 +228,8 @@ def other_sizes_are_refused() -> None:
 
 if __name__ == "__main__":
     same_bits()
+    attention_is_shared_out()
+    each_holds_its_part_of_the_cache()
     if COMM.size == 1:
         other_sizes_are_refused()
     if COMM.size > 1:

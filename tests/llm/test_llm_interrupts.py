@@ -190,23 +190,24 @@ def test_kernels_are_given_what_they_do_not_check(grid, half, monkeypatch):
     def square_sums(X, tile, half, out):
         assert X.ndim == 2 and tile * len(out) >= X.shape[1] and out.shape[1] == len(X)
 
-    def scores(q, keys, ends, width, dst, src, root, scale, half, out):
-        (heads, head), tokens = q.shape, ends[-1]
+    def scores(q, keys, bounds, width, dst, src, root, scale, half, out):
+        (heads, head), tokens = q.shape, bounds[-1]
         assert head % width == 0 and keys.shape[1] == head and keys.shape[2] >= tokens and heads % len(keys) == 0
         assert out.shape[0] == heads and out.shape[1] >= tokens
         tree(dst, src, root, head // width)
 
-    def subtract_max(S, ends, dst, src, root):
-        assert (np.diff(ends, prepend=0) >= 0).all() and ends[-1] <= S.shape[1] and S.flags.writeable
-        tree(dst, src, root, len(ends))
+    def subtract_max(S, bounds, dst, src, root):
+        assert bounds[0] >= 0 and (np.diff(bounds) >= 0).all() and bounds[-1] <= S.shape[1] and S.flags.writeable
+        tree(dst, src, root, len(bounds) - 1)
 
-    def normalise(P, ends, dst, src, root, half):
-        subtract_max(P, ends, dst, src, root)
+    def normalise(P, bounds, dst, src, root, half):
+        subtract_max(P, bounds, dst, src, root)
 
-    def mix(P, values, ends, dst, src, root, half, out):
-        subtract_max(P, ends, dst, src, root)
+    def mix(P, values, bounds, dst, src, root, half, out):
+        subtract_max(P, bounds, dst, src, root)
         heads, head = out.shape
-        assert heads % len(values) == 0 and values.shape[2] == head and len(P) == heads and ends[-1] <= values.shape[1]
+        assert heads % len(values) == 0 and values.shape[2] == head and len(P) == heads
+        assert bounds[-1] <= values.shape[1]
 
     def mask_scores(S, scale, half, whole):
         assert S.ndim == 3 and S.shape[1] == S.shape[2] and S.flags.writeable

@@ -104,8 +104,8 @@ def test_square_sums_are_a_gemv_with_itself(rows):
 def test_scores_are_gemvs_along_x(cols, tokens):
     mesh, width = mk.Mesh(2, cols), 4
     q, keys = array(4, cols * width), array(2, cols * width, tokens)  # two query heads share a key head
-    found = np.empty((4, tokens), np.float32)
-    kernels.scores(q, keys, np.array([tokens]), width, *Scheduled(mesh, (1,), 1).order, np.float32(0.5), False, found)
+    found, order = np.empty((4, tokens), np.float32), Scheduled(mesh, (1,), 1).order
+    kernels.scores(q, keys, np.array([0, tokens]), width, *order, np.float32(0.5), False, found)
     for h in range(4):
         expected = mk.gemv(q[h], keys[h // 2], mesh, axis=1, method="lockstep") * np.float32(0.5)
         assert np.array_equal(found[h], expected)
@@ -114,11 +114,11 @@ def test_scores_are_gemvs_along_x(cols, tokens):
 @pytest.mark.parametrize("rows, each", [(1, 7), (2, 4), (5, 3), (24, 2)])
 def test_sum_and_mix_are_gemvs_along_y(rows, each):
     """With level rows the cache is cut as a GEMV cuts it."""
-    mesh, tokens, ends = mk.Mesh(rows, 2), rows * each, each * np.arange(1, rows + 1)
+    mesh, tokens, bounds = mk.Mesh(rows, 2), rows * each, each * np.arange(rows + 1)
     p, values, order = np.abs(array(4, tokens)), array(2, tokens, 6), Scheduled(mesh, (4,), 0).order
     found, normal = np.empty((4, 6), np.float32), p.copy()
-    kernels.normalise(normal, ends, *order, False)
-    kernels.mix(p, values, ends, *order, False, found)
+    kernels.normalise(normal, bounds, *order, False)
+    kernels.mix(p, values, bounds, *order, False, found)
     for h in range(4):
         total = mk.gemv(p[h], np.ones((tokens, 1), np.float32), mesh, method="lockstep")[0]
         assert np.array_equal(normal[h], p[h] * (np.float32(1) / total))
@@ -137,10 +137,10 @@ def test_rows_of_any_length_are_combined_as_the_all_reduce_combines_them(ends):
     largest = everywhere([part.max(1, initial=-np.inf) for part in parts], "max")
     sums = everywhere([part.cumsum(1, dtype=np.float32)[:, -1] if part.size else [0, 0] for part in parts], "add")
     found = S.copy()
-    kernels.subtract_max(found, np.array(ends), *Scheduled(mesh, (2,), 0, op="max").order)
+    kernels.subtract_max(found, np.array([0, *ends]), *Scheduled(mesh, (2,), 0, op="max").order)
     assert np.array_equal(found, S - largest[:, None])
     found = S.copy()
-    kernels.normalise(found, np.array(ends), *Scheduled(mesh, (2,), 0).order, False)
+    kernels.normalise(found, np.array([0, *ends]), *Scheduled(mesh, (2,), 0).order, False)
     assert np.array_equal(found, S * (np.float32(1) / sums)[:, None])
 
 
