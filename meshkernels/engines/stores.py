@@ -12,7 +12,7 @@ from meshkernels.kernels import memory
 from meshkernels.kernels.pack import Blocks
 from meshkernels.mesh import Tiling
 
-#: Bytes of a block from which on each is a message from store to store; smaller ones are gathered first.
+#: Blocks of at least so many bytes are a message each, from store to store; smaller ones are gathered first.
 LARGE = 64 << 10
 
 
@@ -157,7 +157,8 @@ class Panel:
     def send(self, ranks: Ranks, to: int, ids: np.ndarray) -> None:
         """Send blocks; zeros for an id of -1."""
         def gather(out: np.ndarray) -> None:
-            np.take(self._held, self._place(ids), axis=0, out=out, mode="clip")
+            if len(self._held):
+                np.take(self._held, self._place(ids), axis=0, out=out, mode="clip")
             out[ids < 0] = 0
 
         if self._large:

@@ -1,24 +1,25 @@
 """When partial sums are added up: as soon as they are there, while the last one is in registers.
 
 A schedule's reduction is a list of additions, ``partial[dst[s]] += partial[src[s]]``. Chains are computed in the order
-of their rows. Where the list is a forest, as along a line of cores or in a tree, a chain's sum meets at its end all
-sums that it is next to be added to or with; a + b has the bits of b + a. So few sums wait in memory at a time, for a
-K-tree those of about one group, instead of one for each core.
+of their rows. Where the list is a forest, as along a line of cores or in a tree, all additions whose operands are
+complete are done when a chain ends; a + b has the bits of b + a. So few sums wait in memory: for a K-tree about those
+of one group, for a line one, or, if it leads to the first row, all.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+
+from meshkernels.kept import remember
 
 
 class Additions(NamedTuple):
     """What is computed, entry after entry.
 
     Attributes:
-        parts: ``(entries,)`` int64 whose chain it is; -1: none, it goes on from the sum at its home.
+        parts: ``(entries,)`` int64 whose chain is computed; -1: none, the sum at the entry's home is added to.
         counts: ``(entries,)`` int64 additions to it.
         places: int64, of each entry its home, where its sum goes, and the places of the sums that are added.
         wanted: ``(rows,)`` int64 the places of the sums that are wanted.
@@ -46,7 +47,7 @@ def additions(dst: np.ndarray, src: np.ndarray, rows: np.ndarray) -> Additions:
     return _additions(dst.tobytes(), src.tobytes(), rows.tobytes())
 
 
-@lru_cache(maxsize=256)
+@remember
 def _additions(*lists: bytes) -> Additions:
     dst, src, rows = (np.frombuffer(each, np.int64).tolist() for each in lists)
     children = _forest(dst, src, rows)

@@ -11,6 +11,7 @@ main thread compiles in another thread, which no interrupt reaches, and waits fo
 from __future__ import annotations
 
 import atexit
+import glob
 import hashlib
 import sys
 import threading
@@ -54,9 +55,13 @@ class _Files(IndexDataCacheFile):
     """
 
     def save(self, key: Any, data: Any) -> None:
-        """Write the code, then the index; an entry that another process adds meanwhile may be lost, and comes again."""
-        name = hashlib.sha256(repr((self._source_stamp, key)).encode()).hexdigest()
-        name = f"{self._index_name.removesuffix('.nbi')}.{name[:32]}.nbc"
+        """Write the code, then the index. What another process adds meanwhile may be lost, and is compiled again."""
+        known, base = self._load_index(), self._index_name.removesuffix(".nbi")
+        if not known:  # a new cache, or one of other sources
+            for old in Path(self._cache_path).glob(f"{glob.escape(base)}.*.nbc"):
+                old.unlink(missing_ok=True)
+        name = hashlib.sha256(repr((self._version, self._source_stamp, key)).encode()).hexdigest()
+        name = f"{base}.{name[:32]}.nbc"
         self._save_data(name, data)
         self._save_index(self._load_index() | {key: name})
 

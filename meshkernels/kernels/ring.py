@@ -26,7 +26,7 @@ from meshkernels.kernels import host, loops, memory
 from meshkernels.kernels.compiled import compiled
 from meshkernels.kernels.intrinsics import numbers_of
 from meshkernels.kernels.pack import Blocks, Columns, Layout, Panels, Unpacked, layout, pack, wide, write_back
-from meshkernels.kernels.ukernel import PARTS, Left, Life, Right, Sums, chain, live_chain
+from meshkernels.kernels.ukernel import BANDS, Left, Life, Right, Sums, chain, live_chain
 
 
 @register_jitable(inline="always")  # Numba counts references to arrays at every call of a function
@@ -49,9 +49,9 @@ def _spans(tile, row, r0, col, j0, parts, spans, clock, pc, stop, k0):
     Returns:
         How many.
     """
-    step, lanes, L = len(tile.rows) // PARTS, len(tile.lanes), (len(clock) - 1) // 3
+    step, lanes, L = len(tile.rows) // BANDS, len(tile.lanes), (len(clock) - 1) // 3
     for p in range(len(parts)):
-        r, j = r0 + p % PARTS * step, j0 + p // PARTS * lanes
+        r, j = r0 + p % BANDS * step, j0 + p // BANDS * lanes
         parts[p, 0] = row[r] + col[j]
         parts[p, 1] = row[r + step - 1] + col[j + lanes - 1]
     low, high = parts[0, 0], parts[len(parts) - 1, 1]
@@ -92,7 +92,7 @@ def _ring_block(tile, A, B, clock, C):
     K = clock[L]
     first, last = row[0] + col[0], row[-1] + col[-1]
     start, end = clock[first], clock[last + L]
-    spans, parts = np.empty((2 * (last - first) + 2, 6), np.int32), np.empty((PARTS * len(tile.vectors), 2), np.int64)
+    spans, parts = np.empty((2 * (last - first) + 2, 6), np.int32), np.empty((BANDS * len(tile.vectors), 2), np.int64)
     table, row_at, col_at = numbers_of(spans), numbers_of(row), numbers_of(col)
     pc = start // K * K + start % K // kc * kc
     while pc < end:

@@ -97,18 +97,18 @@ class Repeat(NamedTuple):
     b_step: int
 
 
-#: Parts of a register tile, one below the other; its rows are a multiple. See `Life`.
-PARTS = 3
+#: A register tile has so many bands of rows, of equal height: see `Life`.
+BANDS = 3
 
 
 class Life(NamedTuple):
     """When the chains of a register tile begin and end, for `live_chain`.
 
-    Element (r, j) begins at ring time u = row[r0 + r] + col[j0 + j]. The tile is cut into parts: a vector wide,
-    one of `PARTS` high; bit p of a set stands for part p, vector by vector. The multiply-adds are cut into spans;
-    span s is ``spans[s] = end, born, kept, begins, alive, ends``: in the parts of ``begins``, elements with
-    u >= born restart from zero; then come the multiply-adds up to k = end, in parts outside ``alive`` or not; then, in
-    the parts of ``ends``, elements with u >= kept are stored (the others are complete).
+    Element (r, j) begins at ring time u = row[r0 + r] + col[j0 + j]. A part of the tile is one of its `BANDS`, one
+    vector wide; bit p of a set stands for part p, vector by vector. The multiply-adds are cut into spans; span s is
+    ``spans[s] = end, born, kept, begins, alive, ends``: in the parts of ``begins``, elements with u >= born restart
+    from zero; then come the multiply-adds up to k = end, which parts outside ``alive`` may skip; then, in the parts of
+    ``ends``, elements with u >= kept are stored (the others are complete).
 
     Attributes:
         used: number of spans.
@@ -164,9 +164,9 @@ class _Code:
 
     def parts(self, chosen: Any) -> Iterator[tuple[int, range]]:
         """The code that is added for a vector and some rows is executed if they are among the ``chosen`` parts."""
-        builder, step = self.builder, self.rows // PARTS
-        for part in range(self.vectors * PARTS):
-            v, p = divmod(part, PARTS)
+        builder, step = self.builder, self.rows // BANDS
+        for part in range(self.vectors * BANDS):
+            v, p = divmod(part, BANDS)
             with builder.if_then(builder.icmp_unsigned("!=", builder.and_(chosen, I32(1 << part)), I32(0))):
                 yield v, range(p * step, p * step + step)
 
@@ -275,6 +275,8 @@ def _add_chains(code: _Code, depth: Any, ahead: Any, chains: Any, a_step: Any, b
 
 def _live_chain(code: _Code, ahead: Any, used: Any, spans: Any, row: Any, r0: Any, col: Any, j0: Any) -> None:
     builder = code.builder
+    if code.rows % BANDS:
+        raise ValueError(f"a tile of {code.rows} rows has no {BANDS} bands of equal height")
 
     def since(time, v, r):
         """Which elements of a vector begin at ring time ``time`` or later."""
@@ -283,7 +285,7 @@ def _live_chain(code: _Code, ahead: Any, used: Any, spans: Any, row: Any, r0: An
         begins = loaded(code.context, builder, begins, types.int32, code.lanes)
         return builder.icmp_signed(">=", begins, splat(builder, left, code.lanes))
 
-    every = I32((1 << PARTS * code.vectors) - 1)
+    every = I32((1 << BANDS * code.vectors) - 1)
     code.set(code.load_sums())
     k = cgutils.alloca_once_value(builder, I64(0))
     with cgutils.for_range(builder, used, intp=I64) as loop:

@@ -44,7 +44,7 @@ class Batch:
         with agreed(model._on, "batch", texts):
             if (texts := as_count("texts", texts)) < 1:
                 raise MeshError(f"texts = {texts}: a batch has at least one")
-            fit_caches(model.layout, texts, 1, model.cache.part)
+            fit_caches(model.layout, texts, 1)
             self._caches = [model._cache(model.cache.policy, texts) for _ in range(texts)]
         self._forwards = [Forward(model._decode.plan, model._decode.weights, model.team, model.cache.part)
                           for _ in range(texts)]
@@ -78,7 +78,7 @@ class Batch:
             with agreed(self.model._on, "batch.prefill", prompts):
                 self._counted("prompts", prompts)
                 keys = [self.model._checked(prompt).tobytes() for prompt in prompts]
-                fit_caches(self.model.layout, len(self), max(map(len, prompts)), self.model.cache.part)
+                fit_caches(self.model.layout, len(self), max(map(len, prompts)))
             found: dict[bytes, tuple[np.ndarray, list]] = {}
             logits, texts = [], []
             for key, prompt, cache in zip(keys, prompts, self._now()):

@@ -81,20 +81,19 @@ def capacity(rows: int, per_core: int, policy: str) -> int:
     return per_core * rows if policy == "shift" else per_core
 
 
-def fit_caches(layout: Layout, texts: int, tokens: int, part: Part | None = None) -> None:
+def fit_caches(layout: Layout, texts: int, tokens: int) -> None:
     """Refuse texts whose keys and values this machine cannot hold.
 
     Args:
         layout: the model on the decode mesh.
         texts: how many.
         tokens: of the longest.
-        part: what this process has of them; None: all.
 
     Raises:
-        MeshError: they take more than half of its memory.
+        MeshError: they take more than half of its memory, all ranks together: these may be on one machine.
     """
-    c, share, have = layout.config, (part or Part.of(layout)).share, physical_memory()
-    need = texts * 256 * ceil_div(tokens + 1, 256) * 2 * 4 * c.blocks * c.kv_heads * layout.head * share
+    c, have = layout.config, physical_memory()
+    need = texts * 256 * ceil_div(tokens + 1, 256) * 2 * 4 * c.blocks * c.kv_heads * layout.head
     if need > have / 2:
         raise MeshError(f"keys and values of {texts} x {tokens} tokens take {need / 1e9:.2g} GB; half of this "
                         f"machine's memory is {have / 2e9:.2g} GB: fewer texts, or shorter ones")

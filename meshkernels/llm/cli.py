@@ -24,7 +24,6 @@ from meshkernels.llm.block import decode_plan, known_plan, prefill_plan
 from meshkernels.llm.cache import fit_caches
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.model import Llama
-from meshkernels.llm.part import Part
 from meshkernels.llm.regions import Regions
 from meshkernels.llm.sampling import Sampler
 from meshkernels.llm.streaming import Generation, Record, as_json, generate, report, together
@@ -140,7 +139,7 @@ def _run(options: argparse.Namespace, engine: engines.Engine) -> int:
     for number, each in enumerate(ids):
         _check_length(len(each), options.new, checkpoint.config.context, f"prompt [{number}]" if len(ids) > 1 else "")
     layouts = Layout(checkpoint.config, decode_mesh), Layout(checkpoint.config, prefill_mesh)
-    fit_caches(layouts[0], texts, longest + options.new, Part.of(layouts[0], own[0].distribution))
+    fit_caches(layouts[0], texts, longest + options.new)
     copies = texts // len(ids)
     made, prompts = Generation([Record(list(each)) for each in ids * copies]), prompts * copies
     made.stored_bytes = _stored_bytes(checkpoint, options.dtype) * len({layout.mesh for layout in layouts})

@@ -204,7 +204,7 @@ class Scheduled:
             at once, is what calls or records them.
         """
         if isinstance(W, Share):
-            # what rides along in the last column every rank computes for itself
+            # the sum of squares, one more column of a fused product, is not sent: every rank computes it
             used = self if self.axis is None else replace(self, shape=W.shape)
             product = W.product(used.schedule, accumulate)
             return lambda X, do=at_once: product(X)

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from meshkernels.engines.distribution import Distribution
 from meshkernels.engines.ranks import Ranks
+from meshkernels.kept import remember
 from meshkernels.llm.layout import Layout
 from meshkernels.mesh import ceil_div
 
@@ -74,11 +74,6 @@ class Part:
         y, x = divmod(rank, across)
         return Part((cuts[y], cuts[y + 1]), heads[x], rows, kv_heads, on.ranks, tuple(range(x, size, across)), cuts,
                     tuple(tuple(g for g in range(kv_heads) if by[g] == r) for r in range(size)))  # fmt: skip
-
-    @property
-    def share(self) -> float:
-        """Of all keys and values."""
-        return (self.rows[1] - self.rows[0]) / self.mesh_rows * (self.heads[1] - self.heads[0]) / self.kv_heads
 
     @property
     def cut_by_rows(self) -> bool:
@@ -144,7 +139,7 @@ class Part:
         return heads[self.heads[0] * each : self.heads[1] * each]
 
     def among_all(self, mine: np.ndarray, heads: int) -> np.ndarray:
-        """Its own heads among all of them, the others 0: its cores read none of those."""
+        """Its own heads among all of them; the others, which its cores do not read, are 0."""
         if len(mine) == heads:
             return mine
         every = np.zeros((heads, *mine.shape[1:]), mine.dtype)
@@ -178,7 +173,7 @@ class Part:
 _Order = tuple[np.ndarray, np.ndarray]
 
 
-@lru_cache(maxsize=256)
+@remember
 def _halves(dst: tuple[int, ...], src: tuple[int, ...], root: int,
             cuts: tuple[int, ...]) -> tuple[list[_Order], list[np.ndarray], _Order, int]:  # fmt: skip
     """What ranks can combine of rows ``cuts[i]`` to ``cuts[i + 1]`` before they exchange any, in an order of all rows.
