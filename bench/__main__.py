@@ -1,7 +1,8 @@
 """``python -m bench``: run the benchmarks against their peers, each row printed as soon as it is measured.
 
 A complete run (no ``-k``, no ``--quick``) with ``--store`` renews the README's tables and adds a line to the history
-of ratios, ``bench/results/history.jsonl``. Each run leaves pytest-benchmark's JSON in ``.benchmarks/last.json``: keep
+of ratios, ``bench/results/history.jsonl``; with ``-k`` it renews the groups that it measures as a whole, on the same
+kind of machine only. Each run leaves pytest-benchmark's JSON in ``.benchmarks/last.json``: keep
 a copy, and ``--compare`` holds a later run against it. The same benchmarks run as ``pytest bench --benchmark-only``.
 """
 
@@ -77,11 +78,18 @@ class Progress:
 
     Attributes:
         left_out: name of each benchmark that was skipped -> why.
+        cut: groups that do not run as a whole.
     """
 
     def __init__(self) -> None:
         self._group, self._bar = "", tqdm(disable=True)
         self.left_out: dict[str, str] = {}
+        self.cut: set[str] = set()
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        """Called by pytest with the benchmarks that ``-k`` leaves out."""
+        marks = [item.get_closest_marker("benchmark") for item in items]
+        self.cut |= {mark.kwargs["group"] for mark in marks if mark}
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Called by pytest when it knows what will run."""
@@ -163,7 +171,9 @@ def stored(prefixes: list[str]) -> str:
 
 #: Of the README's table: groups of the stored tables with their peers, and summaries of the model with their names.
 SPEED = {"MeshGEMM, float32": "np.matmul", "MeshGEMM, 16-bit storage": "np.matmul of float32",
-         "MeshGEMV, W placed once, K-tree included": "x @ W", "SmolLM2-135M, float32": "NumPy, the same model"}
+         "MeshGEMV, W placed once, K-tree included": "x @ W", "SmolLM2-135M, float32": "NumPy, the same model",
+         "SmolLM2-135M Q4_1, against llama.cpp": "llama.cpp",
+         "MeshGEMM on ranks of MPI, float32, one thread a rank": "ScaLAPACK, SUMMA on mpi4py, one process"}
 MODEL = {("wse3_meshgemm", "leave one tile out"): "MeshGEMM on the WSE-3, each tile size left out",
          ("wse3_meshgemv, above 16 cores a side", "leave one grid out"):
              "MeshGEMV on the WSE-3 above 16 cores a side, each grid left out",
@@ -231,7 +241,8 @@ def _run(argv: list[str] | None) -> int:
     parser.add_argument("--quick", action="store_true",
                         help="under three minutes: one thread, fewer rounds, nothing that is large")
     parser.add_argument("--scaling", action="store_true", help="also measure the data of the scaling plot")
-    parser.add_argument("--store", action="store_true", help="keep a complete run's tables, and add it to the history")
+    parser.add_argument("--store", action="store_true",
+                        help="keep the tables, and add a complete run to the history; with -k: of whole groups")
     parser.add_argument("--stored", nargs="*", metavar="GROUP",
                         help="measure nothing: print the tables that were stored last (of the groups that begin so)")
     parser.add_argument("--headline", action="store_true", help="measure nothing: print the README's table")
@@ -253,16 +264,20 @@ def _run(argv: list[str] | None) -> int:
     if options.llm_8b:
         llm_8b.report()
         return 0
-    if options.store and (options.quick or options.k):
-        parser.error("--store keeps complete runs only: leave out --quick and -k")
+    if options.store and options.quick:
+        parser.error("--store keeps careful runs only: leave out --quick")
     if options.store and (most := numba.config.NUMBA_NUM_THREADS) < MOST_THREADS:
-        parser.error(f"--store keeps complete runs only: {MOST_THREADS} threads are measured, this process may start "
+        parser.error(f"--store keeps whole groups only: {MOST_THREADS} threads are measured, this process may start "
                      f"{most} (cores, or NUMBA_NUM_THREADS)")  # fmt: skip
     if options.compare:
         earlier(options.compare)  # refused before minutes of measuring
     if options.quick:
         os.environ["BENCH_QUICK"] = "1"
     about = measure.machine()
+    kept = json.loads((RESULTS / "tables.json").read_text())
+    if options.store and options.k and kept["machine"] | about != kept["machine"]:
+        other = {fact: kept["machine"].get(fact) for fact in about if kept["machine"].get(fact) != about[fact]}
+        parser.error(f"--store -k renews groups of tables that were measured with {other}: leave out -k")
     about |= {f"peak_{dtype}_gflops": round(measure.fma_peak(dtype), 1) for dtype in ("float32", "float64")}
     print(heading(about))
     LAST.parent.mkdir(exist_ok=True)
@@ -286,11 +301,19 @@ def _run(argv: list[str] | None) -> int:
     if options.rejected:
         print("", (HERE / "rejected.md").read_text(), sep="\n")
     if options.store:
-        lost = progress.left_out.keys() & set(stored_names())
-        if status != pytest.ExitCode.OK or lost:
-            print(f"\nnot stored: {', '.join(sorted(lost)) or 'a benchmark failed'}; the tables stay as they were")
+        whole = {group: infos for group, infos in groups.items() if group not in progress.cut}
+        names = {info.get("name") for group, infos in kept["groups"].items() if not options.k or group in whole
+                 for info in infos}  # fmt: skip
+        lost = progress.left_out.keys() & names
+        if status != pytest.ExitCode.OK or lost or not whole:
+            why = ", ".join(sorted(lost)) or ("no group is whole" if groups and not whole else "a benchmark failed")
+            print(f"\nnot stored: {why}; the tables stay as they were")
+        elif options.k:
+            _write_tables(kept["machine"], kept["groups"] | whole)
+            print(f"\nstored: {', '.join(whole)}")
         else:
-            _store(about, groups)
+            _write_tables(about, groups)
+            _add_to_history(about, groups)
     if options.scaling:
         (RESULTS / "scaling.json").write_text(json.dumps({"machine": about, **scaling.measure_all()}, indent=1))
     print(f"\n{sum(map(len, groups.values()))} figures, {len(missed)} of them miss their target by more than their "
@@ -300,22 +323,18 @@ def _run(argv: list[str] | None) -> int:
     return int(status) or int(options.check and bool(missed))
 
 
-def _store(about: dict, groups: dict[str, list[dict]]) -> None:
-    """Keep the tables of a complete run, and add its ratios to the history."""
+def _write_tables(about: dict, groups: dict[str, list[dict]]) -> None:
     (RESULTS / "tables.md").write_text(page(about, groups))
     (RESULTS / "tables.json").write_text(json.dumps({"machine": about, "groups": groups}, indent=1))
+
+
+def _add_to_history(about: dict, groups: dict[str, list[dict]]) -> None:
     ratios = {group: {f"{info['what']}, {info['peer']}, {info['threads']} threads": round(info["ratio"], 4)
                       for info in infos if "ratio" in info} for group, infos in groups.items()}
     line = {"date": datetime.now(UTC).date().isoformat(), "version": version("meshkernels"), "machine": about,
             "ratios": {group: found for group, found in ratios.items() if found}}  # fmt: skip
     with HISTORY.open("a") as releases:
         releases.write(json.dumps(line) + "\n")
-
-
-def stored_names() -> list[str]:
-    """The benchmarks that the stored tables have."""
-    kept = json.loads((RESULTS / "tables.json").read_text())
-    return [info.get("name", "") for infos in kept["groups"].values() for info in infos]
 
 
 if __name__ == "__main__":

@@ -102,6 +102,20 @@ def test_a_complete_run_is_stored(house, capsys):
     assert run("--stored") == 0 and "| ratios | 2 | 1.25 | 0.50 | 1 of 2 |" in capsys.readouterr().out
 
 
+def test_groups_that_run_as_a_whole_are_renewed(house, monkeypatch, capsys):
+    folder, here = house(), measure.machine()
+    as_it_was = [{"what": "a call", "seconds": 1.0}]
+    old = {"machine": here, "groups": {"ratios": [{"name": "test_ratio[0.5]"}], "times": as_it_was}}
+    (folder / "tables.json").write_text(json.dumps(old))
+    assert run("--store", "-k", "test_ratio and 2.0") == 0
+    assert "not stored: no group is whole" in capsys.readouterr().out
+    assert run("--store", "-k", "test_ratio") == 0 and "stored: ratios" in capsys.readouterr().out
+    stored = json.loads((folder / "tables.json").read_text())
+    assert [info["what"] for info in stored["groups"]["ratios"]] == ["ratio 0.5", "ratio 2.0"]
+    assert (stored["machine"], stored["groups"]["times"]) == (here, as_it_was)
+    assert not (folder / "history.jsonl").exists()
+
+
 def test_an_incomplete_run_leaves_the_tables_alone(house, monkeypatch, capsys):
     folder = house(fine=False)
     assert run("--store") == 1
@@ -112,8 +126,9 @@ def test_an_incomplete_run_leaves_the_tables_alone(house, monkeypatch, capsys):
                              "    if ratio < 1: pytest.skip('not now')"))  # fmt: skip
     assert run("--store") == 0
     assert "not stored: test_ratio[0.5]; the tables stay as they were" in capsys.readouterr().out
+    assert run("--store", "-k", "ratio") == 2 and "measured with {'cpu': 'old'" in capsys.readouterr().err
     monkeypatch.setattr(command, "MOST_THREADS", 10_000)
     for words, says in ((["--store"], "10000 threads are measured, this process may start"),
-                        (["--store", "-k", "ratio"], "--store keeps complete runs only")):  # fmt: skip
+                        (["--store", "--quick"], "--store keeps careful runs only")):  # fmt: skip
         assert run(*words) == 2 and says in capsys.readouterr().err
     assert json.loads((folder / "tables.json").read_text()) == KEPT and not (folder / "history.jsonl").exists()
