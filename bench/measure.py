@@ -150,7 +150,8 @@ def machine() -> dict[str, object]:
     except (OSError, KeyError):
         pass
     l1, l2, l3 = host.caches()
-    blas = next((info for info in threadpool_info() if info["user_api"] == "blas"), {})
+    libraries = [info for info in threadpool_info() if info["user_api"] == "blas"]
+    blas = max(libraries, key=lambda info: "numpy" in info["filepath"], default={})  # SciPy has one of its own
     packages = {package: version(package) for package in ("numpy", "numba", "llvmlite")}
     return {
         "cpu": name, "cores": os.cpu_count(), "simd": host.simd(),
