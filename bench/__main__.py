@@ -172,8 +172,7 @@ def stored(prefixes: list[str]) -> str:
 #: Of the README's table: groups of the stored tables with their peers, and summaries of the model with their names.
 SPEED = {"MeshGEMM, float32": "np.matmul", "MeshGEMM, 16-bit storage": "np.matmul of float32",
          "MeshGEMV, W placed once, K-tree included": "x @ W", "SmolLM2-135M, float32": "NumPy, the same model",
-         "SmolLM2-135M Q4_1, against llama.cpp": "llama.cpp",
-         "MeshGEMM on ranks of MPI, float32, one thread a rank": "ScaLAPACK, SUMMA on mpi4py, one process"}
+         "SmolLM2-135M Q4_1, against llama.cpp": "llama.cpp"}
 MODEL = {("wse3_meshgemm", "leave one tile out"): "MeshGEMM on the WSE-3, each tile size left out",
          ("wse3_meshgemv, above 16 cores a side", "leave one grid out"):
              "MeshGEMV on the WSE-3 above 16 cores a side, each grid left out",
