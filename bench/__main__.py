@@ -238,7 +238,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(argv: list[str] | None) -> int:
     parser = console.Parser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true",
-                        help="under three minutes: one thread, fewer rounds, nothing that is large")
+                        help="some minutes: one thread, fewer rounds, nothing that is large")
     parser.add_argument("--scaling", action="store_true", help="also measure the data of the scaling plot")
     parser.add_argument("--store", action="store_true",
                         help="keep the tables, and add a complete run to the history; with -k: of whole groups")

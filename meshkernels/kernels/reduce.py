@@ -1,4 +1,6 @@
-"""The loop that combines partial values: the only one, for products, reductions on the mesh, attention and norms.
+"""The loop that combines partial values: of reductions on the mesh, attention and norms.
+
+A GEMV alone adds its own in registers, in the same order: see `meshkernels.kernels.additions`.
 
 What a schedule's reduction does to the values of a line of cores is a list of combinations in order:
 ``values[dst[s]] = op(values[dst[s]], values[src[s]])`` for s = 0, 1, ...

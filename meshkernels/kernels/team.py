@@ -200,7 +200,7 @@ class Team:
         if not 1 <= parts < 2**31 or min(places) < 0 or max(places) >= parts:
             raise MeshError(f"a tree of sums with places {min(places)} to {max(places)} over parts = {parts}: parts "
                             "must be 1 or more (below 2^31), and each place one of 0 to parts - 1")
-        stated = Stated(W, parts, dst.copy(), src.copy(), np.array([root]), bool(half))  # copies: nobody else's
+        stated = Stated(W, parts, dst, src, np.array([root]), bool(half))
         row = np.array([stated.panels, stated.table.ctypes.data, len(stated.table)], np.int64)
         return Job(row, *W.shape, stated)
 
