@@ -40,7 +40,7 @@ def test_every_text_has_the_bits_of_a_run_of_its_own(source, options, prefill_me
 
 
 def test_generate_is_that_of_each_alone(source):
-    model, samplers = Llama(source, 3), {"temperature": 1.0, "top_k": 9}
+    model, samplers = Llama(source, 3), {"temperature": 1.0, "top_k": 9, "repeat_penalty": 1.3}
     steps = list(model.batch(4).generate(PROMPTS, 6, seed=5, stop=[int(i) for i in range(0, 53, 4)], **samplers))
     for i, prompt in enumerate(PROMPTS):
         alone = list(model.generate(prompt, 6, seed=5 + i, stop=range(0, 53, 4), **samplers))

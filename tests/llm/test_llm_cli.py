@@ -10,8 +10,9 @@ from llama_reference import NumpyLlama, Synthetic, tiny
 from meshkernels import Mesh, files
 from meshkernels.__main__ import main
 from meshkernels.errors import MeshError
-from meshkernels.llm import Llama, cli, summary
+from meshkernels.llm import Llama, cli, load, summary
 from meshkernels.llm.layout import Layout
+from meshkernels.llm.sampling import Sampler
 from meshkernels.llm.summary import prediction_lines
 
 
@@ -162,6 +163,13 @@ def test_a_cache_that_is_full_takes_no_text_away(small, capsys, monkeypatch):
     assert generate("abc", "x", "--model", small, "--grid", "1", "--device", "wse2", "--new", "40") == 2
     out, err = capsys.readouterr()
     assert out.startswith("[0] abc") and "\n\n[1] x" in out and "would hold" in err and err.count("\n") == 1
+    monkeypatch.setattr(Sampler, "__call__", lambda self, logits, text: 7)
+    assert generate("abc", "--model", small, "--grid", "1", "--device", "wse2", "--new", "40") == 2
+    out, err = capsys.readouterr()
+    assert set(out.removeprefix("abc")) == {files.load(small).tokenizer.decode([7]), "\n"} and out.endswith("\n")
+    assert "would hold" in err and err.count("\n") == 1
+    assert generate("abc", "x", "-m", small, "--grid", "1", "--device", "wse2", "-n", "40", "--json-stream") == 2
+    assert {json.loads(line)["number"] for line in capsys.readouterr().out.splitlines()} == {0, 1}
 
 
 def test_an_interrupted_batch_prints_what_there_is(small, capsys, monkeypatch):
@@ -177,6 +185,30 @@ def test_an_interrupted_batch_prints_what_there_is(small, capsys, monkeypatch):
     assert generate("abc", "--batch", "2", "--model", small, "--grid", "2", "--new", "9", "--json") == 130
     out = json.loads(capsys.readouterr().out)
     assert [len(text["new_ids"]) for text in out["texts"]] == [3, 3] and out["ended_by"] == "interrupt"
+
+
+def test_a_text_that_has_ended_is_not_interrupted(small, capsys, monkeypatch):
+    def interrupted(self, *_):
+        raise KeyboardInterrupt
+
+    end = next(iter(files.load(small).tokenizer.stop))
+    first = files.load(small).tokenizer.encode("x")
+    monkeypatch.setattr(Sampler, "__call__", lambda self, logits, text: end if text[:1] == first else 7)
+    monkeypatch.setattr(Llama, "_decoded", interrupted)
+    assert generate("abc", "x", "--model", small, "--grid", "2", "--new", "9", "--json") == 130
+    out = json.loads(capsys.readouterr().out)
+    assert [(text["new_ids"], text["ended_by"]) for text in out["texts"]] == [
+        ([7], "interrupt"), ([end], "end of text")]  # fmt: skip
+
+
+def test_several_texts_have_a_bar_of_tokens_on_a_terminal_alone(small, capsys, monkeypatch):
+    arguments = ("abc", "x", "--model", small, "--grid", "2", "--new", "3")
+    assert generate(*arguments) == 0 and capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert generate(*arguments) == 0
+    err = capsys.readouterr().err
+    assert "generate:" in err and "0/3" in err and err.endswith("\r") and "prefill" not in err
+    assert generate(*arguments, "--json-stream") == 0 and capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -244,6 +276,18 @@ def test_json_stream_has_a_line_for_each_token_and_the_whole_at_last(small, caps
     *tokens, whole = map(json.loads, capsys.readouterr().out.splitlines())
     assert [token["id"] for token in tokens] == whole["new_ids"] and len(tokens) == 5
     assert "".join(token["text"] for token in tokens) == whole["text"].rstrip("\ufffd")
+    assert all(token.keys() == {"id", "text"} for token in tokens)  # a number is of several texts
+
+
+def test_text_is_printed_when_its_characters_are_whole(small, capsys, monkeypatch):
+    ids = files.load(small).tokenizer.encode("é—x")  # a character of two bytes, one of three
+    assert len(ids) == 6
+    monkeypatch.setattr(Sampler, "__call__", lambda self, logits, text: ids[len(text) - 1])  # after a prompt of one
+    assert generate("abc", "-m", small, "--grid", "2", "-n", "6", "--json-stream") == 0
+    *tokens, _ = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [token["text"] for token in tokens] == ["", "é", "", "", "—", "x"]
+    assert generate("abc", "-m", small, "--grid", "2", "-n", "6") == 0
+    assert capsys.readouterr().out.startswith("abcé—x\n\nhost: ")
 
 
 def test_a_dash_reads_stdin_and_control_tokens_are_text_unless_asked(small, capsys, monkeypatch):
@@ -279,6 +323,33 @@ def test_a_conversation_ends_with_the_input_and_an_answer_with_ctrl_c(tmp_path, 
     first = capsys.readouterr().out.split("\n\n")[0]
     assert tokenizer.decode(prompts[0]) == "uaba"
     assert tokenizer.decode(prompts[1]) == f"uaba{first}u<|end|>ca" and 0 not in prompts[1]
+
+
+def test_answers_of_a_conversation_go_on_with_one_run_of_random_numbers(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "chat.gguf"
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    write(path, Synthetic(tiny(6, 3, dim=32, vocab=300, context=80), seed=1), chat_template=template)
+    lines = iter(["ab", "ab", "c"])
+
+    def read(_):
+        if (line := next(lines, None)) is None:
+            raise EOFError
+        return line
+
+    monkeypatch.setattr("builtins.input", read)
+    assert generate("--chat", "-m", str(path), "--grid", "2", "-n", "4", "--temperature", "2", "--seed", "5") == 0
+    model, sampler, asked, printed = load(str(path), 2), Sampler(2.0, seed=5), "", ""
+    for line in ("ab", "ab", "c"):
+        text = model.tokenizer.encode(asked := asked + line)
+        new, logits = [], model.prefill(text)
+        for _ in range(4):
+            new.append(sampler(logits, text + new))
+            if new[-1] in model.tokenizer.stop:
+                break
+            logits = model.decode(new[-1])
+        answer = model.tokenizer.decode(new, skip_special=True)
+        asked, printed = asked + answer, printed + answer.rstrip("\ufffd") + "\n\n"
+    assert capsys.readouterr().out == printed + "\n"
 
 
 def test_interrupt_prints_what_there_is(small, capsys, monkeypatch):

@@ -185,6 +185,18 @@ def test_greedy_generation_continues_with_the_most_likely_token():
         text.append(token)
 
 
+def test_the_penalty_is_of_the_prompt_and_of_the_new_tokens():
+    source = Synthetic(tiny(), seed=9)
+    reference, text = NumpyLlama(source), list(TOKENS)
+    for token in Llama(source, 3).generate(TOKENS, 12, repeat_penalty=8.0, repeat_last=-1):
+        reference.reset()
+        logits, seen = reference.forward(text), np.unique(text)
+        logits[seen] = np.where(logits[seen] > 0, logits[seen] / 8, logits[seen] * 8)
+        assert token == logits.argmax()
+        text.append(token)
+    assert len(text) == len(TOKENS) + 12
+
+
 def test_sampling_is_reproducible_and_stops():
     model = Llama(Synthetic(tiny()), 3)
     draws = [list(model.generate(TOKENS, 10, temperature=1.0, top_p=0.9, seed=4)) for _ in range(2)]

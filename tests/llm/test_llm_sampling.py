@@ -44,6 +44,12 @@ def test_cuts_leave_the_likeliest(options, allowed):
     assert {sampler(logits) for _ in range(400)} == allowed
 
 
+def test_samplers_of_one_generator_go_on_with_its_numbers():
+    logits, one = np.zeros(1000, np.float32), Sampler(1.0, seed=4)
+    shared = np.random.default_rng(4)
+    assert [Sampler(1.0, seed=shared)(logits) for _ in range(5)] == [one(logits) for _ in range(5)]
+
+
 def test_a_repeated_token_is_penalised():
     logits = np.array([1.0, 3.0, 2.5, -1.0], np.float32)
     sampler = Sampler(repeat_penalty=1.5, repeat_last=2)
