@@ -7,7 +7,6 @@ run without the others.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -119,18 +118,15 @@ class Batch:
 
         return self.model._alone(work, self)
 
-    def generate(self, prompts: Sequence[str | Sequence[int]], new: int = 40, *, temperature: float = 0.0,
-                 top_p: float = 1.0, seed: int | None = None, stop: Iterable[int] | None = None,
-                 **sampling) -> Iterator[list[int | None]]:  # fmt: skip
+    def generate(self, prompts: Sequence[str | Sequence[int]], new: int = 40, *, seed: int | None = None,
+                 stop: Iterable[int] | None = None, **sampling) -> Iterator[list[int | None]]:  # fmt: skip
         """Continue prompts together, a token of each at a time.
 
         Args:
             prompts: of each text, its ids or a text for the model's tokenizer.
             new: at most so many tokens of each.
-            temperature: as of `Llama.generate`, as is what follows.
-            top_p: see there.
             seed: of the first text's draws; each other has the next number.
-            stop: ids that end a text.
+            stop: ids that end a text, as of `Llama.generate`.
             **sampling: see there.
 
         Yields:
@@ -141,28 +137,9 @@ class Batch:
             MeshTypeError: prompts that are one text for all, or a seed that is no whole number.
         """
         self._counted("prompts", prompts)
-        tokenizer = self.model.tokenizer
-        if stop is None:
-            stop = tokenizer.stop if tokenizer else ()
-        if tokenizer is None and any(isinstance(prompt, str) for prompt in prompts):
-            raise MeshError("a prompt in text needs the model's tokenizer: open the file with load()")
-        given: list[Any] = [tokenizer.encode(each) if tokenizer and isinstance(each, str) else each
-                            for each in prompts]
         seeds = [None if seed is None else as_count("seed", seed) + i for i in range(len(self))]
-        samplers = [Sampler(temperature, top_p, same_seed(self.model._on, each), **sampling) for each in seeds]
-        ends, logits, going = frozenset(stop), self.prefill(given), [True] * len(self)
-        texts: list[list[int]] = [list(each) for each in given]
-        for count in range(new):
-            tokens = [sampler(row, text) if on else None
-                      for sampler, row, text, on in zip(samplers, logits, texts, going)]
-            for text, token in zip(texts, tokens):
-                if token is not None:
-                    text.append(token)
-            yield tokens
-            going = [token is not None and token not in ends for token in tokens]
-            if not any(going) or count == new - 1:
-                return
-            logits = self.decode([token if on else None for token, on in zip(tokens, going)])
+        samplers = [Sampler(seed=same_seed(self.model._on, each), **sampling) for each in seeds]
+        yield from self.model._continued(prompts, samplers, new, stop, self.prefill, self.decode)
 
     def reset(self) -> None:
         """Forget all texts."""

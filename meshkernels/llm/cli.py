@@ -11,8 +11,12 @@ import math
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
 
 from meshkernels import files
 from meshkernels.arguments import grid
@@ -26,7 +30,7 @@ from meshkernels.llm.layout import Layout
 from meshkernels.llm.model import Llama
 from meshkernels.llm.regions import Regions
 from meshkernels.llm.sampling import Sampler
-from meshkernels.llm.streaming import Generation, Record, as_json, generate, report, together
+from meshkernels.llm.streaming import Generation, Record, as_json, follow, progress, report
 from meshkernels.llm.summary import WAFERS, block_table, fit_fabric, fit_host, fit_to, fullest_row, mesh_summary
 from meshkernels.llm.weights import Precision, storages
 from meshkernels.mesh import Mesh
@@ -110,8 +114,10 @@ def _heard(engine: engines.Engine) -> Iterator[None]:
 
 def _run(options: argparse.Namespace, engine: engines.Engine) -> int:
     seed = engine.told(lambda: secrets.randbits(32) if options.seed is None else options.seed)
-    sampler = Sampler(options.temperature, options.top_p, seed, top_k=options.top_k, min_p=options.min_p,
-                      repeat_penalty=options.repeat_penalty, repeat_last=options.repeat_last_n)  # before anything slow
+    sampling = {"temperature": options.temperature, "top_p": options.top_p, "top_k": options.top_k,
+                "min_p": options.min_p, "repeat_penalty": options.repeat_penalty, "repeat_last": options.repeat_last_n,
+                "seed": seed}
+    Sampler(**sampling)  # refused before anything slow
     precision = Precision(options.dtype, options.accumulate, options.norms)
     prompts, texts = _prompts(options, engine)
     decode_mesh = options.decode_grid or options.grid
@@ -137,11 +143,12 @@ def _run(options: argparse.Namespace, engine: engines.Engine) -> int:
     ids = [encoded([{"role": "user", "content": prompt}]) for prompt in prompts or ["?"]]
     longest = max(map(len, ids))
     for number, each in enumerate(ids):
-        _check_length(len(each), options.new, checkpoint.config.context, f"prompt [{number}]" if len(ids) > 1 else "")
+        name = f"prompt [{number}]" if len(ids) > 1 else "the prompt"
+        _check_length(name, len(each), options.new, checkpoint.config.context)
     layouts = Layout(checkpoint.config, decode_mesh), Layout(checkpoint.config, prefill_mesh)
     fit_caches(layouts[0], texts, longest + options.new)
     copies = texts // len(ids)
-    made, prompts = Generation([Record(list(each)) for each in ids * copies]), prompts * copies
+    made, prompts = Generation([Record(tokenizer, list(each)) for each in ids * copies]), prompts * copies
     made.stored_bytes = _stored_bytes(checkpoint, options.dtype) * len({layout.mesh for layout in layouts})
     fit_host(made.stored_bytes, *layouts)
     held, limit = storages(checkpoint, options.dtype), None
@@ -160,18 +167,19 @@ def _run(options: argparse.Namespace, engine: engines.Engine) -> int:
     model = Llama(checkpoint, own[0], prefill_mesh=own[1], dtype=options.dtype,
                   accumulate=options.accumulate, norms=options.norms, cache=options.cache, cache_limit=limit,
                   plan=options.plan, wafer=options.wafer, regions=options.regions)
+    model.tokenizer = tokenizer
     del checkpoint  # everything is placed: let the file go
     made.compile_seconds = model.warm_up()
     if not prompts:
-        return _converse(model, tokenizer, sampler, encoded, options.new)
-    _fill(model, tokenizer, sampler, made, prompts, options)
+        return _converse(model, tokenizer, encoded, options.new, sampling)
+    _fill(model, made, prompts, options, sampling)
     if not engine.prints:
         return INTERRUPTED if made.interrupted else 0
     made.resident_bytes = resident_memory()
     decoded = max(max(len(text.new_ids) - 1, 1) for text in made.texts)  # the first new token is prefill's
     summary = mesh_summary(model, longest, longest + decoded, texts)
     if options.json or options.json_stream:
-        print(json.dumps(as_json(made, tokenizer, summary)))
+        print(json.dumps(as_json(made, summary)))
     else:
         print("\n\n" + report(made, summary))
         if options.ledger:
@@ -198,35 +206,38 @@ def _prompts(options: argparse.Namespace, engine: engines.Engine) -> tuple[list[
     return [engine.told(sys.stdin.read) if prompt == "-" else prompt for prompt in given], texts or max(len(given), 1)
 
 
-def _fill(model: Llama, tokenizer: Tokenizer, sampler: Sampler, made: Generation, prompts: list[str],
-          options: argparse.Namespace) -> None:  # fmt: skip
+def _fill(model: Llama, made: Generation, prompts: list[str], options: argparse.Namespace,
+          sampling: dict[str, Any]) -> None:  # fmt: skip
     """Generate, and print the texts: one as it comes, several when all are there."""
-    stream = None if options.json else sys.stdout
-    gap = "\n\n" if options.chat else ""
-    if len(prompts) > 1:
-        try:
-            together(model, tokenizer, made, options.new, stream if options.json_stream else None,
-                     temperature=options.temperature, top_p=options.top_p, seed=options.seed, top_k=options.top_k,
-                     min_p=options.min_p, repeat_penalty=options.repeat_penalty, repeat_last=options.repeat_last_n)
-        finally:  # a refusal after the first tokens, as of a full cache, takes no text away
-            if stream and not options.json_stream and made.texts[0].new_ids:
-                print("\n\n".join(f"[{number}] {prompt}{gap}{tokenizer.decode(text.new_ids, skip_special=True)}"
-                                  for number, (prompt, text) in enumerate(zip(prompts, made.texts))))
-        return
-    if stream and not options.json_stream:
-        print(prompts[0], end=gap, file=stream, flush=True)
+    ids, several, gap = [text.prompt_ids for text in made.texts], len(prompts) > 1, "\n\n" if options.chat else ""
+    show = "" if options.json else "lines" if options.json_stream else "texts" if several else "text"
+    steps: Iterator[Sequence[int | None]]
+    if several:
+        steps = model.batch(len(ids)).generate(ids, options.new, **sampling)
+        if show != "lines":  # of which a terminal has enough
+            steps = iter(tqdm(steps, total=options.new, desc="generate", leave=False, disable=None))
+    else:
+        steps = zip(model.generate(ids[0], options.new, **sampling))
+    if show == "text":
+        print(prompts[0], end=gap, flush=True)
+        steps = progress(model, steps)
     try:
-        generate(model, tokenizer, sampler, made, options.new, stream, json_lines=options.json_stream)
+        follow(steps, made, show)
     except MeshError:
-        if stream and not options.json_stream:
-            print(file=stream)  # the refusal gets a line of its own
+        if show == "text":
+            print()  # the refusal gets a line of its own
         raise
+    finally:  # a refusal after the first tokens, as of a full cache, takes no text away
+        if show == "texts" and made.texts[0].new_ids:
+            print("\n\n".join(f"[{number}] {prompt}{gap}{text.text}"
+                              for number, (prompt, text) in enumerate(zip(prompts, made.texts))))
 
 
-def _converse(model: Llama, tokenizer: Tokenizer, sampler: Sampler,
-              encoded: Callable[[list[dict[str, str]]], list[int]], new: int) -> int:  # fmt: skip
+def _converse(model: Llama, tokenizer: Tokenizer, encoded: Callable[[list[dict[str, str]]], list[int]], new: int,
+              sampling: dict[str, Any]) -> int:  # fmt: skip
     """Read a line, answer it, until there is none; Ctrl-C ends an answer, or the conversation where none is given."""
     messages: list[dict[str, str]] = []
+    sampling |= {"seed": np.random.default_rng(sampling["seed"])}  # whose numbers all answers share
     while True:
         try:
             line = input("> ")
@@ -236,15 +247,14 @@ def _converse(model: Llama, tokenizer: Tokenizer, sampler: Sampler,
         if not line.strip():
             continue
         messages.append({"role": "user", "content": line})
-        record = Record(encoded(messages))
+        record = Record(tokenizer, encoded(messages))
         room = model.config.context - len(record.prompt_ids)
-        try:
-            _check_length(len(record.prompt_ids), 1, model.config.context)
-            generate(model, tokenizer, sampler, Generation([record]), min(new, room), sys.stdout)
-        except KeyboardInterrupt:
-            record.ended_by = "interrupt"
+        with suppress(KeyboardInterrupt):
+            _check_length("the prompt", len(record.prompt_ids), 1, model.config.context)
+            ids = model.generate(record.prompt_ids, min(new, room), **sampling)
+            follow(progress(model, zip(ids)), Generation([record]), "text")
         print("\n")
-        messages.append({"role": "assistant", "content": tokenizer.decode(record.new_ids, skip_special=True)})
+        messages.append({"role": "assistant", "content": record.text})
 
 
 def _stored_bytes(checkpoint: files.Checkpoint, dtype: str) -> int:
@@ -253,8 +263,7 @@ def _stored_bytes(checkpoint: files.Checkpoint, dtype: str) -> int:
     return sum(2 * math.prod(tensor.shape) if dtype == "float16" else tensor.data.nbytes for tensor in tensors)
 
 
-def _check_length(prompt: int, new: int, context: int, name: str = "") -> None:
-    name = name or "the prompt"
+def _check_length(name: str, prompt: int, new: int, context: int) -> None:
     if prompt == 0:
         raise MeshError(f"{name} is empty: there is nothing to continue")
     if prompt + new > context:

@@ -219,18 +219,17 @@ class Llama:
 
         return Batch(self, texts)
 
-    def generate(self, tokens: str | Sequence[int], new: int = 40, *, temperature: float = 0.0, top_p: float = 1.0,
-                 seed: int | None = None, stop: Iterable[int] | None = None, **sampling) -> Iterator[int]:
+    def generate(self, tokens: str | Sequence[int], new: int = 40, *, seed: int | np.random.Generator | None = None,
+                 stop: Iterable[int] | None = None, **sampling) -> Iterator[int]:  # fmt: skip
         """Continue a prompt, one token id at a time.
 
         Args:
             tokens: the prompt: its ids, or a text for the model's tokenizer.
             new: at most so many tokens.
-            temperature: 0 takes the most likely token; larger values draw from a flatter distribution.
-            top_p: draw from the fewest tokens whose probabilities reach this sum.
-            seed: of the draws.
+            seed: of the draws; or a generator, whose numbers they go on with.
             stop: ids that end the text, those of the tokenizer where left out; the one that does is yielded too.
-            **sampling: further options of `Sampler`: top_k, min_p, repeat_penalty, repeat_last.
+            **sampling: other options of `Sampler`: temperature (0 where left out: the likeliest token), top_p, top_k,
+                min_p, repeat_penalty, repeat_last.
 
         Yields:
             The ids of the new tokens.
@@ -238,22 +237,47 @@ class Llama:
         Raises:
             MeshError: as `prefill` and `decode`; a text, but no tokenizer.
         """
-        sampler = Sampler(temperature, top_p, same_seed(self._on, seed), **sampling)
-        if stop is None:
-            stop = self.tokenizer.stop if self.tokenizer else ()
-        if isinstance(tokens, str):
-            if self.tokenizer is None:
-                raise MeshError("a prompt in text needs the model's tokenizer: open the file with load()")
-            tokens = self.tokenizer.encode(tokens)
-        ends = frozenset(stop)
-        logits, text = self.prefill(tokens), list(tokens)
-        for count in range(new):
-            token = sampler(logits, text)
-            text.append(token)
+        sampler = Sampler(seed=same_seed(self._on, seed), **sampling)  # type: ignore[arg-type]  # a generator stays
+        for (token,) in self._continued([tokens], [sampler], new, stop, lambda prompts: [self.prefill(*prompts)],
+                                        lambda chosen: [self.decode(*chosen)]):
             yield token
-            if token in ends or count == new - 1:
+
+    def _continued(self, given: Sequence[str | Sequence[int]], samplers: Sequence[Sampler], new: int,
+                   stop: Iterable[int] | None, prefill: Callable, decode: Callable) -> Iterator[list[Any]]:
+        """Continue one text or several, a token of each at a time: the loop of all that generates.
+
+        Args:
+            given: the prompt of each text.
+            samplers: of each text.
+            new: at most so many tokens of each.
+            stop: ids that end a text; None: those of the tokenizer.
+            prefill: the prompts' ids -> logits ``(texts, vocab)``.
+            decode: an id of each text, None of one that has ended -> logits ``(texts, vocab)``.
+
+        Yields:
+            The next id of each text; None of one that has ended.
+
+        Raises:
+            MeshError: a text, but no tokenizer.
+        """
+        tokenizer = self.tokenizer
+        if tokenizer is None and any(isinstance(each, str) for each in given):
+            raise MeshError("a prompt in text needs the model's tokenizer: open the file with load()")
+        if stop is None:
+            stop = tokenizer.stop if tokenizer else ()
+        prompts: list[Any] = [tokenizer.encode(each) if tokenizer and isinstance(each, str) else each for each in given]
+        ends, logits, going = frozenset(stop), prefill(prompts), [True] * len(prompts)
+        texts = list(map(list, prompts))
+        for count in range(new):
+            tokens = [sampler(row, text) if on else None
+                      for sampler, row, text, on in zip(samplers, logits, texts, going)]
+            for text, token in zip(texts, tokens):
+                text.append(token)
+            yield tokens
+            going = [token is not None and token not in ends for token in tokens]
+            if not any(going) or count == new - 1:
                 return
-            logits = self.decode(token)
+            logits = decode([token if on else None for token, on in zip(tokens, going)])
 
     def reset(self) -> None:
         """Forget the text."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ class Sampler:
     Args:
         temperature: 0 takes the most likely token; larger values draw from a flatter distribution.
         top_p: draw from the fewest tokens whose probabilities reach this sum.
-        seed: of the draws.
+        seed: of the draws; or a generator, whose numbers they go on with.
         top_k: draw from so many of the likeliest; 0: from all.
         min_p: leave out what is less likely than this share of the likeliest.
         repeat_penalty: logits of tokens in the text are divided by it, or multiplied where they are negative.
@@ -35,16 +34,15 @@ class Sampler:
         1
     """
 
-    def __init__(self, temperature: float = 0.0, top_p: float = 1.0, seed: int | None = None, *, top_k: int = 0,
-                 min_p: float = 0.0, repeat_penalty: float = 1.0, repeat_last: int = 64):  # fmt: skip
-        if not _is_number(temperature) or not temperature >= 0:
-            raise MeshError(f"temperature = {shown(temperature)}: it must be 0 (greedy) or larger")
-        if not _is_number(top_p) or not 0 < top_p <= 1:
-            raise MeshError(f"top_p = {shown(top_p)}: it must be above 0 and at most 1")
-        if not _is_number(min_p) or not 0 <= min_p <= 1:
-            raise MeshError(f"min_p = {shown(min_p)}: it must be from 0 to 1")
-        if not _is_number(repeat_penalty) or not 1e-6 <= repeat_penalty <= 1e6:
-            raise MeshError(f"repeat_penalty = {shown(repeat_penalty)}: it must be from 1e-6 to 1e6 (1: no penalty)")
+    def __init__(self, temperature: float = 0.0, top_p: float = 1.0, seed: int | np.random.Generator | None = None, *,
+                 top_k: int = 0, min_p: float = 0.0, repeat_penalty: float = 1.0, repeat_last: int = 64):  # fmt: skip
+        for name, value, fits, wanted in (
+                ("temperature", temperature, lambda t: t >= 0, "0 (greedy) or larger"),
+                ("top_p", top_p, lambda p: 0 < p <= 1, "above 0 and at most 1"),
+                ("min_p", min_p, lambda p: 0 <= p <= 1, "from 0 to 1"),
+                ("repeat_penalty", repeat_penalty, lambda x: 1e-6 <= x <= 1e6, "from 1e-6 to 1e6 (1: no penalty)")):
+            if not isinstance(value, Real) or isinstance(value, bool) or not fits(value):
+                raise MeshError(f"{name} = {shown(value)}: it must be {wanted}")
         for name, count, least in (("top_k", top_k, 0), ("repeat_last", repeat_last, -1)):
             if not isinstance(count, Integral) or isinstance(count, bool) or count < least:
                 raise MeshError(f"{name} = {shown(count)}: it must be a whole number, {least} or larger")
@@ -78,10 +76,7 @@ class Sampler:
             infinite = logits.size - nan - np.count_nonzero(np.isfinite(logits))
             raise MeshError(f"of {logits.size} logits {nan} are NaN and {infinite} infinite: no token can be chosen. "
                             "The weights hold such numbers, or the sums are too large for their dtype")
-        logits = self._penalised(logits, text)
-        if self.temperature == 0:
-            return int(logits.argmax())
-        ids, p = self._candidates(logits)
+        ids, p = self.distribution(logits, text)
         return int(self._random.choice(ids, p=p))
 
     def distribution(self, logits: np.ndarray, text: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +95,12 @@ class Sampler:
         logits = self._penalised(np.asarray(logits), text)
         if self.temperature == 0:
             return np.array([logits.argmax()]), np.ones(1)
-        return self._candidates(logits)
+        ids = np.argsort(-logits, kind="stable")[: self.top_k or None]
+        ranked = logits[ids].astype(np.float64)
+        p = _softmax(ranked)
+        n = int(np.searchsorted(p.cumsum(), self.top_p)) + 1 if self.top_p < 1 else len(p)
+        n = int(np.count_nonzero(p[:n] >= self.min_p * p[0]))  # they descend
+        return ids[:n], _softmax(ranked[:n], self.temperature)
 
     def _penalised(self, logits: np.ndarray, text: Sequence[int]) -> np.ndarray:
         last = text if self.repeat_last < 0 else text[max(len(text) - self.repeat_last, 0) :]
@@ -113,21 +113,9 @@ class Sampler:
         logits[seen] = np.where(found > 0, found / self.repeat_penalty, found * self.repeat_penalty)
         return logits
 
-    def _candidates(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        ids = np.argsort(-logits, kind="stable")[: self.top_k or None]
-        ranked = logits[ids].astype(np.float64)
-        p = _softmax(ranked)
-        n = int(np.searchsorted(p.cumsum(), self.top_p)) + 1 if self.top_p < 1 else len(p)
-        n = int(np.count_nonzero(p[:n] >= self.min_p * p[0]))  # they descend
-        return ids[:n], _softmax(ranked[:n], self.temperature)
-
 
 def _softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Of descending logits."""
     with np.errstate(over="ignore"):  # at a temperature of next to nothing: the likeliest alone is left
         p = np.exp((logits - logits[0]) / temperature)
     return p / p.sum()
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

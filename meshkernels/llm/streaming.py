@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from typing import Any
 
 from tqdm import tqdm
 
 from meshkernels.files.tokenizer import Tokenizer
 from meshkernels.llm.model import Llama
 from meshkernels.llm.operations import Operation
-from meshkernels.llm.sampling import Sampler
 from meshkernels.llm.summary import prediction_lines, region_table, text_table
 
 
@@ -26,17 +24,23 @@ class Record:
         shown: the part of its new text whose bytes were whole characters when it was last looked at.
     """
 
+    tokenizer: Tokenizer
     prompt_ids: list[int]
     new_ids: list[int] = field(default_factory=list)
     ended_by: str = "length"
     shown: str = ""
 
-    def piece(self, tokenizer: Tokenizer) -> str:
+    @property
+    def text(self) -> str:
+        """The new text."""
+        return self.tokenizer.decode(self.new_ids, skip_special=True)
+
+    def piece(self) -> str:
         """The text that the last token completes: none while the bytes of a character are not all there."""
-        text = tokenizer.decode(self.new_ids, skip_special=True)
+        before, text = self.shown, self.text
         if text.endswith("\ufffd"):
             return ""
-        before, self.shown = self.shown, text
+        self.shown = text
         return text[len(before):]
 
 
@@ -67,69 +71,21 @@ class Generation:
         return any(text.ended_by == "interrupt" for text in self.texts)
 
 
-def generate(model: Llama, tokenizer: Tokenizer, sampler: Sampler, made: Generation, new: int,
-             stream: TextIO | None, json_lines: bool = False) -> None:
-    """Fill the record of one text token by token, and print it as soon as its bytes are whole characters.
+def follow(steps: Iterable[Sequence[int | None]], made: Generation, show: str = "") -> None:
+    """Fill the records of texts, and print them, as the ids come.
 
     Args:
-        model: the model.
-        tokenizer: its tokenizer.
-        sampler: chooses.
-        made: with the prompt; filled.
-        new: at most so many tokens.
-        stream: where text goes; None: nowhere.
-        json_lines: a line for each token instead, with its id and the text that it completes.
-
-    Raises:
-        KeyboardInterrupt: before the first token; later it ends the text.
-    """
-    (record,) = made.texts
-    try:
-        begin = time.perf_counter()
-        with progress(model) if stream and not json_lines else nullcontext():
-            logits = model.prefill(record.prompt_ids)
-        made.prefill_seconds = time.perf_counter() - begin
-        begin = time.perf_counter()
-        while True:
-            record.new_ids.append(sampler(logits, record.prompt_ids + record.new_ids))
-            piece = record.piece(tokenizer)
-            if stream and json_lines:
-                print(json.dumps({"id": record.new_ids[-1], "text": piece}), file=stream, flush=True)
-            elif stream:
-                print(piece, end="", file=stream, flush=True)
-            if record.new_ids[-1] in tokenizer.stop:
-                record.ended_by = "end of text"
-                break
-            if len(record.new_ids) == new:
-                break
-            logits = model.decode(record.new_ids[-1])
-            made.decode_seconds = time.perf_counter() - begin
-    except KeyboardInterrupt:
-        if not record.new_ids:
-            raise
-        record.ended_by = "interrupt"
-
-
-def together(model: Llama, tokenizer: Tokenizer, made: Generation, new: int, stream: TextIO | None, **sampling) -> None:
-    """Fill the records of several texts, a token of each at a time.
-
-    Args:
-        model: the model.
-        tokenizer: its tokenizer.
+        steps: an id of each text, None of one that has ended; the first are there when prefill is done.
         made: with the prompts; filled.
-        new: at most so many tokens of each.
-        stream: where a line of JSON goes for each token, with the number of its text; None: nowhere.
-        **sampling: as of `Batch.generate`.
+        show: "text" prints a text as soon as its bytes are whole characters; "lines" a line of JSON for each token: its
+            id, the text that it completes, and the number of its text where there are several; else nothing.
 
     Raises:
         KeyboardInterrupt: before the first tokens; later it ends the texts.
     """
-    prompts = [text.prompt_ids for text in made.texts]
-    steps = model.batch(len(prompts)).generate(prompts, new, stop=tokenizer.stop, **sampling)
-    hidden = True if stream else None  # a terminal has the lines; None: elsewhere than on a terminal
     begin = time.perf_counter()
     try:
-        for count, tokens in enumerate(tqdm(steps, total=new, desc="generate", leave=False, disable=hidden)):
+        for count, tokens in enumerate(steps):
             if count == 0:
                 made.prefill_seconds, begin = time.perf_counter() - begin, time.perf_counter()
             else:
@@ -138,36 +94,38 @@ def together(model: Llama, tokenizer: Tokenizer, made: Generation, new: int, str
                 if token is None:
                     continue
                 text.new_ids.append(token)
-                if token in tokenizer.stop:
+                if token in text.tokenizer.stop:
                     text.ended_by = "end of text"
-                if stream:
-                    line = {"number": number, "id": token, "text": text.piece(tokenizer)}
-                    print(json.dumps(line), file=stream, flush=True)
+                if show == "text":
+                    print(text.piece(), end="", flush=True)
+                elif show == "lines":
+                    line = {"number": number} if len(made.texts) > 1 else {}
+                    print(json.dumps(line | {"id": token, "text": text.piece()}), flush=True)
     except KeyboardInterrupt:
         if not made.texts[0].new_ids:
             raise
         for text in made.texts:
-            text.ended_by = text.ended_by if text.ended_by == "end of text" else "interrupt"
+            text.ended_by = "interrupt" if text.ended_by == "length" else text.ended_by
 
 
-@contextmanager
-def progress(model: Llama) -> Iterator[None]:
-    """A bar on a terminal, of the blocks that are done in the prefill inside."""
+def progress(model: Llama, steps: Iterator[Any]) -> Iterator[Any]:
+    """The same steps; during the first, a bar on a terminal of the blocks of prefill that are done."""
     with tqdm(total=model.config.blocks, desc="prefill", unit="block", leave=False, disable=None) as bar:
         def hook(block: int, op: Operation, values: dict[str, Any]) -> None:
             bar.update(max(block - bar.n, 0))
 
         model.hooks.append(hook)
         try:
-            yield
+            first = next(steps)
         finally:
             model.hooks.remove(hook)
+    yield first
+    yield from steps
 
 
-def as_json(made: Generation, tokenizer: Tokenizer, summary: dict[str, Any]) -> dict[str, Any]:
+def as_json(made: Generation, summary: dict[str, Any]) -> dict[str, Any]:
     """What ``generate --json`` prints: the first text, ``texts`` where there are several, and the rest."""
-    texts = [{"prompt_ids": text.prompt_ids, "new_ids": text.new_ids,
-              "text": tokenizer.decode(text.new_ids, skip_special=True), "ended_by": text.ended_by}
+    texts = [{"prompt_ids": text.prompt_ids, "new_ids": text.new_ids, "text": text.text, "ended_by": text.ended_by}
              for text in made.texts]
     return texts[0] | ({"texts": texts} if len(texts) > 1 else {}) | {
         "compile_seconds": made.compile_seconds, "prefill_seconds": made.prefill_seconds,
