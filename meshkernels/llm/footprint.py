@@ -12,9 +12,9 @@ lies in two blocks and keeps the scales of both. Padding is not kept.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -92,10 +92,7 @@ class Footprint:
 
     def held(self, blocks: Sequence[int]) -> np.ndarray:
         """``(rows, cols)`` bytes of some blocks on each core."""
-        total = np.zeros_like(self.embedding)
-        for array, times in Counter(id(self.blocks[block]) for block in blocks).items():
-            total += times * next(each for each in self.blocks if id(each) == array)
-        return total
+        return sum((self.blocks[block] for block in blocks), np.zeros_like(self.embedding))
 
     @classmethod
     def of(cls, plan: Plan, storages: Storages) -> Footprint:
@@ -111,7 +108,6 @@ class Footprint:
         config, mesh = plan.layout.config, plan.layout.mesh
         axes = {plan.matrices(op): used.axis for op in (*plan.layer, *plan.after) if plan.matrices(op)
                 for used in op.schedules if used.multiplies}
-
         padding = plan.placements["X"].dims["E"] - config.dim  # in prefill, to what its grid cuts
 
         def padded(order: np.ndarray) -> np.ndarray:
@@ -127,25 +123,18 @@ class Footprint:
             assert isinstance(found, np.ndarray)
             return found.T if across else found
 
-        matrices, largest = tuple(arranged(plan.layout)), dict[tuple[str, ...], int]()
-        alike: dict[tuple[tuple[str, ...], ...], np.ndarray] = {}
+        matrices = tuple(arranged(plan.layout))
 
-        def of_block(block: int) -> np.ndarray:
-            kinds = tuple(tuple(storages[f"blk.{block}.{tensor}.weight"] for tensor in matrix.tensors)
-                          for matrix in matrices)
-            if kinds not in alike:
-                found = [on_cores(matrix, types) for matrix, types in zip(matrices, kinds)]
-                for matrix, held in zip(matrices, found):
-                    largest[matrix.names] = max(largest.get(matrix.names, 0), int(held.max()))
-                alike[kinds] = np.sum(found, axis=0)
-            return alike[kinds]
+        @cache
+        def of_block(kinds: tuple[tuple[str, ...], ...]) -> tuple[np.ndarray, list[int]]:
+            found = [on_cores(matrix, types) for matrix, types in zip(matrices, kinds)]
+            return np.sum(found, axis=0), [int(held.max()) for held in found]
 
-        blocks = tuple(map(of_block, range(config.blocks)))
-        tables = []
-        for name in ("token_embd.weight", "output.weight"):
-            if name in storages:
-                order = np.arange(config.vocab)
-                matrix = Arranged(("table",), (name,), order, np.arange(config.dim), np.zeros_like(order))
-                tables.append(on_cores(matrix, (storages[name],)))
+        blocks = [of_block(tuple(tuple(storages[f"blk.{block}.{tensor}.weight"] for tensor in matrix.tensors)
+                                 for matrix in matrices)) for block in range(config.blocks)]
+        words = np.arange(config.vocab)
+        tables = [on_cores(Arranged(("table",), (name,), words, np.arange(config.dim), 0 * words), (storages[name],))
+                  for name in ("token_embd.weight", "output.weight") if name in storages]
+        largest = {matrix.names: max(most[i] for _, most in blocks) for i, matrix in enumerate(matrices)}
         largest["table",] = int(tables[-1].max())
-        return cls(blocks, tables[0], tables[-1], largest)
+        return cls(tuple(held for held, _ in blocks), tables[0], tables[-1], largest)

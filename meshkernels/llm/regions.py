@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import islice
+from itertools import islice, pairwise
 from math import ceil, sqrt
 from typing import Any
 
@@ -90,11 +90,6 @@ class Regions:
         """How many are used."""
         return self.most if self.wanted is None else min(self.wanted, self.most)
 
-    def place(self, number: int) -> tuple[int, int]:
-        """``(down, across)`` in the snake."""
-        down, along = divmod(number, self.there[1])
-        return down, self.there[1] - 1 - along if down % 2 else along
-
     def blocks(self, number: int) -> range:
         """The blocks of a region."""
         total = self.plan.layout.config.blocks
@@ -133,7 +128,8 @@ class Regions:
                                 for part in (plan.before, plan.layer, plan.after))
 
         def made(number: int) -> Region:
-            blocks, (down, across) = self.blocks(number), self.place(number)
+            blocks, (down, along) = self.blocks(number), divmod(number, self.there[1])
+            across = self.there[1] - 1 - along if down % 2 else along  # a snake
             working = max(layer, before if number == 0 else 0, after if number == self.count - 1 else 0)
             kept = self.resident_bytes(number) + working
             entry = len(blocks) * 2 * plan.layout.strip_kv * plan.layout.width * _ITEMSIZE
@@ -152,19 +148,16 @@ class Regions:
         return min(self.regions, key=lambda region: (self.memory - region.kept_bytes) // region.entry_bytes)
 
     # ------------------------------------------------------------------------------------------------ hand-overs
-    def between(self, a: int, b: int) -> tuple[int, int]:
-        """Rows and columns of cores from one region to another."""
-        (y, x), (v, u), mesh = self.place(a), self.place(b), self.plan.layout.mesh
-        return (v - y) * mesh.rows, (u - x) * mesh.cols
-
     @cached_property
     def hand_overs(self) -> tuple[Transfer, ...]:
         """Of the activations from each region to the next; in decode the way back of the id comes last."""
-        X = self.plan.placements["X"]
-        found = [transfer(X, X, offset=self.between(number, number + 1)) for number in range(self.count - 1)]
+        def moved(what: Placement, a: Region, b: Region) -> Transfer:
+            return transfer(what, what, offset=(b.y - a.y, b.x - a.x))
+
+        found = [moved(self.plan.placements["X"], a, b) for a, b in pairwise(self.regions)]
         if self.plan.phase == "decode" and found:
             token = Placement("id", {"I": 1}, self.plan.layout.mesh)
-            found.append(transfer(token, token, offset=self.between(self.count - 1, 0)))
+            found.append(moved(token, self.regions[-1], self.regions[0]))
         return tuple(found)
 
     @property
@@ -190,20 +183,16 @@ class Regions:
                                    "holds a block at least")
         worst = self.fullest
         if worst.held_bytes > self.memory:
+            texts = "" if self.batch == 1 else f"{self.batch} texts of "
             raise DeviceLimitError(
-                f"{self.plan.phase} of {self._texts}: the fullest of {self.count} regions of {mesh.rows} x {mesh.cols} "
-                f"cores on {chip.name} has {_span(worst.blocks)}, {worst.held_bytes} bytes on a core, the limit "
-                f"is {self.memory} bytes{self._advice()}")
-
-    @property
-    def _texts(self) -> str:
-        tokens = f"{self.plan.tokens} tokens"
-        return tokens if self.batch == 1 else f"{self.batch} texts of {tokens}"
+                f"{self.plan.phase} of {texts}{self.plan.tokens} tokens: the fullest of {self.count} regions of "
+                f"{mesh.rows} x {mesh.cols} cores on {chip.name} has {_span(worst.blocks)}, {worst.held_bytes} bytes "
+                f"on a core, the limit is {self.memory} bytes{self._advice()}")
 
     def _advice(self) -> str:
         """The square regions nearest to this size that would do; what operations need takes a second to count."""
         for side in islice(self._sides(), 4):
-            other = self._with(side)
+            other = self.of_side(side)
             if other.fullest.held_bytes <= self.memory:
                 return f"; {other.count} regions of {side} x {side} would do"
         return "; no square regions would do"
@@ -224,12 +213,12 @@ class Regions:
         tried |= {side for step in range(1, 64) if (side := ceil(here * 1.125**step)) <= fabric}
         sides = (tried | {side // config.kv_heads * config.kv_heads for side in tried}) - {0}
         for side in sorted(sides, key=lambda side: (abs(side - here), side)):
-            other = self._with(side)
+            other = self.of_side(side)
             if max(other.resident_bytes(n) + other.cache_bytes(n) for n in range(other.count)) < self.memory:
                 yield side
 
-    def _with(self, side: int) -> Regions:
-        """The same model and text on square regions."""
+    def of_side(self, side: int) -> Regions:
+        """The same model and text on square regions of so many cores a side."""
         from meshkernels.llm.block import decode_plan, prefill_plan  # which import what this module does
 
         build = prefill_plan if self.plan.phase == "prefill" else decode_plan

@@ -6,23 +6,22 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from math import ceil, isqrt, sqrt
+from math import ceil, sqrt
 from textwrap import fill
 from typing import Any
 
 import perfmodel
 from meshkernels.errors import DeviceLimitError, MeshError
-from meshkernels.files.checkpoint import Config
 from meshkernels.kept import physical_memory
 from meshkernels.llm.block import decode_plan, prefill_plan
-from meshkernels.llm.cache import KVCache, balanced
+from meshkernels.llm.cache import balanced
 from meshkernels.llm.footprint import Storages
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.model import Llama
-from meshkernels.llm.operations import Line, Plan, Scheduled
+from meshkernels.llm.operations import Plan, Scheduled
 from meshkernels.llm.redistribute import Transfer, redistribution
 from meshkernels.llm.regions import Regions
-from meshkernels.mesh import MOST_CORES, Mesh, ceil_div, require_walkable
+from meshkernels.mesh import Mesh, ceil_div, require_walkable
 from meshkernels.readers.compliance import as_device
 from perfmodel import tables
 
@@ -86,9 +85,8 @@ def predict(model: Llama, prompt: int, context: int, device: str, needs: dict[st
     Returns:
         ``prefill_tokens_per_s``, ``tokens_per_s``, ``needs_bytes_per_core``, ``memory_per_core`` and ``notes``.
     """
-    chip, dims = perfmodel.device(device), dimensions(model.config)
-    found: dict[str, Any] = {"prefill_tokens_per_s": None, "tokens_per_s": None, "needs_bytes_per_core": needs,
-                             "memory_per_core": chip.memory_per_core, "notes": []}
+    chip, c = perfmodel.device(device), model.config
+    dims = perfmodel.Model("model", c.dim, c.ffn, c.blocks, c.heads, c.kv_heads, c.head_dim, c.vocab)
     meshes = model.prefill_layout.mesh, model.layout.mesh
     runs: tuple[Callable[..., Any], ...] = (partial(perfmodel.prefill, tokens=prompt, plan=model.plan),
                                             partial(perfmodel.decode, context=context, plan=model.plan))
@@ -96,26 +94,21 @@ def predict(model: Llama, prompt: int, context: int, device: str, needs: dict[st
         runs = tuple(partial(perfmodel.pipeline, phase=phase, tokens=tokens, batch=texts, plan=model.plan,
                              storage=_widest(model), regions=model.regions)
                      for phase, tokens in (("prefill", prompt), ("decode", context)))
+    rates, notes = dict[str, float | None](), list[str]()
     for (key, phase, _), mesh, run in zip(_PHASES, meshes, runs):
-        if needs[phase] > chip.memory_per_core:
-            continue
-        if mesh.rows != mesh.cols:
-            found["notes"].append(f"no prediction for {mesh.rows} x {mesh.cols}: square grids only")
-            continue
-        try:
-            prediction = run(chip, dims, grid=mesh.rows)
-        except perfmodel.ModelError as refusal:
-            found["notes"].append(str(refusal))
-            continue
-        found[key] = float(prediction.tokens_per_s)
-        found["notes"] += prediction.notes
-    found["notes"] = list(dict.fromkeys(found["notes"]))
-    return found
-
-
-def dimensions(c: Config) -> perfmodel.Model:
-    """A model as the performance model has it."""
-    return perfmodel.Model("model", c.dim, c.ffn, c.blocks, c.heads, c.kv_heads, c.head_dim, c.vocab)
+        rates[key], fits = None, needs[phase] <= chip.memory_per_core
+        if fits and mesh.rows != mesh.cols:
+            notes.append(f"no prediction for {mesh.rows} x {mesh.cols}: square grids only")
+        elif fits:
+            try:
+                prediction = run(chip, dims, grid=mesh.rows)
+            except perfmodel.ModelError as refusal:
+                notes.append(str(refusal))
+            else:
+                rates[key] = float(prediction.tokens_per_s)
+                notes += prediction.notes
+    return rates | {"needs_bytes_per_core": needs, "memory_per_core": chip.memory_per_core,
+                    "notes": list(dict.fromkeys(notes))}
 
 
 def _widest(model: Llama) -> str:
@@ -136,14 +129,10 @@ def _phase(plan: Plan, itemsize: int, accumulator: int, model: Llama, texts: int
             "steps": work.steps, "critical_hops": work.hops, "stages": work.stages, "words": work.words,
             "macs": work.macs, "all_reduces": work.all_reduces,
             "peak_bytes_per_core": peak, **found,
-            "block": [_line(line) for line in plan.ledger(None, itemsize, accumulator)]}
-
-
-def _line(line: Line) -> dict[str, Any]:
-    """One operation of a block, with each of its collectives."""
-    w = line.work
-    return {"operation": line.name, "steps": w.steps, "hops": w.hops, "stages": w.stages, "words": w.words,
-            "collectives": [{"op": op, "axis": axis, "words": words} for op, axis, words in line.collectives]}
+            "block": [{"operation": line.name, "steps": line.work.steps, "hops": line.work.hops,
+                       "stages": line.work.stages, "words": line.work.words,
+                       "collectives": [dict(zip(("op", "axis", "words"), each)) for each in line.collectives]}
+                      for line in plan.ledger(None, itemsize, accumulator)]}
 
 
 def fit_fabric(device: str, *meshes: Mesh) -> None:
@@ -186,8 +175,8 @@ def fit_host(stored: int, *layouts: Layout) -> None:
                         raise MeshError(f"a grid of {mesh.rows} x {mesh.cols} cores, {op.name}: {refusal}") from None
 
 
-def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, new: int = 1, plan: str = "paper",
-           itemsize: int = 2, storages: Storages | None = None, texts: int = 1, cache: str = "shift") -> int:
+def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, new: int, plan: str, storages: Storages,
+           texts: int, cache: str) -> int:  # fmt: skip
     """Bytes per core left for decode's keys and values on a device, if a text has room there.
 
     Args:
@@ -197,8 +186,7 @@ def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, new
         prompt: tokens of the prompt.
         new: tokens that are to follow; the last is not decoded.
         plan: "paper" or "fused".
-        itemsize: bytes of a stored element.
-        storages: of the model's tensors; None: they have elements of ``itemsize``.
+        storages: of the model's tensors.
         texts: at once, each with a prompt of so many tokens.
         cache: "shift" or "concat".
 
@@ -209,15 +197,13 @@ def fit_to(device: str, layout: Layout, prefill_layout: Layout, prompt: int, new
         DeviceLimitError: the weights and buffers of a phase, the prompts' own keys and values, or those of the whole
             texts do not fit.
     """
-    limit = as_device(device).memory_per_core
-    first = prefill_plan(prefill_layout, prompt, plan=plan)
-    keys = texts * first.resident(itemsize)["cache"]
-    what = "" if texts == 1 else f"{texts} x "
-    if keys > (left := cache_budget(first, limit, itemsize, storages)):
+    first, token = (Regions(device, each, storages, texts, 1) for each in (
+        prefill_plan(prefill_layout, prompt, plan=plan), decode_plan(layout, 1, plan)))
+    keys, limit, what = first.cache_bytes(0), first.memory, "" if texts == 1 else f"{texts} x "
+    if keys > (left := _left(first)):
         raise DeviceLimitError(f"prefill of {what}{prompt} tokens: their keys and values take {keys} bytes on core "
                                f"(0, 0), {left} of {limit} bytes are left")
-    left, rows = cache_budget(decode_plan(layout, 1, plan), limit, itemsize, storages), layout.mesh.rows
-    entry = texts * KVCache(layout).entry_words * itemsize
+    left, rows, entry = _left(token), layout.mesh.rows, texts * token.regions[0].entry_bytes
     entries, room = fullest_row(rows, prompt, new, cache), rows * (left // entry)
     if entries * entry > left:
         if cache == "concat":
@@ -243,70 +229,38 @@ def fullest_row(rows: int, prompt: int, new: int, cache: str) -> int:
     return ceil_div(prompt + new - 1, rows) if cache == "shift" else int(balanced(prompt, rows)[-1]) + new - 1
 
 
-def cache_budget(plan: Plan, limit: int, itemsize: int = 2, storages: Storages | None = None) -> int:
-    """Bytes per core left for keys and values under a memory limit, besides a phase's weights and buffers.
-
-    Args:
-        plan: of the phase.
-        limit: bytes of a core's memory.
-        itemsize: bytes of a stored element.
-        storages: of the model's tensors; None: they have elements of ``itemsize``.
-
-    Returns:
-        The bytes.
-
-    Raises:
-        DeviceLimitError: those alone exceed the limit.
-    """
-    kept = _kept(plan, itemsize, storages)
-    if kept >= limit:
-        mesh = plan.layout.mesh
-        raise DeviceLimitError(
-            f"{plan.phase} of {plan.tokens} tokens: core (0, 0) of {mesh.rows} x {mesh.cols} would hold {kept} bytes "
-            f"of weights and buffers, the limit is {limit} bytes"
-            f"{_advice(plan, kept / limit, limit, itemsize, storages)}")
-    return limit - kept
-
-
-def _kept(plan: Plan, itemsize: int, storages: Storages | None) -> int:
-    """Bytes per core of everything but the cache."""
-    return plan.peak_bytes(itemsize, itemsize, storages) - plan.resident(itemsize)["cache"]
-
-
-def _advice(plan: Plan, excess: float, limit: int, itemsize: int, storages: Storages | None) -> str:
-    """The smallest square grid that would do, if one near the obvious size does."""
-    build = partial(prefill_plan if plan.phase == "prefill" else decode_plan, plan=plan.name)
-    start = ceil(sqrt(plan.layout.mesh.cores * excess))
-    for side in range(start, min(2 * start, isqrt(MOST_CORES)) + 1):
-        larger = build(Layout(plan.layout.config, Mesh(side)), plan.tokens)
-        weights = larger.resident(itemsize, storages)["weights"]  # at hand at once; counting the buffers takes seconds
-        if weights < limit and _kept(larger, itemsize, storages) < limit:
-            return f"; {side} x {side} cores would do"
-    return ""
+def _left(one: Regions) -> int:
+    """Bytes per core that weights and buffers of a phase leave, where one region has all blocks."""
+    kept, plan, mesh, chip = one.regions[0].kept_bytes, one.plan, one.plan.layout.mesh, as_device(one.device)
+    if kept < one.memory:
+        return one.memory - kept
+    start, advice = ceil(sqrt(mesh.cores * kept / one.memory)), ""
+    for side in range(start, min(2 * start, chip.rows, chip.cols) + 1):
+        larger = one.of_side(side)
+        if larger.resident_bytes(0) < one.memory and larger.regions[0].kept_bytes < one.memory:  # buffers take seconds
+            advice = f"; {side} x {side} cores would do"
+            break
+    raise DeviceLimitError(f"{plan.phase} of {plan.tokens} tokens: core (0, 0) of {mesh.rows} x {mesh.cols} would hold "
+                           f"{kept} bytes of weights and buffers, the limit is {one.memory} bytes{advice}")
 
 
 def block_table(phase: dict[str, Any]) -> str:
     """The ledger of one block as text: every operation, what it costs, each collective with axis and length."""
-    rows: list[tuple[str, ...]] = [("operation", "steps", "hops", "stages", "words", "collectives (elements per core)")]
-    for line in phase["block"]:
-        collectives = ", ".join(f"{c['op']} {c['axis']}: {c['words']:,}" for c in line["collectives"])
-        numbers = (f"{line[key]:,}" if line[key] else "" for key in ("steps", "hops", "stages", "words"))
-        rows.append((line["operation"], *numbers, collectives))
-    return tables.text(rows[1:], rows[0])
+    rows = [(line["operation"],
+             *(f"{line[key]:,}" if line[key] else "" for key in ("steps", "hops", "stages", "words")),
+             ", ".join(f"{c['op']} {c['axis']}: {c['words']:,}" for c in line["collectives"]))
+            for line in phase["block"]]
+    return tables.text(rows, ("operation", "steps", "hops", "stages", "words", "collectives (elements per core)"))
 
 
 def text_table(summary: dict[str, Any]) -> str:
     """The mesh's part of the summary as text."""
-    rows: list[tuple[str, ...]] = [("", "cores", "steps", "hops", "stages", "words moved", "all-reduces", "bytes/core")]
-    for phase in ("prefill", "token"):
-        p = summary[phase]
-        name = f"prefill of {p['tokens']}" if phase == "prefill" else f"token after {p['tokens'] - 1}"
-        rows.append((name, f"{p['rows']}x{p['cols']}", *(f"{p[key]:,}" for key in (
-            "steps", "critical_hops", "stages", "words", "all_reduces", "peak_bytes_per_core"))))
-        if phase == "prefill":
-            move = summary["hand_over"]
-            rows.append(("redistribution", "", "", f"{move['hops']:,}", "", f"{move['words']:,}", "", ""))
-    return tables.text(rows[1:], rows[0])
+    first, token, move = summary["prefill"], summary["token"], summary["hand_over"]
+    counts = ("steps", "critical_hops", "stages", "words", "all_reduces", "peak_bytes_per_core")
+    rows = [(name, f"{phase['rows']}x{phase['cols']}", *(f"{phase[key]:,}" for key in counts)) for name, phase in (
+        (f"prefill of {first['tokens']}", first), (f"token after {token['tokens'] - 1}", token))]
+    rows.insert(1, ("redistribution", "", "", f"{move['hops']:,}", "", f"{move['words']:,}", "", ""))
+    return tables.text(rows, ("", "cores", "steps", "hops", "stages", "words moved", "all-reduces", "bytes/core"))
 
 
 def region_table(summary: dict[str, Any]) -> str:
