@@ -65,22 +65,6 @@ def passing(occupancy: np.ndarray) -> np.ndarray:
     return np.logical_and.accumulate(willing[::-1])[::-1]  # only a row that gains passes one on
 
 
-def capacity(rows: int, per_core: int, policy: str) -> int:
-    """Tokens until the budget of some core is exceeded, from ``per_core`` entries that fit on one.
-
-    ``shift`` uses every row, ``concat`` (from an empty cache) only the last one.
-
-    Args:
-        rows: of cores.
-        per_core: entries that fit on one core.
-        policy: "shift" or "concat".
-
-    Returns:
-        Tokens.
-    """
-    return per_core * rows if policy == "shift" else per_core
-
-
 def fit_caches(layout: Layout, texts: int, tokens: int) -> None:
     """Refuse texts whose keys and values this machine cannot hold.
 
@@ -190,11 +174,6 @@ class KVCache:
         """Elements of one token's keys and values on one core, all blocks together."""
         return 2 * self.layout.strip_kv * self.layout.width * self.layout.config.blocks
 
-    @property
-    def per_core(self) -> int | None:
-        """Entries that fit on one core within the limit."""
-        return None if self.limit is None else self.limit // self.entry_bytes
-
     def advance(self) -> int:
         """Make room for one more entry: shift where the policy says so.
 
@@ -284,10 +263,10 @@ class KVCache:
         part.ranks.finish()
 
     def _fitting(self, occupancy: np.ndarray) -> np.ndarray:
-        fullest = int(occupancy.argmax())
-        if self.per_core is not None and occupancy[fullest] > self.per_core:
-            needed = int(occupancy[fullest]) * self.entry_bytes
+        entries = int(occupancy.max())
+        if self.limit is not None and entries * self.entry_bytes > self.limit:
             raise CacheOverflow(
-                f"KV cache ({self.policy}): core ({fullest}, 0) would hold {occupancy[fullest]} entries = "
-                f"{needed} bytes, the limit is {self.limit} bytes ({self.per_core} entries)")
+                f"KV cache ({self.policy}): core ({occupancy.argmax()}, 0) would hold {entries} entries = "
+                f"{entries * self.entry_bytes} bytes, the limit is {self.limit} bytes "
+                f"({self.limit // self.entry_bytes} entries)")
         return occupancy

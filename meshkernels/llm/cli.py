@@ -26,6 +26,7 @@ from meshkernels.files.tokenizer import Tokenizer
 from meshkernels.kept import resident_memory
 from meshkernels.llm.block import decode_plan, known_plan, prefill_plan
 from meshkernels.llm.cache import fit_caches
+from meshkernels.llm.footprint import Storages
 from meshkernels.llm.layout import Layout
 from meshkernels.llm.model import Llama
 from meshkernels.llm.regions import Regions
@@ -151,21 +152,13 @@ def _run(options: argparse.Namespace, engine: engines.Engine) -> int:
     made, prompts = Generation([Record(tokenizer, list(each)) for each in ids * copies]), prompts * copies
     made.stored_bytes = _stored_bytes(checkpoint, options.dtype) * len({layout.mesh for layout in layouts})
     fit_host(made.stored_bytes, *layouts)
-    held, limit = storages(checkpoint, options.dtype), None
-    if options.device not in (None, "none"):
-        limit = fit_to(options.device, *layouts, longest, options.new if prompts else 1, options.plan, storages=held,
-                       texts=texts, cache=options.cache)
-        limit = limit * precision.itemsize // 2  # the model's cache counts its own elements, the wafer's are float16
-    if options.wafer:
-        rows = decode_mesh.rows  # as if all were as full as the fullest
-        last = rows * fullest_row(rows, longest, options.new if prompts else 1, options.cache)
-        for plan in (prefill_plan(layouts[1], longest, plan=options.plan), decode_plan(layouts[0], last, options.plan)):
-            Regions(options.wafer, plan, held, texts, options.regions).check()
+    limit = _cache_limit(options, *layouts, storages(checkpoint, options.dtype), longest, texts)
     if made.stored_bytes >= _WORTH_SAYING and not options.json and not options.json_stream:
         print(f"{made.stored_bytes / 1e9:.1f} GB of weights are placed on {decode_mesh.rows} x {decode_mesh.cols} "
               "cores", file=sys.stderr, flush=True)
     model = Llama(checkpoint, own[0], prefill_mesh=own[1], dtype=options.dtype,
-                  accumulate=options.accumulate, norms=options.norms, cache=options.cache, cache_limit=limit,
+                  accumulate=options.accumulate, norms=options.norms, cache=options.cache,
+                  cache_limit=None if limit is None else limit * precision.itemsize // 2,  # of its own elements
                   plan=options.plan, wafer=options.wafer, regions=options.regions)
     model.tokenizer = tokenizer
     del checkpoint  # everything is placed: let the file go
@@ -173,19 +166,33 @@ def _run(options: argparse.Namespace, engine: engines.Engine) -> int:
     if not prompts:
         return _converse(model, tokenizer, encoded, options.new, sampling)
     _fill(model, made, prompts, options, sampling)
-    if not engine.prints:
-        return INTERRUPTED if made.interrupted else 0
-    made.resident_bytes = resident_memory()
-    decoded = max(max(len(text.new_ids) - 1, 1) for text in made.texts)  # the first new token is prefill's
-    summary = mesh_summary(model, longest, longest + decoded, texts)
+    if engine.prints:
+        made.resident_bytes = resident_memory()
+        decoded = max(max(len(text.new_ids) - 1, 1) for text in made.texts)  # the first new token is prefill's
+        _summarise(made, mesh_summary(model, longest, longest + decoded, texts), options)
+    return INTERRUPTED if made.interrupted else 0
+
+
+def _cache_limit(options: argparse.Namespace, layout: Layout, prefill_layout: Layout, held: Storages, longest: int,
+                 texts: int) -> int | None:  # fmt: skip
+    """Refuse texts for which the device, or the wafer, has no room; bytes per core for keys and values on a device."""
+    new, cache, plan = options.new if options.prompt else 1, options.cache, options.plan
+    if options.wafer:
+        last = layout.mesh.rows * fullest_row(layout.mesh.rows, longest, new, cache)  # as if all rows were so full
+        for each in (prefill_plan(prefill_layout, longest, plan=plan), decode_plan(layout, last, plan)):
+            Regions(options.wafer, each, held, texts, options.regions).check()
+    if options.device in (None, "none"):
+        return None
+    return fit_to(options.device, layout, prefill_layout, longest, new, plan, held, texts, cache)
+
+
+def _summarise(made: Generation, summary: dict[str, Any], options: argparse.Namespace) -> None:
     if options.json or options.json_stream:
         print(json.dumps(as_json(made, summary)))
-    else:
-        print("\n\n" + report(made, summary))
-        if options.ledger:
-            for phase in ("prefill", "token"):
-                print(f"\none block of {phase}:\n{block_table(summary[phase])}")
-    return INTERRUPTED if made.interrupted else 0
+        return
+    print("\n\n" + report(made, summary))
+    for phase in ("prefill", "token") if options.ledger else ():
+        print(f"\none block of {phase}:\n{block_table(summary[phase])}")
 
 
 def _prompts(options: argparse.Namespace, engine: engines.Engine) -> tuple[list[str], int]:
@@ -214,10 +221,10 @@ def _fill(model: Llama, made: Generation, prompts: list[str], options: argparse.
     steps: Iterator[Sequence[int | None]]
     if several:
         steps = model.batch(len(ids)).generate(ids, options.new, **sampling)
-        if show != "lines":  # of which a terminal has enough
+        if show != "lines":  # which say themselves how far it is
             steps = iter(tqdm(steps, total=options.new, desc="generate", leave=False, disable=None))
     else:
-        steps = zip(model.generate(ids[0], options.new, **sampling))
+        steps = zip(model.generate(ids[0], options.new, **sampling))  # each id as a tuple: those of one text
     if show == "text":
         print(prompts[0], end=gap, flush=True)
         steps = progress(model, steps)
@@ -237,7 +244,7 @@ def _converse(model: Llama, tokenizer: Tokenizer, encoded: Callable[[list[dict[s
               sampling: dict[str, Any]) -> int:  # fmt: skip
     """Read a line, answer it, until there is none; Ctrl-C ends an answer, or the conversation where none is given."""
     messages: list[dict[str, str]] = []
-    sampling |= {"seed": np.random.default_rng(sampling["seed"])}  # whose numbers all answers share
+    sampling = sampling | {"seed": np.random.default_rng(sampling["seed"])}  # whose numbers all answers share
     while True:
         try:
             line = input("> ")

@@ -184,10 +184,12 @@ class Regions:
         worst = self.fullest
         if worst.held_bytes > self.memory:
             texts = "" if self.batch == 1 else f"{self.batch} texts of "
+            blocks = "block" if len(worst.blocks) == 1 else "blocks"
             raise DeviceLimitError(
                 f"{self.plan.phase} of {texts}{self.plan.tokens} tokens: the fullest of {self.count} regions of "
-                f"{mesh.rows} x {mesh.cols} cores on {chip.name} has {_span(worst.blocks)}, {worst.held_bytes} bytes "
-                f"on a core, the limit is {self.memory} bytes{self._advice()}")
+                f"{mesh.rows} x {mesh.cols} cores on {chip.name} has {blocks} "
+                f"{span(worst.blocks.start, len(worst.blocks))}, {worst.held_bytes} bytes on a core, the limit is "
+                f"{self.memory} bytes{self._advice()}")
 
     def _advice(self) -> str:
         """The square regions nearest to this size that would do; what operations need takes a second to count."""
@@ -233,5 +235,6 @@ class Regions:
                 "hand_overs": [asdict(each) for each in self.hand_overs]}
 
 
-def _span(blocks: range) -> str:
-    return f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {blocks[0]} to {blocks[-1]}"
+def span(first: int, count: int) -> str:
+    """The first and the last of so many blocks, or the only one."""
+    return f"{first}" if count == 1 else f"{first} to {first + count - 1}"

@@ -20,7 +20,7 @@ from meshkernels.llm.layout import Layout
 from meshkernels.llm.model import Llama
 from meshkernels.llm.operations import Plan, Scheduled
 from meshkernels.llm.redistribute import Transfer, redistribution
-from meshkernels.llm.regions import Regions
+from meshkernels.llm.regions import Regions, span
 from meshkernels.mesh import Mesh, ceil_div, require_walkable
 from meshkernels.readers.compliance import as_device
 from perfmodel import tables
@@ -275,16 +275,12 @@ def region_table(summary: dict[str, Any]) -> str:
                      f"{sum(o['words'] for o in over):,} words, are part of the counts above")
     for phases in [list(names)] if alike else [[phase] for phase in names]:
         held = [summary[phase]["wafer"]["regions"] for phase in phases]
-        rows = [(str(number), f"{each[0]['y']}, {each[0]['x']}", _span(each[0]),
-                 *(f"{one['bytes_per_core']:,}" for one in each)) for number, each in enumerate(zip(*held))]
+        rows = [(str(number), f"{one['y']}, {one['x']}", span(one["first_block"], one["blocks"]),
+                 *(f"{each['bytes_per_core']:,}" for each in (one, *others)))
+                for number, (one, *others) in enumerate(zip(*held))]
         heads = (f"{names[phase]} bytes/core" for phase in phases)
         lines.append(tables.text(rows, ("region", "first core", "blocks", *heads)))
     return "\n".join(lines)
-
-
-def _span(region: dict[str, Any]) -> str:
-    first, count = region["first_block"], region["blocks"]
-    return f"{first}" if count == 1 else f"{first} to {first + count - 1}"
 
 
 def prediction_lines(summary: dict[str, Any]) -> str:
