@@ -77,7 +77,7 @@ class Sampler:
             raise MeshError(f"of {logits.size} logits {nan} are NaN and {infinite} infinite: no token can be chosen. "
                             "The weights hold such numbers, or the sums are too large for their dtype")
         ids, p = self.distribution(logits, text)
-        return int(self._random.choice(ids, p=p))
+        return int(ids[0] if self.temperature == 0 else self._random.choice(ids, p=p))
 
     def distribution(self, logits: np.ndarray, text: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
         """What a token is drawn from; at a temperature of 0, the likeliest alone.
