@@ -3,6 +3,9 @@
 A sum over a dimension that is cut over P cores is P chains of fused multiply-adds, one per core, combined by
 the additions ``partial[dst[i]] += partial[src[i]]`` of the reduction's schedule. With ``half`` every result is
 rounded to float16 (kept in float32 arrays), as a core with 16-bit registers does.
+
+A kernel with ``h`` as its first argument computes one query head, ``h // group`` of the keys and values: heads are the
+work items that threads share.
 """
 
 from __future__ import annotations
@@ -10,11 +13,14 @@ from __future__ import annotations
 import numpy as np
 
 from meshkernels.kernels.compiled import compiled
+from meshkernels.kernels.elementwise import exponentials
 from meshkernels.kernels.intrinsics import chains_of, fma
 from meshkernels.kernels.reduce import combine, merge, rounded
 
 #: Tokens that the partial scores of one head are computed for at a time: they stay in the first-level cache.
 _RUN = 512
+#: Rows of a prompt's scores that are one work item.
+ROWS = 32
 
 
 @compiled
@@ -70,10 +76,11 @@ def _chains(x, first, depth, matrix, place, stride, n, half, out, home):
 
 
 @compiled
-def scores(q, keys, bounds, width, dst, src, root, scale, half, out):
+def scores(h, q, keys, bounds, width, dst, src, root, scale, half, out):
     """``out[h, t] = scale * sum_d q[h, d] keys[h // group, d, t]``, d cut into runs of ``width`` along x.
 
     Args:
+        h: the head.
         q: ``(heads, head)``.
         keys: ``(kv_heads, head, room)``, the transposed cache.
         bounds: ``(rows + 1,)`` row y of cores has the t from ``bounds[y]`` to ``bounds[y + 1]``.
@@ -88,46 +95,67 @@ def scores(q, keys, bounds, width, dst, src, root, scale, half, out):
     heads, head = q.shape
     group, room, end = heads // keys.shape[0], keys.shape[2], bounds[-1]
     partials = np.empty((head // width, _RUN), q.dtype)
-    for h in range(heads):
-        for t in range(bounds[0], end, _RUN):
-            n = min(_RUN, end - t)
-            for d in range(0, head, width):
-                place = (h // group * head + d) * room + t
-                _chains(q, h * head + d, width, keys, place, room, n, half, partials, d // width * _RUN)
-            combine(partials, 0, n, dst, src, False, half)
-            for i in range(n):
-                out[h, t + i] = partials[root, i] * scale
+    for t in range(bounds[0], end, _RUN):
+        n = min(_RUN, end - t)
+        for d in range(0, head, width):
+            place = (h // group * head + d) * room + t
+            _chains(q, h * head + d, width, keys, place, room, n, half, partials, d // width * _RUN)
+        combine(partials, 0, n, dst, src, False, half)
+        for i in range(n):
+            out[h, t + i] = partials[root, i] * scale
 
 
 @compiled
-def subtract_max(S, bounds, dst, src, root):
-    """Subtract each row's maximum from ``S (heads, >= tokens)``, t cut at ``bounds (rows + 1,)`` along y, in place."""
-    largest = np.empty((len(bounds) - 1, 1), S.dtype)
-    for h in range(len(S)):
-        for y in range(len(largest)):
-            best = S.dtype.type(-np.inf)
-            for t in range(bounds[y], bounds[y + 1]):
-                best = max(best, S[h, t])
-            largest[y, 0] = best
-        combine(largest, 0, 1, dst, src, True, False)
-        for t in range(bounds[0], bounds[-1]):
-            S[h, t] -= largest[root, 0]
+def softmax(h, S, bounds, dst, src, root, stored, half):
+    """Softmax of row h of ``S (heads, >= tokens)``, t cut at ``bounds`` along y, in place.
 
+    A maximum is the same in any order; the sums of rows of cores are added in that of ``dst`` and ``src``.
 
-@compiled
-def subtract_own_max(S, bounds, largest):
-    """Every row of cores subtracts its own maximum of each row of ``S (heads, >= tokens)``, t cut at ``bounds``.
-
-    The maxima go to ``largest (heads, rows)``: -inf where a row of cores has no entry, or only such.
+    Args:
+        h: the row.
+        S: scores.
+        bounds: ``(rows + 1,)`` row y of cores has the t from ``bounds[y]`` to ``bounds[y + 1]``.
+        dst: places added to, in order.
+        src: places added from.
+        root: the place of the sum.
+        stored: round exponentials to float16.
+        half: round every sum to float16.
     """
-    largest[:] = -np.inf
-    for h in range(len(S)):
-        for y in range(largest.shape[1]):
-            for t in range(bounds[y], bounds[y + 1]):
-                largest[h, y] = max(largest[h, y], S[h, t])
-            if largest[h, y] > -np.inf:
-                for t in range(bounds[y], bounds[y + 1]):
-                    S[h, t] -= largest[h, y]
+    row, largest = S[h, bounds[0] : bounds[-1]], S.dtype.type(-np.inf)
+    for t in range(len(row)):
+        largest = max(largest, row[t])
+    for t in range(len(row)):
+        row[t] -= largest
+    exponentials(row, stored)
+    sums = np.empty((len(bounds) - 1, 1), S.dtype)
+    for y in range(len(sums)):
+        sums[y, 0] = _sum(S, h, bounds[y], bounds[y + 1], half)
+    combine(sums, 0, 1, dst, src, False, half)
+    inverse = rounded(S.dtype.type(1) / sums[root, 0], half)
+    for t in range(len(row)):
+        row[t] *= inverse
+
+
+@compiled
+def own_exponentials(h, S, bounds, stored, largest):
+    """``exp`` of row h of ``S (heads, >= tokens)``, in place, where every row of cores subtracts its own maximum.
+
+    Args:
+        h: the row.
+        S: scores.
+        bounds: ``(rows + 1,)`` row y of cores has the t from ``bounds[y]`` to ``bounds[y + 1]``.
+        stored: round exponentials to float16.
+        largest: ``(heads, rows)`` for the maxima: -inf where a row of cores has no entry, or only such.
+    """
+    for y in range(largest.shape[1]):
+        row, found = S[h, bounds[y] : bounds[y + 1]], S.dtype.type(-np.inf)
+        for t in range(len(row)):
+            found = max(found, row[t])
+        largest[h, y] = found
+        if found > -np.inf:
+            for t in range(len(row)):
+                row[t] -= found
+    exponentials(S[h, bounds[0] : bounds[-1]], stored)
 
 
 @compiled
@@ -164,10 +192,11 @@ def _divided(state, half, out):
 
 
 @compiled
-def attend(P, largest, values, bounds, dst, src, root, half, out):
+def attend(h, P, largest, values, bounds, dst, src, root, half, out):
     """``out[h] = softmax(S[h]) values[h // group]``, t cut at ``bounds`` along y: every row of cores has a state.
 
     Args:
+        h: the head.
         P: ``(heads, >= tokens)`` exponentials of S less the maximum of its row of cores.
         largest: ``(heads, rows)`` those maxima.
         values: ``(kv_heads, room, head)``.
@@ -179,44 +208,27 @@ def attend(P, largest, values, bounds, dst, src, root, half, out):
         out: ``(heads, head)``.
     """
     states = np.empty((len(bounds) - 1, 1, 2 + out.shape[1]), P.dtype)
-    for h in range(len(out)):
-        _states(P, h, largest, values, bounds, half, states)
-        merge(states, dst, src, half)
-        _divided(states[root], half, out[h])
+    _states(P, h, largest, values, bounds, half, states)
+    merge(states, dst, src, half)
+    _divided(states[root], half, out[h])
 
 
 @compiled
-def row_states(P, largest, values, bounds, half, out):
+def row_states(h, P, largest, values, bounds, half, out):
     """Of `attend` the states ``(heads, rows, 1, 2 + head)`` of some rows of cores; see `merge_rows`, `divide`."""
-    for h in range(len(out)):
-        _states(P, h, largest, values, bounds, half, out[h])
+    _states(P, h, largest, values, bounds, half, out[h])
 
 
 @compiled
-def merge_rows(states, dst, src, half):
+def merge_rows(h, states, dst, src, half):
     """Merge the states ``(heads, rows, 1, 2 + head)`` of rows of cores, in place."""
-    for h in range(len(states)):
-        merge(states[h], dst, src, half)
+    merge(states[h], dst, src, half)
 
 
 @compiled
-def divide(states, half, out):
+def divide(h, states, half, out):
     """Whole states ``(heads, 1, 2 + head)`` -> ``(heads, head)``."""
-    for h in range(len(out)):
-        _divided(states[h], half, out[h])
-
-
-@compiled
-def normalise(P, bounds, dst, src, root, half):
-    """Divide each row of ``P (heads, >= tokens)`` by its sum, t cut at ``bounds (rows + 1,)`` along y, in place."""
-    sums = np.empty((len(bounds) - 1, 1), P.dtype)
-    for h in range(len(P)):
-        for y in range(len(sums)):
-            sums[y, 0] = _sum(P, h, bounds[y], bounds[y + 1], half)
-        combine(sums, 0, 1, dst, src, False, half)
-        inverse = rounded(P.dtype.type(1) / sums[root, 0], half)
-        for t in range(bounds[0], bounds[-1]):
-            P[h, t] *= inverse
+    _divided(states[h], half, out[h])
 
 
 @compiled
@@ -250,10 +262,11 @@ def _sums(P, h, values, bounds, half, partials):
 
 
 @compiled
-def mix(P, values, bounds, dst, src, root, half, out):
+def mix(h, P, values, bounds, dst, src, root, half, out):
     """``out[h] = sum_t P[h, t] values[h // group, t]``, t cut at ``bounds`` along y.
 
     Args:
+        h: the head.
         P: ``(heads, >= tokens)``; rounded to float16 already if ``half``.
         values: ``(kv_heads, room, head)``.
         bounds: ``(rows + 1,)`` row y of cores has the t from ``bounds[y]`` to ``bounds[y + 1]``.
@@ -264,64 +277,80 @@ def mix(P, values, bounds, dst, src, root, half, out):
         out: ``(heads, head)``.
     """
     partials, (to, of, root, zero) = np.zeros((len(bounds) - 1, out.shape[1]), P.dtype), present(bounds, dst, src, root)
-    for h in range(len(out)):
-        _sums(P, h, values, bounds, half, partials)
-        combine(partials, 0, out.shape[1], to, of, False, half)
-        for j in range(out.shape[1]):
-            out[h, j] = partials[root, j] + zero
+    _sums(P, h, values, bounds, half, partials)
+    combine(partials, 0, out.shape[1], to, of, False, half)
+    for j in range(out.shape[1]):
+        out[h, j] = partials[root, j] + zero
 
 
 @compiled
-def mix_rows(P, values, bounds, half, out):
+def mix_rows(h, P, values, bounds, half, out):
     """Of `mix` the weighted values ``(heads, rows, head)`` of some rows of cores; see `add_rows`."""
-    out[:] = 0
-    for h in range(len(out)):
-        _sums(P, h, values, bounds, half, out[h])
+    out[h] = 0
+    _sums(P, h, values, bounds, half, out[h])
 
 
 @compiled
-def add_rows(partials, dst, src, half):
+def add_rows(h, partials, dst, src, half):
     """Add up values ``(heads, rows, head)`` of rows of cores that have entries (see `present`), in place."""
-    for h in range(len(partials)):
-        combine(partials[h], 0, partials.shape[2], dst, src, False, half)
+    combine(partials[h], 0, partials.shape[2], dst, src, False, half)
+
+
+# -------------------------------------------------------------------------------------------------------- of a prompt
+@compiled
+def _masked(row, scale, half, whole):
+    """Scale the scores that a row of a prompt sees, and subtract their maximum, or the next whole number above it."""
+    largest = row.dtype.type(-np.inf)
+    for j in range(len(row)):
+        row[j] = rounded(row[j] * scale, half)
+        largest = max(largest, row[j])
+    largest = np.ceil(largest) if whole else largest
+    for j in range(len(row)):
+        row[j] = rounded(row[j] - largest, half)
 
 
 @compiled
-def mask_scores(S, scale, half, whole=False):
-    """Scale ``S (heads, L, L)``, hide the future (``-inf``) and subtract each row's maximum, in place.
+def mask_scores(h, S, scale, half):
+    """Scale row after row of ``S[h]`` of ``(heads, L, L)``, hide the future (``-inf``), subtract whole maxima; in place.
 
-    With ``whole``, the next whole number: tiles of a row that subtract numbers of their own differ by powers of two,
-    and what is added up with such factors has the same bits whenever they are applied.
+    Tiles of a row that subtract whole numbers of their own differ by powers of two, and what is added up with such
+    factors has the same bits whenever they are applied.
     """
-    heads, L, _ = S.shape
-    for h in range(heads):
-        for i in range(L):
-            row = S[h, i]
-            largest = S.dtype.type(-np.inf)
-            for j in range(i + 1):
-                row[j] = rounded(row[j] * scale, half)
-                largest = max(largest, row[j])
-            largest = np.ceil(largest) if whole else largest
-            for j in range(i + 1):
-                row[j] = rounded(row[j] - largest, half)
-            row[i + 1 :] = -np.inf
+    for i in range(S.shape[1]):
+        _masked(S[h, i, : i + 1], scale, half, True)
+        S[h, i, i + 1 :] = -np.inf
 
 
 @compiled
-def normalise_rows(P, tile, dst, src, root, half):
-    """Divide each row of ``P (heads, L, L)`` by its sum over columns, cut into runs of ``tile`` along x, in place."""
-    heads, L, _ = P.shape
-    sums = np.empty((len(dst) + 1, 1), P.dtype)  # a tree of n additions has n + 1 leaves
-    for h in range(heads):
-        for i in range(L):
-            row = P[h, i]
-            sums[:] = 0
-            for w in range(tile):
-                for c in range(-(-(i + 1) // tile)):
-                    j = c * tile + w
-                    if j <= i:
-                        sums[c, 0] = rounded(sums[c, 0] + row[j], half)
-            combine(sums, 0, 1, dst, src, False, half)
-            inverse = rounded(P.dtype.type(1) / sums[root, 0], half)
-            for j in range(i + 1):
-                row[j] = rounded(row[j] * inverse, half)
+def causal_softmax(item, S, scale, tile, dst, src, root, stored, half):
+    """Causal softmax of `ROWS` rows of ``S (heads, L, L)``, in place: columns are cut into runs of ``tile`` along x.
+
+    Args:
+        item: which rows, of one head after the other.
+        S: products of queries and keys.
+        scale: of the scores.
+        tile: columns on a core.
+        dst: places added to, in order.
+        src: places added from.
+        root: the place of the sum.
+        stored: round exponentials to float16.
+        half: round every sum to float16.
+    """
+    L = S.shape[1]
+    h, part = divmod(item, -(-L // ROWS))
+    sums = np.empty((len(dst) + 1, 1), S.dtype)  # a tree of n additions has n + 1 leaves
+    for i in range(part * ROWS, min(L, part * ROWS + ROWS)):
+        row = S[h, i, : i + 1]
+        _masked(row, scale, half, False)
+        exponentials(row, stored)
+        sums[:] = 0
+        for w in range(tile):
+            for c in range(-(-(i + 1) // tile)):
+                j = c * tile + w
+                if j <= i:
+                    sums[c, 0] = rounded(sums[c, 0] + row[j], half)
+        combine(sums, 0, 1, dst, src, False, half)
+        inverse = rounded(S.dtype.type(1) / sums[root, 0], half)
+        for j in range(i + 1):
+            row[j] = rounded(row[j] * inverse, half)
+        S[h, i, i + 1 :] = 0

@@ -76,22 +76,25 @@ def _exp_at(typingctx, lanes, x, place):
 
 
 @compiled
-def _exp_run(x, begin, end):
-    """``exp`` of ``x[begin:end]`` in place."""
+def round_halves(X):
+    """Every number of an array to the nearest float16, in place."""
+    flat = X.reshape(X.size)
+    for i in range(len(flat)):
+        flat[i] = round_half(flat[i])
+
+
+@compiled
+def exponentials(x, stored):
+    """``exp`` of the numbers ``x (n,)``, in place; rounded to float16 if they are ``stored`` as such."""
+    begin, end = 0, len(x)
     while begin + 16 <= end:
         _exp_at(16, x, begin)
         begin += 16
     while begin < end:
         _exp_at(1, x, begin)
         begin += 1
-
-
-@compiled
-def exponentials(S, bounds):
-    """``exp`` of the numbers from ``bounds[0]`` to ``bounds[-1]`` of every row of ``S (rows, n)``, in place."""
-    numbers = S.reshape(S.size)
-    for i in range(len(S)):
-        _exp_run(numbers, i * S.shape[1] + bounds[0], i * S.shape[1] + bounds[-1])
+    if stored:
+        round_halves(x)
 
 
 @compiled
@@ -100,7 +103,7 @@ def silu(U, G, out):
     for i in range(U.shape[0]):
         for j in range(U.shape[1]):
             out[i, j] = -G[i, j]
-        _exp_run(out[i], 0, U.shape[1])
+        exponentials(out[i], False)
         for j in range(U.shape[1]):
             out[i, j] = U[i, j] * (G[i, j] / (_ONE + out[i, j]))
 
@@ -112,14 +115,6 @@ def add(X, Y, out):
         row = i if len(Y) > 1 else 0
         for j in range(X.shape[1]):
             out[i, j] = X[i, j] + Y[row, j]
-
-
-@compiled
-def round_halves(X):
-    """Every number of an array to the nearest float16, in place."""
-    flat = X.reshape(X.size)
-    for i in range(len(flat)):
-        flat[i] = round_half(flat[i])
 
 
 @compiled

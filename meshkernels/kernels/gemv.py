@@ -128,27 +128,24 @@ def _panel_kernel(name: str, bytes_: int, half: bool) -> Any:
 
 
 @compiled
-def gemv_panel(panel, table, parts, x, out):
-    """One panel, of all those in a table of so many parts; the arguments but the first and third are addresses."""
-    row = table
-    for _ in range(parts - 1):
-        f = carray(pointer(row, np.int64(0)), FIELDS)
-        if panel < f[FIRST] + f[PANELS]:
-            break
-        row += 8 * FIELDS
-    f = carray(pointer(row, np.int64(0)), FIELDS)
-    return call(f[KERNEL], (panel - f[FIRST], row, x, out))
+def gemv_panel(panel, table, x, out):
+    """One panel, of all those in the ``table (parts, FIELDS)`` of a product; 1 if there was no memory for it, else 0."""
+    part = 0
+    while panel >= table[part, FIRST] + table[part, PANELS]:
+        part += 1
+    row = table[part]
+    return call(row[KERNEL], (panel - row[FIRST], row.ctypes.data, x.ctypes.data, out.ctypes.data))
 
 
 @compiled
-def _gemv_panels(panels, table, parts, x, out, taken, back):
+def _gemv_panels(panels, table, x, out, taken, back):
     """Panels as long as any is left; returns whether one could not be computed."""
     failed = 0
     while True:
         p = add(taken, 0, 1)
         if p >= panels:
             return failed
-        failed |= gemv_panel(panels - 1 - p if back else p, table, parts, x, out)
+        failed |= gemv_panel(panels - 1 - p if back else p, table, x, out)
 
 
 class Sums:
@@ -203,8 +200,7 @@ class Sums:
         threads, failed = pool.threads_for(W.nbytes // out.itemsize, threads), []
 
         def work(_: object) -> None:
-            failed.append(_gemv_panels(stated.panels, stated.table.ctypes.data, len(stated.table), x.ctypes.data,
-                                       out.ctypes.data, taken, back))
+            failed.append(_gemv_panels(stated.panels, stated.table, x, out, taken, back))
 
         pool.parallel(work, threads, threads)
         if any(failed):

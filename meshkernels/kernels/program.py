@@ -28,8 +28,8 @@ _ARRAYS = {"f": types.float32, "i": types.int64, "j": types.int32, "u": types.ui
 _NUMBERS = {"n": types.int64, "x": types.float32, "b": types.boolean}
 
 
-def at_once(kernel: Callable[..., None], *arguments: Any) -> None:
-    """Call a kernel."""
+def at_once(kernel: Callable[..., None], *arguments: Any, keep: object = None) -> None:
+    """Call a kernel; ``keep``: see `Program.add`."""
     kernel(*arguments)
 
 
@@ -37,7 +37,7 @@ class Program:
     """A list of calls, in parts.
 
     Attributes:
-        kept: the operands, which the rows have by address only.
+        kept: the operands, which the rows have by address only, and what else the calls need.
     """
 
     def __init__(self) -> None:
@@ -45,25 +45,25 @@ class Program:
         self._rows: list[int] = []
         self._parts: list[int] = [0]
         self._stated: tuple[np.ndarray, np.ndarray] | None = None
-        self.kept: list[np.ndarray] = []
+        self.kept: list[object] = []
 
-    def add(self, kernel: Callable[..., None], *arguments: Any) -> None:
+    def add(self, kernel: Callable[..., None], *arguments: Any, keep: object = None) -> None:
         """Record a call. Whoever does answers for sizes and places, as of a call that is made at once.
 
         Args:
             kernel: a compiled function that returns nothing.
             *arguments: C-contiguous arrays of float32, int64, int32 or uint8, read and written where they are;
                 integers, booleans and float32 numbers, which stay as they are.
+            keep: what the arguments name by address.
 
         Raises:
             MeshTypeError: an argument of another kind.
         """
-        stated = [_stated(argument) for argument in arguments]
+        row = call_row(kernel, *arguments)
         self._rows.append(len(self._fields))
-        self._fields += [_reader(kernel, " ".join(kind for kind, _ in stated))]
-        for _, fields in stated:
-            self._fields += fields
+        self._fields += row
         self.kept += [argument for argument in arguments if isinstance(argument, np.ndarray)]
+        self.kept.append(keep)
         self._stated = None
 
     def end_part(self) -> None:
@@ -76,6 +76,27 @@ class Program:
             self._stated = np.array(self._fields, np.int64), np.array(self._rows, np.int64)
         for begin, end in pairwise([*self._parts, len(self._rows)]):
             _run(*self._stated, begin, end)
+
+
+def call_row(kernel: Callable[..., Any], *arguments: Any, by_items: bool = False) -> list[int]:
+    """A call as a row of integers.
+
+    Args:
+        kernel: a compiled function.
+        *arguments: as of `Program.add`; arrays by address: whoever has the row keeps them.
+        by_items: the kernel takes a work item before the arguments, which is not in the row, and may return a number
+            other than 0 where it failed.
+
+    Returns:
+        The address of the code, ``code(row)`` or ``code(item, row)``, which returns 0 or what the kernel does; then the
+        arguments.
+
+    Raises:
+        MeshTypeError: an argument that cannot be recorded.
+    """
+    stated = [_stated(argument) for argument in arguments]
+    code = _reader(kernel, " ".join(kind for kind, _ in stated), by_items)
+    return [code, *(field for _, fields in stated for field in fields)]
 
 
 def _stated(argument: Any) -> tuple[str, list[int]]:
@@ -95,15 +116,25 @@ def _stated(argument: Any) -> tuple[str, list[int]]:
 
 
 @cache
-def _reader(kernel: Any, kinds: str) -> int:
-    """The address of code that calls a kernel with what is in a row."""
+def _reader(kernel: Any, kinds: str, by_items: bool) -> int:
+    """The address of code that calls a kernel with the arguments in a row."""
     @compiled
-    def from_row(row):
+    def of_row(row):
         if row:
             kernel(*operands(kinds, row))
         return 0
 
-    return address_of(from_row, 0)
+    @compiled
+    def of_item(item, row):
+        return _code(kernel(item, *operands(kinds, row))) if row else 0
+
+    return address_of(of_item, 0, 0) if by_items else address_of(of_row, 0)
+
+
+@compiled
+def _code(returned):
+    """What a kernel returned, or 0."""
+    return 0 if returned is None else returned
 
 
 @compiled

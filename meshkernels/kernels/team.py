@@ -1,8 +1,9 @@
-"""Several threads on one matrix-vector product after the other, with microseconds between them.
+"""Several threads on one kernel after the other, with microseconds between them.
 
-Decoding a token is some hundred products of a few hundred microseconds each: too short to wake a sleeping thread for.
-So workers of the pool stay awake for the length of a token. The leader posts a product on the *board*, and every thread
-computes panels of it, one work item at a time. A worker without a work item spins for about 20 us, then yields the core
+Decoding a token is some hundred matrix-vector products of a few hundred microseconds each, and attention between them:
+too short to wake a sleeping thread for. So workers of the pool stay awake for the length of a token. The leader posts a
+*job* on the *board*: a kernel, called once for each of its work items (panels of a product, heads of attention), which
+all threads take one by one. A worker without a work item spins for about 20 us, then yields the core
 between polls. A worker that the operating system does not run takes no items and is not waited for, so that a busy
 machine costs little; there are never more threads than cores that the process may use.
 
@@ -12,12 +13,12 @@ takes 1.15 to 1.17 times as long as the team, whose workers did not yield the co
 on that core: one thread 41 ms, pool 48 ms, team 43 ms (1.12 to 1.16 times); workers that never yielded made the token
 2 times as long.
 
-The board is an array of 64-bit integers. ``board[NEXT]`` holds the number of the product on the board (upper half) and
-its next work item, a panel (lower half). A thread takes an item by one compare-and-swap, which succeeds only while that
-product is on the board. Before the board is rewritten, its item is `_CLOSED`: beyond the last panel of any product.
+The board is an array of 64-bit integers. ``board[NEXT]`` holds the number of the job on the board (upper half) and its
+next work item (lower half). A thread takes an item by one compare-and-swap, which succeeds only while that job is on
+the board. Before the board is rewritten, its item is `_CLOSED`: beyond the last item of any job.
 
-A product is stated by addresses. `Team.job` and `Team.run` are the only way to the board; they check every array, and
-the leader waits until all panels are done, so that its arrays outlive the product. No interrupt leaves a worker
+A job is stated by addresses (`meshkernels.kernels.program.call_row`). `Team.share` is the only way to the board, and
+the leader waits until all items are done, so that its arrays outlive the job. No interrupt leaves a worker
 spinning: it works for one token, and leaves by itself when nothing has been posted for a while.
 """
 
@@ -29,79 +30,79 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba import carray
 
 from meshkernels.arguments import as_count
 from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.kernels import pool
 from meshkernels.kernels.compiled import compiled
 from meshkernels.kernels.gemv import Stated, gemv_panel
-from meshkernels.kernels.intrinsics import add, load, store, swap_if, yield_core
-from meshkernels.kernels.program import at_once
+from meshkernels.kernels.intrinsics import add, call, load, pointer, store, swap_if, yield_core
+from meshkernels.kernels.program import at_once, call_row
 from meshkernels.kernels.resident import Columns, wide
 
 #: Places on the board, a cache line apart: TOKEN is the number of the token being decoded, or 0; LED says whether
-#: somebody leads a product, FAILED why a product was not computed; the numbers of JOB state it.
+#: somebody leads a job, FAILED why one was not done; JOB is how many items it has, and after that its row's address.
 NEXT, DONE, TOKEN, LED, FAILED, JOB = 0, 8, 16, 24, 32, 40
 #: The lower half of ``board[NEXT]``.
 _CLOSED = 0xFFFFFFFF
 _FLOAT = np.dtype(np.float32)
 #: Polls with a yield, some milliseconds in all, before a worker looks at the clock.
 _YIELDS = 5_000
-#: Seconds without a product after which a worker leaves.
+#: Seconds without a job after which a worker leaves.
 _PATIENCE = 0.1
-#: Why a product was not computed.
+#: Why a job was not done.
 _BUSY, _NO_MEMORY = 1, 2
 
 
 @compiled
 def _work(board):
-    """Compute panels of the product on the board until none is left."""
+    """Do items of the job on the board until none is left."""
     while True:
         word = load(board, NEXT)
-        panel = word & _CLOSED
-        if panel >= load(board, JOB):
+        item = word & _CLOSED
+        if item >= load(board, JOB):
             return
         if not swap_if(board, NEXT, word, word + 1):
             continue
-        _, table, parts, x, out = board[JOB : JOB + 5]
-        if gemv_panel(panel, table, parts, x, out):  # no memory for the partial sums
+        row = board[JOB + 1]
+        if call(carray(pointer(row, np.int64(0)), 1)[0], (item, row)):  # no memory for the partial sums
             store(board, FAILED, _NO_MEMORY)
         add(board, DONE, 1)
 
 
 @compiled
-def _lead(board, job, x, out):
-    """Post a product, work on it, and wait for the workers that still do; ``board[FAILED]`` says if it was in vain."""
+def _lead(board, items, row):
+    """Post a job, work on it, and wait for the workers that still do; ``board[FAILED]`` says if it was in vain."""
     if not swap_if(board, LED, 0, 1):
         store(board, FAILED, _BUSY)
         return
     number = (load(board, NEXT) >> 32) + 1
     store(board, NEXT, number << 32 | _CLOSED)
-    board[JOB : JOB + 3] = job
-    board[JOB + 3], board[JOB + 4] = x.ctypes.data, out.ctypes.data
+    board[JOB], board[JOB + 1] = items, row.ctypes.data
     store(board, DONE, 0)
     store(board, NEXT, number << 32)
     _work(board)
-    pool.wait(board, DONE, job[0], sys.maxsize)
+    pool.wait(board, DONE, items, sys.maxsize)
     store(board, LED, 0)
 
 
 @compiled
 def _help(board, token):
-    """Work on one product after the other until the token is done, or none comes; returns whether there was one."""
-    first = product = load(board, NEXT) >> 32
+    """Work on one job after the other until the token is done, or none comes; returns whether there was one."""
+    first = job = load(board, NEXT) >> 32
     polls = 0
     while load(board, TOKEN) == token and polls < pool.SPINS + _YIELDS:
         _work(board)
         polls += 1
-        if load(board, NEXT) >> 32 != product:
-            polls, product = 0, load(board, NEXT) >> 32
+        if load(board, NEXT) >> 32 != job:
+            polls, job = 0, load(board, NEXT) >> 32
         elif polls > pool.SPINS:
             yield_core()
-    return product != first
+    return job != first
 
 
 def _cores() -> int:
@@ -110,16 +111,14 @@ def _cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-class Job(NamedTuple):
-    """A product with one weight, as `Team.job` states it.
+class Product(NamedTuple):
+    """A product with one weight, as `Team.product` states it.
 
     Attributes:
-        row: (3,) what goes on the board, before the addresses of x and out: panels, and the product's table.
         K, N: lengths of x and out.
-        stated: what the address in the row points to: the weight and its tree of sums.
+        stated: the weight and its tree of sums.
     """
 
-    row: np.ndarray
     K: int
     N: int
     stated: Stated
@@ -145,7 +144,7 @@ class Team:
 
     @property
     def threads(self) -> int:
-        """Threads that work on a product at this moment, the leader included."""
+        """Threads that work on a job at this moment, the leader included."""
         return min(pool.threads_for(sys.maxsize, self._most), _cores())
 
     @contextmanager
@@ -171,7 +170,25 @@ class Team:
         if self._board[TOKEN] == token:
             self._board[TOKEN] = 0
 
-    def job(self, W: Columns, parts: int, dst: np.ndarray, src: np.ndarray, root: int, half: bool) -> Job:
+    def share(self, kernel: Callable[..., Any], items: int, *arguments: Any, do: Callable[..., None] = at_once) -> None:
+        """Call ``kernel(item, *arguments)`` for each of so many items, by all threads that are awake.
+
+        Args:
+            kernel: compiled; which items it is called for at the same time, and in which order, is open.
+            items: how many.
+            *arguments: as of `Program.add`; whoever calls answers for sizes and places.
+            do: calls the kernel, or records the call; whoever runs what it recorded calls `check` after that.
+
+        Raises:
+            MeshError: another thread leads a job.
+            MemoryError: none left for what the kernel needs.
+        """
+        row = np.array(call_row(kernel, *arguments, by_items=True), np.int64)
+        do(_lead, self._board, items, row, keep=arguments)
+        if do is at_once:
+            self.check()
+
+    def product(self, W: Columns, parts: int, dst: np.ndarray, src: np.ndarray, root: int, half: bool) -> Product:
         """State a product with one weight, for many vectors.
 
         Args:
@@ -200,22 +217,20 @@ class Team:
         if not 1 <= parts < 2**31 or min(places) < 0 or max(places) >= parts:
             raise MeshError(f"a tree of sums with places {min(places)} to {max(places)} over parts = {parts}: parts "
                             "must be 1 or more (below 2^31), and each place one of 0 to parts - 1")
-        stated = Stated(W, parts, dst, src, np.array([root]), bool(half))
-        row = np.array([stated.panels, stated.table.ctypes.data, len(stated.table)], np.int64)
-        return Job(row, *W.shape, stated)
+        return Product(*W.shape, Stated(W, parts, dst, src, np.array([root]), bool(half)))
 
-    def run(self, job: Job, x: np.ndarray, out: np.ndarray, do: Callable[..., None] = at_once) -> None:
-        """Compute ``out = x W`` with all workers that are awake.
+    def run(self, product: Product, x: np.ndarray, out: np.ndarray, do: Callable[..., None] = at_once) -> None:
+        """Compute ``out = x W``, panels of W as work items.
 
         Args:
-            job: what `job` returned.
+            product: what `product` returned.
             x: K numbers, float32, C-contiguous.
             out: N numbers of the same kind, writable.
-            do: calls the kernel, or records the call; whoever runs what it recorded calls `check` after that.
+            do: as of `share`.
 
         Raises:
             MeshTypeError: an array of another dtype.
-            MeshError: arrays of another size or layout; another thread leads a product.
+            MeshError: arrays of another size or layout; another thread leads a job.
             MemoryError: none left for the partial sums.
         """
         for name, array in (("x", x), ("out", out)):
@@ -223,19 +238,18 @@ class Team:
                 raise MeshTypeError(f"{name} is {array.dtype} {array.shape}; it must be float32")
             if not (array.flags.c_contiguous and array.flags.aligned):
                 raise MeshError(f"{name} {array.shape} must be C-contiguous and aligned: see numpy.require")
-        if x.size != job.K or x.shape[-1] != job.K or out.size != job.N or not out.flags.writeable:
-            raise MeshError(f"x {x.shape} times W ({job.K}, {job.N}) into out {out.shape}: x must have {job.K} "
-                            f"elements, and out {job.N} that can be written to")
-        if job.stated.columns < job.N:  # columns of zeros are not stored
+        K, N, stated = product
+        if x.size != K or x.shape[-1] != K or out.size != N or not out.flags.writeable:
+            raise MeshError(f"x {x.shape} times W ({K}, {N}) into out {out.shape}: x must have {K} elements, and out "
+                            f"{N} that can be written to")
+        if stated.columns < N:  # columns of zeros are not stored
             out[...] = 0
-        do(_lead, self._board, job.row, x, out)
-        if do is at_once:
-            self.check()
+        self.share(gemv_panel, stated.panels, stated.table, x.reshape(-1), out.reshape(-1), do=do)
 
     def check(self) -> None:
-        """Raise what `run` raises if a product since the last check was not computed."""
+        """Raise what `share` raises if a job since the last check was not done."""
         failure, self._board[FAILED] = self._board[FAILED], 0
         if failure == _BUSY:
-            raise MeshError("this team is at work on a product in another thread: it leads one at a time")
+            raise MeshError("this team is at work in another thread: it leads one job at a time")
         if failure == _NO_MEMORY:
             raise MemoryError("no memory for the partial sums of a product")

@@ -14,6 +14,7 @@ a dimension that is cut over cores is one partial sum per core, combined in the 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -23,7 +24,7 @@ import numpy as np
 
 from meshkernels.errors import MeshError
 from meshkernels.files.checkpoint import Config
-from meshkernels.kernels import attention, elementwise
+from meshkernels.kernels import attention, elementwise, pool
 from meshkernels.kernels.program import Program, at_once
 from meshkernels.kernels.resident import Columns
 from meshkernels.kernels.team import Team
@@ -141,10 +142,9 @@ def prompt_softmax(run: Run, S: np.ndarray, largest: Scheduled, total: Scheduled
     Returns:
         P ``(heads, L, L)``.
     """
-    L, half = len(run.tokens), run.precision.half
-    run.do(attention.mask_scores, S, run.scale, half, False)
-    run.do(elementwise.exponentials, S.reshape(-1, L), np.array([0, L]))
-    run.do(attention.normalise_rows, run.stored(S), ceil_div(L, total.cores), *total.order, half)
+    L, precision = len(run.tokens), run.precision
+    run.share(attention.causal_softmax, len(S) * ceil_div(L, attention.ROWS), S, run.scale, ceil_div(L, total.cores),
+              *total.order, precision.stored_half, precision.half)  # fmt: skip
     return S
 
 
@@ -169,7 +169,7 @@ def prompt_attend(run: Run, S: np.ndarray, V: np.ndarray, product: Scheduled, ex
     """
     c, V = run.config, run.part.prompt(V)
     kv_heads, L, head = V.shape
-    run.do(attention.mask_scores, S, np.float32(c.head_dim**-0.5 * np.log2(np.e)), run.precision.half, True)
+    run.share(attention.mask_scores, len(S), S, np.float32(c.head_dim**-0.5 * np.log2(np.e)), run.precision.half)
     P = run.stored(np.exp2(S, out=S)).reshape(kv_heads, c.group * L, L)
     cols, width = run.layout.strip.cols, run.layout.width
     columns = V.reshape(kv_heads, L, cols, width)
@@ -184,8 +184,8 @@ def prompt_attend(run: Run, S: np.ndarray, V: np.ndarray, product: Scheduled, ex
 def scores(run: Run, Q: np.ndarray, keys: np.ndarray, total: Scheduled) -> np.ndarray:
     """``Q K^T / sqrt(head_dim)`` with all entries that are here: ``(heads, tokens)``, summed along x in each strip."""
     Q = run.part.own(Q)
-    return run.made(attention.scores, Q[:, 0], keys, run.bounds, run.layout.width, *total.order, run.scale,
-                    run.precision.half, shape=(len(Q), run.entries))  # fmt: skip
+    return run.by_heads(attention.scores, Q[:, 0], keys, run.bounds, run.layout.width, *total.order, run.scale,
+                        run.precision.half, shape=(len(Q), run.entries))  # fmt: skip
 
 
 def softmax(run: Run, S: np.ndarray, largest: Scheduled, total: Scheduled) -> np.ndarray:
@@ -200,9 +200,7 @@ def softmax(run: Run, S: np.ndarray, largest: Scheduled, total: Scheduled) -> np
     if part.cut_by_rows:
         S = part.across_rows(np.ascontiguousarray(S[:, run.bounds[0] :]), part.counts(run.text.occupancy))
         bounds = run.text.every_bound
-    run.do(attention.subtract_max, S, bounds, *largest.order)
-    run.do(elementwise.exponentials, S, bounds)
-    run.do(attention.normalise, run.stored(S), bounds, *total.order, run.precision.half)
+    run.share(attention.softmax, len(S), S, bounds, *total.order, run.precision.stored_half, run.precision.half)
     if part.cut_by_rows:
         P[:, run.bounds[0] :] = S[:, slice(*part.entries(run.text.occupancy))]
     return P
@@ -212,11 +210,12 @@ def mix(run: Run, P: np.ndarray, values: np.ndarray, total: Scheduled) -> np.nda
     """``P V`` of every query head with its group's values: ``(heads, 1, head)``, summed along y."""
     half, shape = run.precision.half, (len(P), run.layout.head)
     if run.part.cut_by_rows:
-        rows = run.made(attention.mix_rows, P, values, run.bounds, half, shape=(len(P), len(run.bounds) - 1, shape[1]))
+        rows = run.by_heads(attention.mix_rows, P, values, run.bounds, half,
+                            shape=(len(P), len(run.bounds) - 1, shape[1]))  # fmt: skip
         *order, zero = attention.present(run.text.every_bound, *total.order)
-        O = zero + run.part.combined(rows, order, lambda *some: run.do(attention.add_rows, *some, half))
+        O = zero + run.part.combined(rows, order, lambda *some: run.share(attention.add_rows, len(P), *some, half))
     else:
-        O = run.made(attention.mix, P, values, run.bounds, *total.order, half, shape=shape)
+        O = run.by_heads(attention.mix, P, values, run.bounds, *total.order, half, shape=shape)
     return run.part.among_all(O, run.config.heads)[:, None]
 
 
@@ -229,16 +228,15 @@ def attend(run: Run, S: np.ndarray, values: np.ndarray, total: Scheduled) -> np.
         O.
     """
     half, rows, shape = run.precision.half, len(run.bounds) - 1, (len(S), run.layout.head)
-    largest = run.made(attention.subtract_own_max, S, run.bounds, shape=(len(S), rows))
-    run.do(elementwise.exponentials, S, run.bounds)
-    S = run.stored(S)
+    largest = run.by_heads(attention.own_exponentials, S, run.bounds, run.precision.stored_half, shape=(len(S), rows))
     if run.part.cut_by_rows:
-        states = run.made(attention.row_states, S, largest, values, run.bounds, half,
-                          shape=(len(S), rows, 1, 2 + shape[1]))  # fmt: skip
-        states = run.part.combined(states, total.order, lambda *some: run.do(attention.merge_rows, *some, half))
-        O = run.made(attention.divide, np.ascontiguousarray(states), half, shape=shape)
+        states = run.by_heads(attention.row_states, S, largest, values, run.bounds, half,
+                              shape=(len(S), rows, 1, 2 + shape[1]))  # fmt: skip
+        states = run.part.combined(states, total.order,
+                                   lambda *some: run.share(attention.merge_rows, len(S), *some, half))  # fmt: skip
+        O = run.by_heads(attention.divide, np.ascontiguousarray(states), half, shape=shape)
     else:
-        O = run.made(attention.attend, S, largest, values, run.bounds, *total.order, half, shape=shape)
+        O = run.by_heads(attention.attend, S, largest, values, run.bounds, *total.order, half, shape=shape)
     return run.part.among_all(O, run.config.heads)[:, None]
 
 
@@ -534,6 +532,8 @@ class Run:
         do: ``do(kernel, *arguments)``, of arrays that it reads and writes: calls it, or records the call.
         tokens, text: see above.
         part: what this process has of attention.
+        decodes: whether this is decode.
+        team: the threads of decode.
         bounds: in decode, ``(rows + 1,)`` where the entries of each row of cores begin, of those that are here.
         entries: in decode, columns of an array with one for each entry that is here, perhaps more.
         kept: in prefill, keys and values of each block that stay here, ``(kv_heads, L, head)``.
@@ -551,6 +551,7 @@ class Run:
         self.layout, self.config, self.weights = forward.plan.layout, forward.plan.layout.config, forward.weights
         self.precision, self.scale = forward.weights.precision, np.float32(self.config.head_dim ** -0.5)
         self.tokens, self.block, self.program, self.part = tokens, -1, program, forward.part
+        self.decodes, self.team = text is not None, forward.team
         c, L, head = self.config, len(tokens), self.layout.head
         self.do: Callable[..., None] = at_once if program is None else program.add
         if text is not None:
@@ -585,9 +586,23 @@ class Run:
         self.do(kernel, *arguments, out)
         return out
 
+    def share(self, kernel: Callable[..., None], items: int, *arguments: Any) -> None:
+        """Call ``kernel(item, *arguments)`` for so many work items, by the threads of this phase."""
+        if self.decodes:
+            self.team.share(kernel, items, *arguments, do=self.do)
+            return
+        threads = pool.threads_for(max(each.size for each in arguments if isinstance(each, np.ndarray)))
+        pool.parallel(lambda mine: deque((kernel(item, *arguments) for item in mine), 0), items, threads)
+
+    def by_heads(self, kernel: Callable[..., None], *arguments: Any, shape: tuple[int, ...]) -> np.ndarray:
+        """What a kernel writes to its last argument, a new float32 array, one head after the other."""
+        out = np.empty(shape, np.float32)
+        self.share(kernel, len(out), *arguments, out)
+        return out
+
     def stored(self, array: np.ndarray) -> np.ndarray:
         """An array, rounded in place to what can be stored."""
-        if self.precision.dtype == "float16":
+        if self.precision.stored_half:
             self.do(elementwise.round_halves, array)
         return array
 

@@ -206,15 +206,15 @@ class Scheduled:
         if isinstance(W, Share):
             # the sum of squares, one more column of a fused product, is not sent: every rank computes it
             used = self if self.axis is None else replace(self, shape=W.shape)
-            product = W.product(used.schedule, accumulate)
-            return lambda X, do=at_once: product(X)
+            by_ranks = W.product(used.schedule, accumulate)
+            return lambda X, do=at_once: by_ranks(X)
         if self.axis is None:
             return lambda X, do=at_once: self.multiply(X, W, accumulate)
-        job = team.job(W, self.cores, *self.order, accumulate == "float16")
+        product = team.product(W, self.cores, *self.order, accumulate == "float16")
 
         def gemv(x: np.ndarray, do: Callable[..., None] = at_once) -> np.ndarray:
-            x, out = np.ascontiguousarray(x, np.float32), np.zeros((1, job.N), np.float32)
-            team.run(job, x, out, do)
+            x, out = np.ascontiguousarray(x, np.float32), np.zeros((1, product.N), np.float32)
+            team.run(product, x, out, do)
             return out
 
         return gemv

@@ -68,6 +68,11 @@ class Precision:
         return self.accumulate == "float16"
 
     @property
+    def stored_half(self) -> bool:
+        """Whether values are rounded to float16."""
+        return self.dtype == "float16"
+
+    @property
     def half_norms(self) -> bool:
         """The same for the norms' sums of squares."""
         return (self.norms or self.accumulate) == "float16"
@@ -79,7 +84,7 @@ class Precision:
 
     def store(self, array: np.ndarray) -> np.ndarray:
         """Round to what can be stored."""
-        return array if self.dtype == "float32" else array.astype(np.float16).astype(np.float32)
+        return array.astype(np.float16).astype(np.float32) if self.stored_half else array
 
 
 class Arranged(NamedTuple):

@@ -36,11 +36,14 @@ def test_rows_of_cores_without_entries_change_no_bit(counts, half):
         sums[to] = (sums[to] + sums[of]).astype(kept)
     out = np.empty((heads, head), np.float32)
     bounds = np.array([0, *ends])
-    mix(P, values, bounds, dst, src, 0, half, out)
+    for h in range(heads):
+        mix(h, P, values, bounds, dst, src, 0, half, out)
     assert out.tobytes() == sums[0].tobytes()
     parts = [np.empty((heads, n, head), np.float32) for n in (1, len(counts) - 1)]  # rows of cores on two ranks
     for part, own in zip(parts, (bounds[:2], bounds[1:])):
-        mix_rows(P, values, own, half, part)
+        for h in range(heads):
+            mix_rows(h, P, values, own, half, part)
     partials, (to, of, root, zero) = np.concatenate(parts, axis=1), present(bounds, dst, src, 0)
-    add_rows(partials, to, of, half)
+    for h in range(heads):
+        add_rows(h, partials, to, of, half)
     assert (partials[:, root] + zero).tobytes() == sums[0].tobytes()

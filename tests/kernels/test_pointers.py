@@ -41,8 +41,9 @@ CALLERS = {
     "kernels/pool.py Workers.__exit__": "a counter of its own",
     "kernels/reduce.py combine_in_order": "itself: places of the sums",
     "kernels/ring.py ring_product": "itself: depths of both operands, shape of C; over_blocks: a buffer for any block",
-    "kernels/team.py Team.run": "itself; and Team.job for the weight and its tree of sums",
-    "kernels/team.py Team._stay": "works on what Team.run has posted",
+    "kernels/team.py Team.run": "itself; and Team.product for the weight and its tree of sums",
+    "kernels/team.py Team.share": "places and sizes: whoever calls; keeps the arrays of what it posts",
+    "kernels/team.py Team._stay": "works on what Team.share has posted",
     "kernels/tiles.py tile_products": "itself: shapes, handles",
     "kernels/program.py Program.run": "made by Program.add, of arrays that it keeps; sizes: whoever adds",
     "llm/block.py argmax": "a row of its own",
@@ -62,8 +63,7 @@ HANDLERS = {
     "kernels/resident.py stored": "itself: rows and columns",
     "kernels/decoding.py _at": "compiled",
     "kernels/gemv.py _compiled_kernel": "code of its own, for rows that Stated makes",
-    "kernels/gemv.py Stated.__init__": "Sums and Team.job: the tree of sums",
-    "kernels/gemv.py Sums.__call__": "itself: shapes and dtypes",
+    "kernels/gemv.py Stated.__init__": "Sums and Team.product: the tree of sums",
     "engines/ranks.py Ranks.address": "no access; Panel: blocks of its own arrays, in rows and columns that it has",
     "kernels/intrinsics.py prefetched": "compiled; harmless anywhere",
     "kernels/memory.py _begin": "no access: where in memory of our own a page begins",
@@ -72,7 +72,6 @@ HANDLERS = {
     "kernels/program.py _reader": "code of its own, for rows that Program.add makes",
     "kernels/pack.py Unpacked.__init__": "an operand's own strides, places from a layout of its own shape",
     "kernels/pool.py": "a function of the C library, no arrays",
-    "kernels/team.py Team.job": "itself",
 }
 
 
@@ -185,10 +184,10 @@ GOOD = {"W": columns(np.ones((4, 6), np.float32)), "parts": 3, "dst": np.array([
     {"src": np.array([0])}, {"dst": np.array([0.0, 1.0])}, {"dst": np.array([0, 2**62])},
     {"dst": np.zeros((2, 1), np.int64)}, {"W": np.ones((4, 6), np.float32)}, {"W": columns(np.ones((4, 6)))},
     {"W": None}], ids=str)
-def test_a_hostile_job_is_refused(change):
-    Team(1).job(**GOOD, half=False)
+def test_a_hostile_product_is_refused(change):
+    Team(1).product(**GOOD, half=False)
     with pytest.raises((MeshError, TypeError)) as refusal:
-        Team(1).job(**(GOOD | change), half=False)
+        Team(1).product(**(GOOD | change), half=False)
     assert type(refusal.value).__module__ == "meshkernels.errors"
 
 
@@ -201,7 +200,7 @@ def test_a_hostile_job_is_refused(change):
 def test_hostile_vectors_are_refused(x, out):
     team = Team(1)
     with pytest.raises((MeshError, TypeError)) as refusal:
-        team.run(team.job(**GOOD, half=False), x, out)
+        team.run(team.product(**GOOD, half=False), x, out)
     assert type(refusal.value).__module__ == "meshkernels.errors"
 
 
@@ -209,7 +208,7 @@ def test_a_product_of_many_panels():
     team, W = Team(10**6), np.zeros((1, 2_000_000), np.float32)
     W[0, ::1000] = 1
     out = np.full((1, 2_000_000), np.nan, np.float32)
-    team.run(team.job(columns(W), 1, *np.zeros((2, 0), np.int64), 0, False), np.ones((1, 1), np.float32), out)
+    team.run(team.product(columns(W), 1, *np.zeros((2, 0), np.int64), 0, False), np.ones((1, 1), np.float32), out)
     assert np.array_equal(out, W)
 
 
@@ -217,7 +216,7 @@ def test_no_memory_for_partial_sums_is_said():
     """By whoever computes them; nobody waits for what was not computed."""
     team = Team(1)
     x, out = np.ones((1, 4), np.float32), np.ones((1, 6), np.float32)
-    huge, job = (team.job(**GOOD, half=False) for _ in range(2))
+    huge, job = (team.product(**GOOD, half=False) for _ in range(2))
     huge.stated.table[:, SIZE] = 2**48
     with pytest.raises(MemoryError, match="partial sums"):
         team.run(huge, x, out)
@@ -226,13 +225,13 @@ def test_no_memory_for_partial_sums_is_said():
 
 
 def test_parts_without_rows_take_no_memory():
-    huge = Team(1).job(GOOD["W"], 2**31 - 1, GOOD["dst"], GOOD["src"], 0, False)
+    huge = Team(1).product(GOOD["W"], 2**31 - 1, GOOD["dst"], GOOD["src"], 0, False)
     assert (huge.stated.table[:, SIZE] == 3).all()  # as many as the additions name
 
 
 def test_a_team_leads_one_product_at_a_time():
     team = Team(1)
-    job, x, out = team.job(**GOOD, half=False), np.ones((1, 4), np.float32), np.ones((1, 6), np.float32)
+    job, x, out = team.product(**GOOD, half=False), np.ones((1, 4), np.float32), np.ones((1, 6), np.float32)
     team._board[team_module.LED] = 1
     with pytest.raises(MeshError, match="another thread"):
         team.run(job, x, out)

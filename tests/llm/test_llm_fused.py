@@ -78,8 +78,8 @@ def test_attention_of_a_token_is_the_all_reduce_of_softmax_states(ends):
     S, V = array(heads, ends[-1]) * 9, array(2, ends[-1] + 3, d)
     scheduled = Scheduled(mesh, (2 + d,), 0, op="logsumexp", stacked=heads)
     P, found, largest = S.copy(), np.empty((heads, d), np.float32), np.empty((heads, len(ends)), np.float32)
-    kernels.subtract_own_max(P, np.array([0, *ends]), largest)
-    np.exp(P, out=P)
+    for h in range(heads):
+        kernels.own_exponentials(h, P, np.array([0, *ends]), False, largest)
     states = np.zeros((len(ends), heads, 2 + d), np.float32)
     for y, (begin, end) in enumerate(zip([0, *ends], ends)):
         states[y, :, 0] = S[:, begin:end].max(1, initial=-np.inf)
@@ -89,15 +89,18 @@ def test_attention_of_a_token_is_the_all_reduce_of_softmax_states(ends):
                 states[y, h, 2:] = states[y, h, 2:].astype(float) + float(P[h, t]) * V[h // 2, t].astype(float)
     assert np.array_equal(largest.T, states[:, :, 0])
     whole = mk.allreduce(np.repeat(states[:, None], 2, 1), mesh, op="logsumexp")[0]  # (heads, 2 + d)
-    kernels.attend(P, largest, V, np.array([0, *ends]), *scheduled.order, False, found)
+    for h in range(heads):
+        kernels.attend(h, P, largest, V, np.array([0, *ends]), *scheduled.order, False, found)
     np.testing.assert_array_equal(found, whole[:, 2:] * (np.float32(1) / whole[:, 1:2]))
     parts = [np.empty((heads, n, 1, 2 + d), np.float32) for n in (len(ends) // 3, len(ends) - len(ends) // 3)]
     for part, own in zip(parts, (slice(0, len(parts[0][0])), slice(len(parts[0][0]), None))):  # rows on two ranks
         bounds = np.array([0, *ends])[own.start : own.stop + 1 if own.stop is not None else None]
-        kernels.row_states(P, np.ascontiguousarray(largest[:, own]), V, bounds, False, part)
+        for h in range(heads):
+            kernels.row_states(h, P, np.ascontiguousarray(largest[:, own]), V, bounds, False, part)
     shared, states, (dst, src, root) = np.empty_like(found), np.concatenate(parts, axis=1), scheduled.order
-    kernels.merge_rows(states, dst, src, False)
-    kernels.divide(np.ascontiguousarray(states[:, root]), False, shared)
+    for h in range(heads):
+        kernels.merge_rows(h, states, dst, src, False)
+        kernels.divide(h, np.ascontiguousarray(states[:, root]), False, shared)
     assert shared.tobytes() == found.tobytes()
     p = np.exp(S.astype(float) - S.max(1, keepdims=True))
     exact = np.einsum("ht,htd->hd", p / p.sum(1, keepdims=True), V[[0, 0, 1, 1], : ends[-1]].astype(float))

@@ -6,6 +6,7 @@ from llama_reference import Synthetic, tiny
 
 import meshkernels as mk
 from meshkernels.kernels import attention as kernels
+from meshkernels.kernels import elementwise
 from meshkernels.kernels import team as team_module
 from meshkernels.kernels.pack import columns
 from meshkernels.kernels.team import Team
@@ -17,6 +18,13 @@ DRAW = np.random.default_rng(0).standard_normal
 
 def array(*shape: int) -> np.ndarray:
     return DRAW(shape).astype(np.float32)
+
+
+def exponentials(x: np.ndarray) -> np.ndarray:
+    """Those of float32 numbers, which `tests/kernels/test_program.py` holds against NumPy's."""
+    found = x.copy()
+    elementwise.exponentials(found.reshape(-1), False)
+    return found
 
 
 def half(*shape: int) -> np.ndarray:
@@ -105,8 +113,8 @@ def test_scores_are_gemvs_along_x(cols, tokens):
     mesh, width = mk.Mesh(2, cols), 4
     q, keys = array(4, cols * width), array(2, cols * width, tokens)  # two query heads share a key head
     found, order = np.empty((4, tokens), np.float32), Scheduled(mesh, (1,), 1).order
-    kernels.scores(q, keys, np.array([0, tokens]), width, *order, np.float32(0.5), False, found)
     for h in range(4):
+        kernels.scores(h, q, keys, np.array([0, tokens]), width, *order, np.float32(0.5), False, found)
         expected = mk.gemv(q[h], keys[h // 2], mesh, axis=1, method="lockstep") * np.float32(0.5)
         assert np.array_equal(found[h], expected)
 
@@ -117,11 +125,12 @@ def test_sum_and_mix_are_gemvs_along_y(rows, each):
     mesh, tokens, bounds = mk.Mesh(rows, 2), rows * each, each * np.arange(rows + 1)
     p, values, order = np.abs(array(4, tokens)), array(2, tokens, 6), Scheduled(mesh, (4,), 0).order
     found, normal = np.empty((4, 6), np.float32), p.copy()
-    kernels.normalise(normal, bounds, *order, False)
-    kernels.mix(p, values, bounds, *order, False, found)
     for h in range(4):
-        total = mk.gemv(p[h], np.ones((tokens, 1), np.float32), mesh, method="lockstep")[0]
-        assert np.array_equal(normal[h], p[h] * (np.float32(1) / total))
+        kernels.softmax(h, normal, bounds, *order, False, False)
+        kernels.mix(h, p, values, bounds, *order, False, found)
+        e = exponentials(p[h] - p[h].max())
+        total = mk.gemv(e, np.ones((tokens, 1), np.float32), mesh, method="lockstep")[0]
+        assert np.array_equal(normal[h], e * (np.float32(1) / total))
         assert np.array_equal(found[h], mk.gemv(p[h], values[h // 2], mesh, method="lockstep"))
 
 
@@ -135,13 +144,11 @@ def test_rows_of_any_length_are_combined_as_the_all_reduce_combines_them(ends):
         return mk.allreduce(np.repeat(np.array(partials, np.float32)[:, None], 3, 1), mesh, axis=0, op=op)[0]
 
     largest = everywhere([part.max(1, initial=-np.inf) for part in parts], "max")
+    parts = [exponentials(part - largest[:, None]) for part in parts]
     sums = everywhere([part.cumsum(1, dtype=np.float32)[:, -1] if part.size else [0, 0] for part in parts], "add")
-    found = S.copy()
-    kernels.subtract_max(found, np.array([0, *ends]), *Scheduled(mesh, (2,), 0, op="max").order)
-    assert np.array_equal(found, S - largest[:, None])
-    found = S.copy()
-    kernels.normalise(found, np.array([0, *ends]), *Scheduled(mesh, (2,), 0).order, False)
-    assert np.array_equal(found, S * (np.float32(1) / sums)[:, None])
+    for h in range(2):
+        kernels.softmax(h, S, np.array([0, *ends]), *Scheduled(mesh, (2,), 0).order, False, False)
+    assert np.array_equal(S, np.concatenate(parts, axis=1) * (np.float32(1) / sums)[:, None])
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
@@ -164,16 +171,18 @@ def test_the_embedding_is_the_all_reduce_of_one_row_and_zeros(grid):
     assert seen["embedding"][0].tobytes() == found.tobytes()
 
 
-@pytest.mark.parametrize("cols, length", [(1, 5), (3, 10), (8, 8), (5, 12)])
+@pytest.mark.parametrize("cols, length", [(1, 5), (3, 10), (8, 8), (5, 12), (4, 70)])
 def test_causal_softmax(cols, length):
     S = array(2, length, length)
-    expected = np.where(np.tri(length, dtype=bool), S * np.float32(0.5), -np.inf).astype(np.float64)
+    scaled = S * np.float32(0.5)
+    expected = np.where(np.tri(length, dtype=bool), scaled, -np.inf).astype(np.float64)
     expected = np.exp(expected - expected.max(-1, keepdims=True))
-    kernels.mask_scores(S, np.float32(0.5), False)
-    np.exp(S, out=S)
-    row = S[1, -1].copy()
-    kernels.normalise_rows(S, -(-length // cols), *Scheduled(mk.Mesh(1, cols), (1,), 1).order, False)
+    order = Scheduled(mk.Mesh(1, cols), (1,), 1).order
+    for item in range(2 * -(-length // kernels.ROWS)):
+        kernels.causal_softmax(item, S, np.float32(0.5), -(-length // cols), *order, False, False)
     np.testing.assert_allclose(S, expected / expected.sum(-1, keepdims=True), rtol=2e-6)
     assert not S[:, ~np.tri(length, dtype=bool)].any()
-    total = mk.gemv(row, np.ones((length, 1), np.float32), mk.Mesh(1, cols), axis=1, method="lockstep")[0]
-    assert np.array_equal(S[1, -1], row * (np.float32(1) / total))
+    last = exponentials(scaled[:, -1] - scaled[:, -1].max(-1, keepdims=True))
+    for found, row in zip(S[:, -1], last):
+        total = mk.gemv(row, np.ones((length, 1), np.float32), mk.Mesh(1, cols), axis=1, method="lockstep")[0]
+        assert np.array_equal(found, row * (np.float32(1) / total))
