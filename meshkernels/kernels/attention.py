@@ -4,8 +4,8 @@ A sum over a dimension that is cut over P cores is P chains of fused multiply-ad
 the additions ``partial[dst[i]] += partial[src[i]]`` of the reduction's schedule. With ``half`` every result is
 rounded to float16 (kept in float32 arrays), as a core with 16-bit registers does.
 
-A kernel with ``h`` as its first argument computes one query head, ``h // group`` of the keys and values: heads are the
-work items that threads share.
+Threads share work items: ``h``, one query head with the keys and values of ``h // group``, or ``item`` of ``items``, a
+run of tokens (`elementwise.own`).
 """
 
 from __future__ import annotations
@@ -13,21 +13,19 @@ from __future__ import annotations
 import numpy as np
 
 from meshkernels.kernels.compiled import compiled
-from meshkernels.kernels.elementwise import exponentials
+from meshkernels.kernels.elementwise import exponentials, own
 from meshkernels.kernels.intrinsics import chains_of, fma
 from meshkernels.kernels.reduce import combine, merge, rounded
 
 #: Tokens that the partial scores of one head are computed for at a time: they stay in the first-level cache.
 _RUN = 512
-#: Rows of a prompt's scores that are one work item.
-ROWS = 32
 
 
 @compiled
-def square_sums(X, tile, half, out):
+def square_sums(item, items, X, tile, half, out):
     """Partial sums of squares ``(parts, L)`` of ``X (L, E)``, E cut into runs of ``tile`` (the last may be empty)."""
     L, E = X.shape
-    for i in range(L):
+    for i in own(item, items, L):
         for part in range(len(out)):
             total = X.dtype.type(0)
             for e in range(part * tile, min(part * tile + tile, E)):
@@ -310,23 +308,25 @@ def _masked(row, scale, half, whole):
 
 
 @compiled
-def mask_scores(h, S, scale, half):
-    """Scale row after row of ``S[h]`` of ``(heads, L, L)``, hide the future (``-inf``), subtract whole maxima; in place.
+def mask_scores(item, items, S, scale, half):
+    """Scale row after row of ``S (heads, L, L)``, hide the future (``-inf``), subtract whole maxima; in place.
 
     Tiles of a row that subtract whole numbers of their own differ by powers of two, and what is added up with such
     factors has the same bits whenever they are applied.
     """
-    for i in range(S.shape[1]):
-        _masked(S[h, i, : i + 1], scale, half, True)
-        S[h, i, i + 1 :] = -np.inf
+    for h in range(len(S)):
+        for i in own(item, items, S.shape[1]):
+            _masked(S[h, i, : i + 1], scale, half, True)
+            S[h, i, i + 1 :] = -np.inf
 
 
 @compiled
-def causal_softmax(item, S, scale, tile, dst, src, root, stored, half):
-    """Causal softmax of `ROWS` rows of ``S (heads, L, L)``, in place: columns are cut into runs of ``tile`` along x.
+def causal_softmax(item, items, S, scale, tile, dst, src, root, stored, half):
+    """Causal softmax of the rows of ``S (heads, L, L)``, in place: columns are cut into runs of ``tile`` along x.
 
     Args:
-        item: which rows, of one head after the other.
+        item: which tokens' rows.
+        items: into how many work items the tokens are shared out.
         S: products of queries and keys.
         scale: of the scores.
         tile: columns on a core.
@@ -336,21 +336,21 @@ def causal_softmax(item, S, scale, tile, dst, src, root, stored, half):
         stored: round exponentials to float16.
         half: round every sum to float16.
     """
-    L = S.shape[1]
-    h, part = divmod(item, -(-L // ROWS))
+    heads, L, _ = S.shape
     sums = np.empty((len(dst) + 1, 1), S.dtype)  # a tree of n additions has n + 1 leaves
-    for i in range(part * ROWS, min(L, part * ROWS + ROWS)):
-        row = S[h, i, : i + 1]
-        _masked(row, scale, half, False)
-        exponentials(row, stored)
-        sums[:] = 0
-        for w in range(tile):
-            for c in range(-(-(i + 1) // tile)):
-                j = c * tile + w
-                if j <= i:
-                    sums[c, 0] = rounded(sums[c, 0] + row[j], half)
-        combine(sums, 0, 1, dst, src, False, half)
-        inverse = rounded(S.dtype.type(1) / sums[root, 0], half)
-        for j in range(i + 1):
-            row[j] = rounded(row[j] * inverse, half)
-        S[h, i, i + 1 :] = 0
+    for h in range(heads):
+        for i in own(item, items, L):
+            row = S[h, i, : i + 1]
+            _masked(row, scale, half, False)
+            exponentials(row, stored)
+            sums[:] = 0
+            for w in range(tile):
+                for c in range(-(-(i + 1) // tile)):
+                    j = c * tile + w
+                    if j <= i:
+                        sums[c, 0] = rounded(sums[c, 0] + row[j], half)
+            combine(sums, 0, 1, dst, src, False, half)
+            inverse = rounded(S.dtype.type(1) / sums[root, 0], half)
+            for j in range(i + 1):
+                row[j] = rounded(row[j] * inverse, half)
+            S[h, i, i + 1 :] = 0

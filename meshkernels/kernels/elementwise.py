@@ -1,6 +1,7 @@
 """What a core does to its own numbers between products: norms, RoPE, SiLU, exponentials, features by heads.
 
-Every result is rounded to float32 after each operation that NumPy would round after.
+Every result is rounded to float32 after each operation that NumPy would round after. A kernel does one of several work
+items, ``item`` of ``items``: its share of the L tokens, see `own`.
 """
 
 from __future__ import annotations
@@ -76,6 +77,12 @@ def _exp_at(typingctx, lanes, x, place):
 
 
 @compiled
+def own(item, items, L):
+    """The tokens of one of several work items: a run of 0 to L - 1."""
+    return range(L * item // items, L * (item + 1) // items)
+
+
+@compiled
 def round_halves(X):
     """Every number of an array to the nearest float16, in place."""
     flat = X.reshape(X.size)
@@ -98,9 +105,9 @@ def exponentials(x, stored):
 
 
 @compiled
-def silu(U, G, out):
-    """``U G sigmoid(G)``, all (rows, n); where ``exp(-G)`` overflows, the sigmoid is 0, as it should be."""
-    for i in range(U.shape[0]):
+def silu(item, items, U, G, out):
+    """``U G sigmoid(G)``, all (L, n); where ``exp(-G)`` overflows, the sigmoid is 0, as it should be."""
+    for i in own(item, items, len(out)):
         for j in range(U.shape[1]):
             out[i, j] = -G[i, j]
         exponentials(out[i], False)
@@ -109,36 +116,36 @@ def silu(U, G, out):
 
 
 @compiled
-def add(X, Y, out):
-    """``X + Y``: X and out (rows, n), Y too, or one row (1, n) for all."""
-    for i in range(X.shape[0]):
+def add(item, items, X, Y, out):
+    """``X + Y``: X and out (L, n), Y too, or one row (1, n) for all."""
+    for i in own(item, items, len(out)):
         row = i if len(Y) > 1 else 0
         for j in range(X.shape[1]):
             out[i, j] = X[i, j] + Y[row, j]
 
 
 @compiled
-def inverse_rms(squares, length, eps, scale, out):
-    """``scale / sqrt(squares / length + eps)``, all float32; squares and out (rows, n)."""
-    for i in range(squares.shape[0]):
+def inverse_rms(item, items, squares, length, eps, scale, out):
+    """``scale / sqrt(squares / length + eps)``, all float32; squares and out (L, n)."""
+    for i in own(item, items, len(out)):
         for j in range(squares.shape[1]):
             out[i, j] = _ONE / np.sqrt(squares[i, j] / length + eps) * scale
 
 
 @compiled
-def scale_columns(X, gain, out):
-    """``X[i, j] gain[j]``: X and out (rows, n)."""
-    for i in range(X.shape[0]):
+def scale_columns(item, items, X, gain, out):
+    """``X[i, j] gain[j]``: X and out (L, n)."""
+    for i in own(item, items, len(out)):
         for j in range(X.shape[1]):
             out[i, j] = X[i, j] * gain[j]
 
 
 @compiled
-def scale_rows(X, scales, out):
+def scale_rows(item, items, X, scales, out):
     """``X[i, j] scales[i, g]``: every row has factors for as many groups of columns, the last of which may be short."""
-    rows, n = X.shape
+    n = X.shape[1]
     width = -(-n // scales.shape[1])
-    for i in range(rows):
+    for i in own(item, items, len(out)):
         for g in range(scales.shape[1]):
             scale, numbers, into = scales[i, g], X[i, g * width : (g + 1) * width], out[i, g * width : (g + 1) * width]
             for j in range(len(numbers)):
@@ -146,11 +153,11 @@ def scale_rows(X, scales, out):
 
 
 @compiled
-def rope(X, cos, sin, out):
+def rope(item, items, X, cos, sin, out):
     """Turn the pairs (2i, 2i + 1) of ``X (heads, L, head)``; cosines and sines ``(L, head / 2)``."""
     heads, L, head = X.shape
     for h in range(heads):
-        for t in range(L):
+        for t in own(item, items, L):
             for i in range(head // 2):
                 even, odd = X[h, t, 2 * i], X[h, t, 2 * i + 1]
                 out[h, t, 2 * i] = even * cos[t, i] - odd * sin[t, i]
@@ -158,29 +165,35 @@ def rope(X, cos, sin, out):
 
 
 @compiled
-def gather(X, index, out):
-    """``out[h, t, j] = X[t, index[h, j]]``: columns of ``X (L, n)`` as heads ``(heads, L, head)``."""
+def gather(item, items, X, first, out):
+    """Columns of ``X (L, n)`` as heads: run p of head h ``(heads, L, head)`` comes from column ``first[h, p]`` on."""
     heads, L, head = out.shape
+    width = head // first.shape[1]
     for h in range(heads):
-        for t in range(L):
-            for j in range(head):
-                out[h, t, j] = X[t, index[h, j]]
+        for t in own(item, items, L):
+            for p in range(first.shape[1]):
+                numbers, into = X[t, first[h, p] : first[h, p] + width], out[h, t, p * width : (p + 1) * width]
+                for j in range(width):
+                    into[j] = numbers[j]
 
 
 @compiled
-def scatter(X, index, out):
-    """``out[t, index[h, j]] = X[h, t, j]``, and 0 where nothing goes: the inverse of `gather`."""
+def scatter(item, items, X, first, out):
+    """The inverse of `gather`, ``X (heads, L, head)`` to ``out (L, n)``; 0 where nothing goes."""
     heads, L, head = X.shape
-    out[:] = 0
-    for h in range(heads):
-        for t in range(L):
-            for j in range(head):
-                out[t, index[h, j]] = X[h, t, j]
+    width = head // first.shape[1]
+    for t in own(item, items, L):
+        out[t] = 0
+        for h in range(heads):
+            for p in range(first.shape[1]):
+                numbers, into = X[h, t, p * width : (p + 1) * width], out[t, first[h, p] : first[h, p] + width]
+                for j in range(width):
+                    into[j] = numbers[j]
 
 
 @compiled
 def append(K, V, keys, values, ends):
-    """One token's key and value ``(kv_heads, 1, head)`` to their place, the last of ``ends[-1]`` entries.
+    """One token's key and value ``(kv_heads, 1, head)`` to their place, the last of ``ends[-1]`` entries; no items.
 
     Keys are ``(kv_heads, head, room)``, values ``(kv_heads, room, head)``.
     """
@@ -193,5 +206,5 @@ def append(K, V, keys, values, ends):
 
 @compiled
 def argmax(X, out):
-    """The place of the largest of the numbers ``X (n,)``, the lowest of equals, to ``out[0]``."""
+    """The place of the largest of the numbers ``X (n,)``, the lowest of equals, to ``out[0]``; no items."""
     out[0] = X.argmax()

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ def norm_along(run: Run, X: np.ndarray, gain: np.ndarray, product: Product, used
 
     def divided(N: np.ndarray, do: Callable[..., None]) -> np.ndarray:
         Y = product(N, do)
-        do(elementwise.scale_rows, Y, inverse, Y)
+        run.by_tokens(elementwise.scale_rows, Y, inverse, Y)
         return Y
 
     return then(run, N, divided, *more)
@@ -143,8 +144,8 @@ def prompt_softmax(run: Run, S: np.ndarray, largest: Scheduled, total: Scheduled
         P ``(heads, L, L)``.
     """
     L, precision = len(run.tokens), run.precision
-    run.share(attention.causal_softmax, len(S) * ceil_div(L, attention.ROWS), S, run.scale, ceil_div(L, total.cores),
-              *total.order, precision.stored_half, precision.half)  # fmt: skip
+    run.by_tokens(attention.causal_softmax, S, run.scale, ceil_div(L, total.cores), *total.order, precision.stored_half,
+                  precision.half)  # fmt: skip
     return S
 
 
@@ -169,7 +170,7 @@ def prompt_attend(run: Run, S: np.ndarray, V: np.ndarray, product: Scheduled, ex
     """
     c, V = run.config, run.part.prompt(V)
     kv_heads, L, head = V.shape
-    run.share(attention.mask_scores, len(S), S, np.float32(c.head_dim**-0.5 * np.log2(np.e)), run.precision.half)
+    run.by_tokens(attention.mask_scores, S, np.float32(c.head_dim**-0.5 * np.log2(np.e)), run.precision.half)
     P = run.stored(np.exp2(S, out=S)).reshape(kv_heads, c.group * L, L)
     cols, width = run.layout.strip.cols, run.layout.width
     columns = V.reshape(kv_heads, L, cols, width)
@@ -184,7 +185,7 @@ def prompt_attend(run: Run, S: np.ndarray, V: np.ndarray, product: Scheduled, ex
 def scores(run: Run, Q: np.ndarray, keys: np.ndarray, total: Scheduled) -> np.ndarray:
     """``Q K^T / sqrt(head_dim)`` with all entries that are here: ``(heads, tokens)``, summed along x in each strip."""
     Q = run.part.own(Q)
-    return run.by_heads(attention.scores, Q[:, 0], keys, run.bounds, run.layout.width, *total.order, run.scale,
+    return run.made_by_heads(attention.scores, Q[:, 0], keys, run.bounds, run.layout.width, *total.order, run.scale,
                         run.precision.half, shape=(len(Q), run.entries))  # fmt: skip
 
 
@@ -200,7 +201,7 @@ def softmax(run: Run, S: np.ndarray, largest: Scheduled, total: Scheduled) -> np
     if part.cut_by_rows:
         S = part.across_rows(np.ascontiguousarray(S[:, run.bounds[0] :]), part.counts(run.text.occupancy))
         bounds = run.text.every_bound
-    run.share(attention.softmax, len(S), S, bounds, *total.order, run.precision.stored_half, run.precision.half)
+    run.by_heads(attention.softmax, len(S), S, bounds, *total.order, run.precision.stored_half, run.precision.half)
     if part.cut_by_rows:
         P[:, run.bounds[0] :] = S[:, slice(*part.entries(run.text.occupancy))]
     return P
@@ -210,12 +211,12 @@ def mix(run: Run, P: np.ndarray, values: np.ndarray, total: Scheduled) -> np.nda
     """``P V`` of every query head with its group's values: ``(heads, 1, head)``, summed along y."""
     half, shape = run.precision.half, (len(P), run.layout.head)
     if run.part.cut_by_rows:
-        rows = run.by_heads(attention.mix_rows, P, values, run.bounds, half,
+        rows = run.made_by_heads(attention.mix_rows, P, values, run.bounds, half,
                             shape=(len(P), len(run.bounds) - 1, shape[1]))  # fmt: skip
         *order, zero = attention.present(run.text.every_bound, *total.order)
-        O = zero + run.part.combined(rows, order, lambda *some: run.share(attention.add_rows, len(P), *some, half))
+        O = zero + run.part.combined(rows, order, lambda *some: run.by_heads(attention.add_rows, len(P), *some, half))
     else:
-        O = run.by_heads(attention.mix, P, values, run.bounds, *total.order, half, shape=shape)
+        O = run.made_by_heads(attention.mix, P, values, run.bounds, *total.order, half, shape=shape)
     return run.part.among_all(O, run.config.heads)[:, None]
 
 
@@ -228,22 +229,22 @@ def attend(run: Run, S: np.ndarray, values: np.ndarray, total: Scheduled) -> np.
         O.
     """
     half, rows, shape = run.precision.half, len(run.bounds) - 1, (len(S), run.layout.head)
-    largest = run.by_heads(attention.own_exponentials, S, run.bounds, run.precision.stored_half, shape=(len(S), rows))
+    largest = run.made_by_heads(attention.own_exponentials, S, run.bounds, run.precision.stored_half, shape=(len(S), rows))
     if run.part.cut_by_rows:
-        states = run.by_heads(attention.row_states, S, largest, values, run.bounds, half,
+        states = run.made_by_heads(attention.row_states, S, largest, values, run.bounds, half,
                               shape=(len(S), rows, 1, 2 + shape[1]))  # fmt: skip
         states = run.part.combined(states, total.order,
-                                   lambda *some: run.share(attention.merge_rows, len(S), *some, half))  # fmt: skip
-        O = run.by_heads(attention.divide, np.ascontiguousarray(states), half, shape=shape)
+                                   lambda *some: run.by_heads(attention.merge_rows, len(S), *some, half))  # fmt: skip
+        O = run.made_by_heads(attention.divide, np.ascontiguousarray(states), half, shape=shape)
     else:
-        O = run.by_heads(attention.attend, S, largest, values, run.bounds, *total.order, half, shape=shape)
+        O = run.made_by_heads(attention.attend, S, largest, values, run.bounds, *total.order, half, shape=shape)
     return run.part.among_all(O, run.config.heads)[:, None]
 
 
 def attention_out(run: Run, O: np.ndarray, product: Product) -> np.ndarray:
     """O ``(heads, L, head)`` times ``W_O``: ``(L, dim)``."""
-    (index,) = _places(run.layout, Layout.from_heads, O.shape[::2])
-    across = run.made(elementwise.scatter, O, index, shape=(O.shape[1], run.layout.out))
+    ((_, first),) = _places(run.layout, Layout.from_heads, O.shape[::2])
+    across = run.made(elementwise.scatter, O, first, shape=(O.shape[1], run.layout.out))
     return product(across, run.do)
 
 
@@ -280,15 +281,25 @@ def argmax(run: Run, logits: np.ndarray, largest: Scheduled) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _places(layout: Layout, move: Callable[..., Any], shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    """Where each number of the results of a `Layout`'s method comes from; of `Layout.from_heads`, where it goes to."""
+def _places(layout: Layout, move: Callable[..., Any], shape: tuple[int, ...]) -> tuple[tuple[int, np.ndarray], ...]:
+    """Where numbers of the results of a `Layout`'s method come from; of `Layout.from_heads`, where they go to.
+
+    Returns:
+        Of each result the length of a row, and ``(rows, runs)`` where each run of a row begins: all equally long.
+    """
     numbers = np.arange(1, 1 + np.prod(shape)).reshape(shape)  # 0: padding
     moved = move(layout, numbers)
     if isinstance(moved, tuple):
-        return tuple(np.atleast_2d(part) - 1 for part in moved)
+        return tuple(_runs(np.atleast_2d(part) - 1) for part in moved)
     goes = np.zeros(numbers.size, np.int64)
     goes[moved[moved > 0] - 1] = np.flatnonzero(moved)
-    return (goes.reshape(shape),)
+    return (_runs(goes.reshape(shape)),)
+
+
+def _runs(places: np.ndarray) -> tuple[int, np.ndarray]:
+    breaks = np.flatnonzero((np.diff(places) != 1).any(axis=0)) + 1
+    length = places.shape[1]
+    return length, np.ascontiguousarray(places[:, :: gcd(length, *breaks.tolist())])
 
 
 # -------------------------------------------------------------------------------------------------------- the lists
@@ -532,7 +543,6 @@ class Run:
         do: ``do(kernel, *arguments)``, of arrays that it reads and writes: calls it, or records the call.
         tokens, text: see above.
         part: what this process has of attention.
-        decodes: whether this is decode.
         team: the threads of decode.
         bounds: in decode, ``(rows + 1,)`` where the entries of each row of cores begin, of those that are here.
         entries: in decode, columns of an array with one for each entry that is here, perhaps more.
@@ -551,7 +561,7 @@ class Run:
         self.layout, self.config, self.weights = forward.plan.layout, forward.plan.layout.config, forward.weights
         self.precision, self.scale = forward.weights.precision, np.float32(self.config.head_dim ** -0.5)
         self.tokens, self.block, self.program, self.part = tokens, -1, program, forward.part
-        self.decodes, self.team = text is not None, forward.team
+        self.team = forward.team
         c, L, head = self.config, len(tokens), self.layout.head
         self.do: Callable[..., None] = at_once if program is None else program.add
         if text is not None:
@@ -580,24 +590,30 @@ class Run:
         occupancy = balanced(len(self.tokens), self.part.mesh_rows)
         self.kept.append((self.part.kept(K, occupancy), self.part.kept(V, occupancy)))
 
+    def by_heads(self, kernel: Callable[..., None], heads: int, *arguments: Any) -> None:
+        """Call ``kernel(h, *arguments)`` for every head, in decode."""
+        self.team.share(kernel, heads, *arguments, do=self.do)
+
+    def by_tokens(self, kernel: Callable[..., None], *arguments: Any) -> None:
+        """Call ``kernel(item, items, *arguments)`` for work items that share out the tokens."""
+        threads = 1 if len(self.tokens) == 1 else pool.threads_for(
+            max(each.size for each in arguments if isinstance(each, np.ndarray)))
+        if threads == 1:
+            self.do(kernel, 0, 1, *arguments)
+            return
+        items = 4 * threads  # some are slower
+        pool.parallel(lambda mine: deque((kernel(item, items, *arguments) for item in mine), 0), items, threads)
+
     def made(self, kernel: Callable[..., None], *arguments: Any, shape: tuple[int, ...]) -> np.ndarray:
-        """What a kernel writes to its last argument, a new float32 array."""
+        """What a kernel writes to its last argument, a new float32 array, by tokens."""
         out = np.empty(shape, np.float32)
-        self.do(kernel, *arguments, out)
+        self.by_tokens(kernel, *arguments, out)
         return out
 
-    def share(self, kernel: Callable[..., None], items: int, *arguments: Any) -> None:
-        """Call ``kernel(item, *arguments)`` for so many work items, by the threads of this phase."""
-        if self.decodes:
-            self.team.share(kernel, items, *arguments, do=self.do)
-            return
-        threads = pool.threads_for(max(each.size for each in arguments if isinstance(each, np.ndarray)))
-        pool.parallel(lambda mine: deque((kernel(item, *arguments) for item in mine), 0), items, threads)
-
-    def by_heads(self, kernel: Callable[..., None], *arguments: Any, shape: tuple[int, ...]) -> np.ndarray:
-        """What a kernel writes to its last argument, a new float32 array, one head after the other."""
+    def made_by_heads(self, kernel: Callable[..., None], *arguments: Any, shape: tuple[int, ...]) -> np.ndarray:
+        """The same by heads, of which the array has a row each."""
         out = np.empty(shape, np.float32)
-        self.share(kernel, len(out), *arguments, out)
+        self.by_heads(kernel, len(out), *arguments, out)
         return out
 
     def stored(self, array: np.ndarray) -> np.ndarray:
@@ -615,8 +631,8 @@ class Run:
     def split(self, fused: np.ndarray, how: Callable[..., Any]) -> tuple[np.ndarray, ...]:
         """Columns of a fused product ``(L, n)`` as `Layout.split_qkv` or `Layout.split_ffn` splits them by heads."""
         L, n = fused.shape
-        return tuple(self.made(elementwise.gather, fused, index, shape=(len(index), L, index.shape[1]))
-                     for index in _places(self.layout, how, (n,)))
+        return tuple(self.made(elementwise.gather, fused, first, shape=(len(first), L, length))
+                     for length, first in _places(self.layout, how, (n,)))
 
 
 class Forward:

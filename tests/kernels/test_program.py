@@ -54,7 +54,7 @@ def test_calls_follow_each_other_and_read_what_arrays_hold_then():
 
 def test_a_program_keeps_its_operands():
     program, out = Program(), np.zeros(1000, np.float32)
-    program.add(elementwise.add, np.full((1, 1000), 3, np.float32), np.full((1, 1000), 4, np.float32), out[None])
+    program.add(elementwise.add, 0, 1, np.full((1, 1000), 3, np.float32), np.full((1, 1000), 4, np.float32), out[None])
     junk = [np.full((1, 1000), np.nan, np.float32) for _ in range(50)]
     program.run()
     assert (out == 7).all() and len(junk) == 50
@@ -91,22 +91,22 @@ def test_norms_rope_and_silu_are_numpys(L):
     X, Y, gain, squares = (draw(shape).astype(f) for shape in ((L, 22), (L, 22), 22, (L, 3)))
     squares **= 2
     out, inverse = np.empty_like(X), np.empty_like(squares)
-    elementwise.inverse_rms(squares, f(22), f(1e-5), f(16), inverse)
+    elementwise.inverse_rms(0, 1, squares, f(22), f(1e-5), f(16), inverse)
     assert np.array_equal(inverse, 1 / np.sqrt(squares / f(22) + f(1e-5)) * f(16))
-    elementwise.scale_rows(X, inverse, out)  # 22 columns for 3: 8, 8, 6
+    elementwise.scale_rows(0, 1, X, inverse, out)  # 22 columns for 3: 8, 8, 6
     assert np.array_equal(out, X * inverse[:, np.repeat([0, 1, 2], [8, 8, 6])])
-    elementwise.scale_columns(X, gain, out)
+    elementwise.scale_columns(0, 1, X, gain, out)
     assert np.array_equal(out, X * gain)
-    elementwise.silu(X, Y, out)
+    elementwise.silu(0, 1, X, Y, out)
     e = np.ascontiguousarray(-Y)
     elementwise.exponentials(e.reshape(-1), False)
     assert np.array_equal(out, X * (Y / (1 + e)))
     for other in (Y, gain[None]):
-        elementwise.add(X, other, out)
+        elementwise.add(0, 1, X, other, out)
         assert np.array_equal(out, X + other)
     heads, cos, sin = draw((5, L, 6)).astype(f), draw((L, 3)).astype(f), draw((L, 3)).astype(f)
     turned = np.empty_like(heads)
-    elementwise.rope(heads, cos, sin, turned)
+    elementwise.rope(0, 1, heads, cos, sin, turned)
     even, odd = heads[..., ::2], heads[..., 1::2]
     assert np.array_equal(turned[..., ::2], even * cos - odd * sin)
     assert np.array_equal(turned[..., 1::2], even * sin + odd * cos)

@@ -187,47 +187,46 @@ def test_kernels_are_given_what_they_do_not_check(grid, half, monkeypatch):
     def tree(dst, src, root, leaves):
         assert dst.shape == src.shape and all(((x >= 0) & (x < leaves)).all() for x in (dst, src, np.array([root])))
 
-    def square_sums(X, tile, half, out):
-        assert X.ndim == 2 and tile * len(out) >= X.shape[1] and out.shape[1] == len(X)
+    def square_sums(item, items, X, tile, half, out):
+        assert 0 <= item < items and X.ndim == 2 and tile * len(out) >= X.shape[1] and out.shape[1] == len(X)
 
-    def scores(items, q, keys, bounds, width, dst, src, root, scale, half, out):
+    def scores(times, q, keys, bounds, width, dst, src, root, scale, half, out):
         (heads, head), tokens = q.shape, bounds[-1]
         assert head % width == 0 and keys.shape[1] == head and keys.shape[2] >= tokens and heads % len(keys) == 0
-        assert items == out.shape[0] == heads and out.shape[1] >= tokens
+        assert times == out.shape[0] == heads and out.shape[1] >= tokens
         tree(dst, src, root, head // width)
 
-    def softmax(items, S, bounds, dst, src, root, stored, half):
-        assert items == len(S) and bounds[0] >= 0 and (np.diff(bounds) >= 0).all() and bounds[-1] <= S.shape[1] and S.flags.writeable
+    def softmax(times, S, bounds, dst, src, root, stored, half):
+        assert times == len(S) and bounds[0] >= 0 and (np.diff(bounds) >= 0).all() and bounds[-1] <= S.shape[1] and S.flags.writeable
         tree(dst, src, root, len(bounds) - 1)
 
-    def mix(items, P, values, bounds, dst, src, root, half, out):
-        softmax(items, P, bounds, dst, src, root, False, half)
+    def mix(times, P, values, bounds, dst, src, root, half, out):
+        softmax(times, P, bounds, dst, src, root, False, half)
         heads, head = out.shape
         assert heads % len(values) == 0 and values.shape[2] == head and len(P) == heads
         assert bounds[-1] <= values.shape[1]
 
-    def causal_softmax(items, S, scale, tile, dst, src, root, stored, half):
-        heads, L, columns = S.shape
-        assert L == columns and S.flags.writeable and items == heads * -(-L // kernels.ROWS)
-        assert tile >= 1 and -(-L // tile) <= len(dst) + 1
+    def causal_softmax(item, items, S, scale, tile, dst, src, root, stored, half):
+        assert 0 <= item < items and S.shape[1] == S.shape[2] and S.flags.writeable
+        assert tile >= 1 and -(-S.shape[2] // tile) <= len(dst) + 1
         tree(dst, src, root, len(dst) + 1)
 
     checks = {getattr(kernels, check.__name__): check for check in (square_sums, scores, softmax, mix, causal_softmax)}
-    record, call, share = Program.add, block.at_once, block.Run.share
+    record, call, by_heads = Program.add, block.at_once, block.Run.by_heads
 
     def checked(kernel, arguments):
         if kernel in checks:
             called.add(kernel.__name__)
             checks[kernel](*arguments)
 
-    def checked_share(self, kernel, items, *arguments):
-        checked(kernel, (items, *arguments))
-        share(self, kernel, items, *arguments)
+    def checked_by_heads(self, kernel, heads, *arguments):
+        checked(kernel, (heads, *arguments))
+        by_heads(self, kernel, heads, *arguments)
 
     monkeypatch.setattr(Program, "add", lambda self, kernel, *a, **more: (
         checked(kernel, a), record(self, kernel, *a, **more)))
     monkeypatch.setattr(block, "at_once", lambda kernel, *a, **more: (checked(kernel, a), call(kernel, *a, **more)))
-    monkeypatch.setattr(block.Run, "share", checked_share)
+    monkeypatch.setattr(block.Run, "by_heads", checked_by_heads)
     model = Llama(Synthetic(tiny(6, 3)), Mesh(*grid), **({"dtype": "float16", "accumulate": "float16"} if half else {}))
     for length in (1, 7, 29):
         list(model.generate([5] * length, 4))

@@ -103,7 +103,7 @@ def test_square_sums_are_a_gemv_with_itself(rows):
     mesh, x = mk.Mesh(rows, 1), array(1, 100)
     expected = mk.gemv(x[0], np.ascontiguousarray(x.T), mesh, method="lockstep")
     sums = np.empty((rows, 1), np.float32)
-    kernels.square_sums(x, -(-100 // rows), False, sums)
+    kernels.square_sums(0, 1, x, -(-100 // rows), False, sums)
     assert np.array_equal(Scheduled(mesh, (1,), 0).combine(sums), expected)
 
 
@@ -178,8 +178,8 @@ def test_causal_softmax(cols, length):
     expected = np.where(np.tri(length, dtype=bool), scaled, -np.inf).astype(np.float64)
     expected = np.exp(expected - expected.max(-1, keepdims=True))
     order = Scheduled(mk.Mesh(1, cols), (1,), 1).order
-    for item in range(2 * -(-length // kernels.ROWS)):
-        kernels.causal_softmax(item, S, np.float32(0.5), -(-length // cols), *order, False, False)
+    for item in range(3):
+        kernels.causal_softmax(item, 3, S, np.float32(0.5), -(-length // cols), *order, False, False)
     np.testing.assert_allclose(S, expected / expected.sum(-1, keepdims=True), rtol=2e-6)
     assert not S[:, ~np.tri(length, dtype=bool)].any()
     last = exponentials(scaled[:, -1] - scaled[:, -1].max(-1, keepdims=True))
