@@ -128,11 +128,7 @@ def append(run: Run, K: np.ndarray, V: np.ndarray, shift: Passing) -> tuple[np.n
 
 def prompt_scores(run: Run, Q: np.ndarray, K: np.ndarray, product: Scheduled, *along: Riding) -> np.ndarray:
     """``Q K^T`` of every query head with its group's keys, a group at a time: ``(heads, L, L)``, on ranks a part."""
-    Q, K, L = run.part.prompt(Q), run.part.prompt(K), len(run.tokens)
-    S = np.empty((len(K), run.config.group * L, L), np.float32)
-    for out, q, k in zip(S, Q.reshape(len(K), run.config.group * L, run.layout.head), K):
-        out[:] = product.multiply(q, k, run.precision.accumulate)
-    return S.reshape(len(Q), L, L)
+    return run.groups(product, run.part.prompt(Q), run.part.prompt(K), len(run.tokens))
 
 
 def prompt_softmax(run: Run, S: np.ndarray, largest: Scheduled, total: Scheduled) -> np.ndarray:
@@ -151,11 +147,7 @@ def prompt_softmax(run: Run, S: np.ndarray, largest: Scheduled, total: Scheduled
 
 def prompt_mix(run: Run, P: np.ndarray, V: np.ndarray, product: Scheduled) -> np.ndarray:
     """``P V`` of every query head with its group's values: ``(heads, L, head)``."""
-    V = run.part.prompt(V)
-    O = np.empty((len(P), P.shape[1], V.shape[2]), np.float32)
-    for h, p in enumerate(P):
-        O[h] = product.multiply(p, V[h // run.config.group], run.precision.accumulate)
-    return run.part.whole_prompt(O, run.config.group)
+    return run.part.whole_prompt(run.groups(product, P, run.part.prompt(V), run.layout.head), run.config.group)
 
 
 def prompt_attend(run: Run, S: np.ndarray, V: np.ndarray, product: Scheduled, exponents: Riding) -> np.ndarray:
@@ -171,14 +163,11 @@ def prompt_attend(run: Run, S: np.ndarray, V: np.ndarray, product: Scheduled, ex
     c, V = run.config, run.part.prompt(V)
     kv_heads, L, head = V.shape
     run.by_tokens(attention.mask_scores, S, np.float32(c.head_dim**-0.5 * np.log2(np.e)), run.precision.half)
-    P = run.stored(np.exp2(S, out=S)).reshape(kv_heads, c.group * L, L)
+    P = run.stored(np.exp2(S, out=S))
     cols, width = run.layout.strip.cols, run.layout.width
     columns = V.reshape(kv_heads, L, cols, width)
     V = np.concatenate([columns, np.ones_like(columns[..., :1])], axis=-1).reshape(kv_heads, L, cols * (width + 1))
-    O = np.empty((kv_heads, c.group * L, V.shape[2]), np.float32)
-    for out, p, v in zip(O, P, V):
-        out[:] = product.multiply(p, v, run.precision.accumulate)
-    sums = O.reshape(len(S), L, cols, width + 1)
+    sums = run.groups(product, P, V, V.shape[2]).reshape(len(S), L, cols, width + 1)
     return run.part.whole_prompt((sums[..., :-1] / sums[..., -1:]).reshape(len(S), L, head), c.group)
 
 
@@ -615,6 +604,14 @@ class Run:
         out = np.empty(shape, np.float32)
         self.by_heads(kernel, len(out), *arguments, out)
         return out
+
+    def groups(self, product: Scheduled, left: np.ndarray, right: np.ndarray, N: int) -> np.ndarray:
+        """Heads ``(heads, L, K)`` times the operand that their group shares ``(kv_heads, ..)``: ``(heads, L, N)``."""
+        heads, L, K = left.shape
+        out = np.empty((len(right), heads // len(right) * L, N), np.float32)
+        for group, A, B in zip(out, left.reshape(len(right), -1, K), right):
+            group[:] = product.multiply(A, B, self.precision.accumulate)
+        return out.reshape(heads, L, N)
 
     def stored(self, array: np.ndarray) -> np.ndarray:
         """An array, rounded in place to what can be stored."""

@@ -161,8 +161,8 @@ class Scheduled:
     def multiply(self, A: np.ndarray, B: np.ndarray | Columns, accumulate: str = "float32") -> np.ndarray:
         """Run a matrix product: float32 operands of the schedule's shapes -> ``(M, N)``.
 
-        Where rows do not differ in their order of summation (dist-GEMM-T), A may be several left operands, one below
-        the other: ``(n M, K)`` -> ``(n M, N)``. Stacked ones are all given: n = ``stacked``.
+        A may be n left operands, one below the other: ``(n M, K)`` -> ``(n M, N)``. Stacked ones are all given:
+        n = ``stacked``.
 
         Args:
             A: ``(M, K)``, or n of them.
@@ -175,16 +175,18 @@ class Scheduled:
         Raises:
             MeshError: operands of another shape or dtype: a hook may have put them there.
         """
-        left, (rows, K), right, shape, alike = self._operands
-        shaped(left, A, len(A) // rows * rows if alike else rows, K)
+        left, (M, K), right, shape = self._operands
+        n = max(1, len(A) // M)
+        shaped(left, A, n * M, K)
         shaped(right, B, *shape)
-        if self.stacked > 1:
-            if isinstance(B, np.ndarray) and self.schedule.task.kind == "product_t":
-                B = B.T
-            return ring.ring_product(A, B, self._rows_in_turn, accumulate=accumulate)
         order = self.schedule.proof.order
-        if not isinstance(B, Columns) or not isinstance(order, RingOrder) or 4 * B.shape[0] * B.shape[1] <= SLAB:
+        if not isinstance(order, RingOrder):
             return fused.run(self.schedule, {left: A, right: B}, np.dtype(accumulate))
+        order = self._in_turn(n)
+        if isinstance(B, np.ndarray) and self.schedule.task.kind == "product_t":
+            B = B.T
+        if not isinstance(B, Columns) or 4 * B.shape[0] * B.shape[1] <= SLAB:
+            return ring.ring_product(A, B, order, accumulate=accumulate)
         C, start = np.zeros((len(A), shape[1]), np.float32), order.col_start[np.arange(shape[1]) // order.col_tile]
         for columns, slab in B.slabs(SLAB):
             own = replace(order, col_start=start[columns], col_tile=1)
@@ -252,19 +254,20 @@ class Scheduled:
         return left.tile[1], left.grid[1]
 
     @cached_property
-    def _operands(self) -> tuple[str, tuple[int, int], str, tuple[int, int], bool]:
-        """Names and shapes of both, and whether rows are alike."""
+    def _operands(self) -> tuple[str, tuple[int, int], str, tuple[int, int]]:
+        """Names and shapes of both; the left one is one of those that are stacked, without what pads it."""
         (left, a), (right, b) = self.schedule.operands.items()
-        rows = self.stacked * self.shape[0]  # without what pads each operand of a stack
-        return left, (rows, a.shape[1]), right, b.shape, isinstance(self.schedule.proof.order, ChainSum)
+        return left, (self.shape[0], a.shape[1]), right, b.shape
 
-    @cached_property
-    def _rows_in_turn(self) -> RingOrder:
-        """The order of stacked operands, as they lie on the host: one whole operand below the other."""
+    @lru_cache(maxsize=4)  # noqa: B019  (schedules are kept for good)
+    def _in_turn(self, n: int) -> RingOrder:
+        """The order of n left operands as they lie on the host: one whole operand below the other."""
         order = self.schedule.proof.order
         assert isinstance(order, RingOrder)
+        if n == self.stacked == 1:
+            return order
         start = order.row_start[np.arange(self.shape[0]) // ceil_div(self.shape[0], self.mesh.rows)]
-        return replace(order, row_start=np.tile(start, self.stacked), row_tile=1)
+        return replace(order, row_start=np.tile(start, n), row_tile=1)
 
     def work(self, itemsize: int, accumulator: int) -> Work:
         """What it makes the mesh do; arguments as of `Plan.ledger`."""
