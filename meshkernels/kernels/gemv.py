@@ -29,7 +29,7 @@ from meshkernels.kernels.decoding import (
 )
 from meshkernels.kernels.intrinsics import add, call, pointer
 from meshkernels.kernels.reduce import within
-from meshkernels.kernels.resident import Columns, Part, wide
+from meshkernels.kernels.resident import Columns, Part, spans_of, wide
 
 #: The places of a row: the kernel's address; first panel and number of panels; of `Part` the address, bytes of a panel
 #: and offsets; the spans; the places of sums, and how many there are; those that are wanted; the columns; N.
@@ -73,7 +73,7 @@ def _spans(W: Columns, part: Part, parts: int, todo: Additions) -> np.ndarray:
     """Spans of the chains in the order of computing, their last column as `decoding` has them."""
     K = W.shape[0]
     block = max(1, -(-K // parts))
-    found = W.spans(part.storage, np.arange(K), np.arange(K) // block)
+    found = spans_of(W.rows, part.storage, np.arange(K), np.arange(K) // block)
     found = found[found[:, 2] >= 0]
     first, after = (np.searchsorted(found[:, 4], todo.parts, side) for side in ("left", "right"))
     count = after - first  # none where there is no part

@@ -27,7 +27,7 @@ from meshkernels.kernels import host, memory, pool
 from meshkernels.kernels.compiled import compiled
 from meshkernels.kernels.decoding import OFFSETS, WIDTH, decode
 from meshkernels.kernels.intrinsics import copy_line, prefetch, transpose4
-from meshkernels.kernels.resident import Columns, Part, wide
+from meshkernels.kernels.resident import Columns, Part, spans_of, wide
 from meshkernels.kernels.storage import OF_DTYPE, STORAGES
 
 #: Storage types that Numba has no arithmetic for travel as 16-bit integers; see intrinsics.HALF and BFLOAT.
@@ -313,41 +313,25 @@ _ROWS = 64
 def _pack_columns(W: Columns, layout: Layout, kc: int, threads: int | None,
                   allocate: Callable[[int, np.dtype], np.ndarray]) -> Panels:  # fmt: skip
     """Pack W: each of its own panels is decoded once, some rows at a time, and copied to wherever its lanes are."""
-    width, places, source = layout.width, len(layout.k_of), layout.source
-    data, bytes_ = allocate(len(source) * places, wide(W.dtype)), host.SIMD[host.simd()].bytes
-    order, place = layout.k_of.copy(), np.arange(places)
-    order[layout.padding] = -1
-    target = Target(data, (0,) * width, kc, 0, len(source), False)
-    index = np.full(W.shape[1], -1)
-    stored = np.zeros(len(source), bool)
+    width, places, lanes = layout.width, len(layout.k_of), len(layout.source)
+    data, bytes_ = allocate(lanes * places, wide(W.dtype)), host.SIMD[host.simd()].bytes
+    target = Target(data, (0,) * width, kc, 0, lanes, False)
+    stored = np.zeros(lanes, bool)
     for part in W.parts:
-        index[:] = -1
-        index[part.columns] = np.arange(len(part.columns))
-        home = np.flatnonzero(index[source] >= 0)
-        home = home[np.argsort(index[source[home]], kind="stable")]
-        stored[home], lane = True, index[source[home]]
-        gone_on = (np.diff(lane) == 1) & (np.diff(home) == 1) & (lane[1:] % WIDTH > 0) & (home[1:] % width > 0)
-        begins = np.flatnonzero(np.concatenate([[True], ~gone_on]))
-        runs = np.stack([lane[begins] % WIDTH, np.diff(begins, append=len(home)), home[begins]], 1)
-        firsts = np.searchsorted(lane[begins] // WIDTH, np.arange(part.panels + 1))
-        batch = place // kc * places + place % kc // _ROWS
-        begins = np.append(np.flatnonzero(np.diff(batch, prepend=-1)), places)
-        spans = W.spans(part.storage, order, batch)
-        spans = spans[spans[:, 2] >= 0]
-        batches = np.stack([begins, np.searchsorted(spans[:, 0], begins)], 1)
-        where = _Lanes(part.data, part.stride, part.offsets, spans, batches, runs, firsts, len(source))
+        where, home = _lanes(layout, kc, part.storage.name, W.rows.tobytes(), part.columns.tobytes())
+        stored[home] = True
 
         def work(items: Iterator[int], part: Part = part, where: _Lanes = where) -> None:
             rows = memory.aligned(_ROWS * WIDTH, data.dtype)
             for panel in items:
-                _unpacker(part.storage.name, bytes_)(where, panel, rows, target)
+                _unpacker(part.storage.name, bytes_)(part.data, part.stride, part.offsets, where, panel, rows, target)
 
         pool.parallel(work, part.panels, pool.threads_for(data.size, threads))
     if not stored.all():  # columns of zeros
         panel, lane = np.divmod(np.flatnonzero(~stored), width)
         for chunk in range(0, places, kc):
             depth = min(kc, places - chunk)
-            part_of = data[chunk * len(source) : (chunk + depth) * len(source)]
+            part_of = data[chunk * lanes : (chunk + depth) * lanes]
             part_of.reshape(-1, depth, width)[panel, :, lane] = 0
     return Panels(data, layout, kc, W.shape[1], W.dtype)
 
@@ -356,9 +340,6 @@ class _Lanes(NamedTuple):
     """Where the lanes of one part of `Columns` go.
 
     Attributes:
-        data: see `Part`.
-        stride: see `Part`.
-        offsets: see `Part`.
         spans: of all places, but for zeros.
         batches: ``(batches + 1, 2)`` first place and first span of at most `_ROWS` places; at last their numbers.
         runs: ``(runs, 3)`` neighbours in a panel of W and in one of the packed operand: lane, how many, packed lane.
@@ -366,9 +347,6 @@ class _Lanes(NamedTuple):
         total: packed lanes.
     """
 
-    data: np.ndarray
-    stride: int
-    offsets: np.ndarray
     spans: np.ndarray
     batches: np.ndarray
     runs: np.ndarray
@@ -376,12 +354,36 @@ class _Lanes(NamedTuple):
     total: int
 
 
+@remember
+def _lanes(layout: Layout, kc: int, storage: str, rows: bytes, columns: bytes) -> tuple[_Lanes, np.ndarray]:
+    """Where the lanes of a part with these columns go, int64 as `rows` of `Columns`; and all places that they go to."""
+    width, places, source = layout.width, len(layout.k_of), layout.source
+    here = np.frombuffer(columns, np.int64)
+    order, place = layout.k_of.copy(), np.arange(places)
+    order[layout.padding] = -1
+    index = np.full(1 + max(source.max(), here.max()), -1)
+    index[here] = np.arange(len(here))
+    home = np.flatnonzero(index[source] >= 0)
+    home = home[np.argsort(index[source[home]], kind="stable")]
+    lane = index[source[home]]
+    gone_on = (np.diff(lane) == 1) & (np.diff(home) == 1) & (lane[1:] % WIDTH > 0) & (home[1:] % width > 0)
+    begins = np.flatnonzero(np.concatenate([[True], ~gone_on]))
+    runs = np.stack([lane[begins] % WIDTH, np.diff(begins, append=len(home)), home[begins]], 1)
+    firsts = np.searchsorted(lane[begins] // WIDTH, np.arange(-(-len(here) // WIDTH) + 1))
+    batch = place // kc * places + place % kc // _ROWS
+    begins = np.append(np.flatnonzero(np.diff(batch, prepend=-1)), places)
+    spans = spans_of(np.frombuffer(rows, np.int64), STORAGES[storage], order, batch)
+    spans = spans[spans[:, 2] >= 0]
+    batches = np.stack([begins, np.searchsorted(spans[:, 0], begins)], 1)
+    return _Lanes(spans, batches, runs, firsts, len(source)), home
+
+
 @cache
 def _unpacker(name: str, bytes_: int) -> Callable:
     @compiled
-    def unpack(where, panel, rows, target):
-        """One panel of W to the packed operand, through ``rows``."""
-        data, stride, offsets, spans, batches, runs, firsts, total = where
+    def unpack(data, stride, offsets, where, panel, rows, target):
+        """One panel of a part, its data, stride and offsets, to the packed operand, through ``rows``."""
+        spans, batches, runs, firsts, total = where
         out, lanes, kc, K = target.numbers, len(target.width), target.kc, batches[len(batches) - 1, 0]
         for batch in range(len(batches) - 1):
             (begin, s), (end, stop) = batches[batch], batches[batch + 1]

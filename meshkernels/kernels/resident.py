@@ -88,34 +88,11 @@ class Columns:
         """All of W, ``(K, N)`` float32 (or float64)."""
         out = np.zeros(self.shape, wide(self.dtype))
         for part in self.parts:
-            spans = self.spans(part.storage, np.arange(self.shape[0]), np.zeros(self.shape[0], np.int64))
+            spans = spans_of(self.rows, part.storage, np.arange(self.shape[0]), np.zeros(self.shape[0], np.int64))
             spans, rows = spans[spans[:, 2] >= 0], np.zeros((self.shape[0], WIDTH), out.dtype)
             _widener(part.storage.name, host.SIMD[host.simd()].bytes)(
                 part.data, part.stride, part.offsets, spans, part.columns, rows, out)
         return out
-
-    def spans(self, storage: Storage, order: np.ndarray, cuts: np.ndarray) -> np.ndarray:
-        """Rows of W in an order, as spans of one storage type (see `decoding`).
-
-        Args:
-            storage: whose groups end spans.
-            order: (n,) rows of W; -1: none, a place of padding.
-            cuts: (n,) ascending: spans end where it changes.
-
-        Returns:
-            ``(spans, 5)`` int32: at (in ``order``), depth, place (-1: zeros), group, and the cut.
-        """
-        natural = np.where(order >= 0, self.rows[order], -1)
-        stored = np.cumsum(self.rows >= 0) - 1
-        place = np.where(natural >= 0, stored[order], -1)
-        group = natural // storage.group if storage.group else np.zeros_like(natural)
-        there = place >= 0
-        alike = (np.diff(cuts) == 0) & (np.diff(group) == 0) & (there[1:] == there[:-1])
-        gone_on = alike & (np.diff(place) == there[1:])
-        begins = np.flatnonzero(np.concatenate([[len(order) > 0], ~gone_on]))
-        depth = np.diff(begins, append=len(order))
-        spans = np.stack([begins, depth, place[begins], group[begins], cuts[begins]], 1).astype(np.int32)
-        return in_turns(spans, turn(storage))
 
     def slabs(self, most: int) -> Iterator[tuple[np.ndarray, Columns]]:
         """All stored columns, some panels at a time.
@@ -145,11 +122,36 @@ class Columns:
         """
         K, out = self.shape[0], np.zeros((len(columns), self.shape[0]), wide(self.dtype))
         for part in self.parts:
-            spans = self.spans(part.storage, np.arange(K), np.zeros(K, np.int64))
+            spans = spans_of(self.rows, part.storage, np.arange(K), np.zeros(K, np.int64))
             spans, rows = spans[spans[:, 2] >= 0], np.zeros((K, WIDTH), out.dtype)
             do(_taker(part.storage.name, host.SIMD[host.simd()].bytes), columns, part.columns, part.data, part.stride,
                part.offsets, spans, rows, out)  # fmt: skip
         return out
+
+
+def spans_of(rows: np.ndarray, storage: Storage, order: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+    """Rows of W in an order, as spans of one storage type (see `decoding`).
+
+    Args:
+        rows: of `Columns`.
+        storage: whose groups end spans.
+        order: (n,) rows of W; -1: none, a place of padding.
+        cuts: (n,) ascending: spans end where it changes.
+
+    Returns:
+        ``(spans, 5)`` int32: at (in ``order``), depth, place (-1: zeros), group, and the cut.
+    """
+    natural = np.where(order >= 0, rows[order], -1)
+    stored = np.cumsum(rows >= 0) - 1
+    place = np.where(natural >= 0, stored[order], -1)
+    group = natural // storage.group if storage.group else np.zeros_like(natural)
+    there = place >= 0
+    alike = (np.diff(cuts) == 0) & (np.diff(group) == 0) & (there[1:] == there[:-1])
+    gone_on = alike & (np.diff(place) == there[1:])
+    begins = np.flatnonzero(np.concatenate([[len(order) > 0], ~gone_on]))
+    depth = np.diff(begins, append=len(order))
+    spans = np.stack([begins, depth, place[begins], group[begins], cuts[begins]], 1).astype(np.int32)
+    return in_turns(spans, turn(storage))
 
 
 def in_turns(spans: np.ndarray, turn: int) -> np.ndarray:

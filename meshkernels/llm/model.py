@@ -237,7 +237,7 @@ class Llama:
         Raises:
             MeshError: as `prefill` and `decode`; a text, but no tokenizer.
         """
-        sampler = Sampler(seed=same_seed(self._on, seed), **sampling)  # type: ignore[arg-type]  # a generator stays
+        sampler = Sampler(seed=same_seed(self._on, seed), **sampling)
         for (token,) in self._continued([tokens], [sampler], new, stop, lambda prompts: [self.prefill(*prompts)],
                                         lambda chosen: [self.decode(*chosen)]):
             yield token

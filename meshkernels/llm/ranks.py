@@ -152,8 +152,8 @@ def fatal(on: Distribution | None) -> AbstractContextManager[None]:
     return nullcontext() if on is None else on.ranks.fatal()
 
 
-def same_seed(on: Distribution | None, seed: int | None) -> int | None:
-    """A seed that all ranks have: where none is given, one that rank 0 draws."""
+def same_seed(on: Distribution | None, seed: int | np.random.Generator | None) -> int | np.random.Generator | None:
+    """A seed, or a generator, that all ranks have: where none is given, one that rank 0 draws."""
     if on is None or seed is not None:
         return seed
     return int(on.ranks.comm.bcast(secrets.randbits(32)))
