@@ -104,6 +104,12 @@ def compiled(function: Callable) -> Any:
     return kernel
 
 
+def folder_of(kernel: Any) -> Path | None:
+    """Where the code of a kernel is cached, if it can be."""
+    found = getattr(kernel._cache, "cache_path", None)
+    return None if found is None else Path(found)
+
+
 def address_of(kernel: Any, *arguments: Any) -> int:
     """The address of a kernel's code for C, which takes and returns 64-bit integers.
 

@@ -42,7 +42,7 @@ from meshkernels.kernels.storage import STORAGES, Storage
 WIDTH = 64
 #: Where a panel has its parts, in bytes: two planes of codes, scales, minima, factors, others.
 OFFSETS = 6
-#: Bytes from what is decoded to what is prefetched, at most: if a panel has fewer, the same place of the next one.
+#: Bytes from what is decoded to what is prefetched, where nothing is measured (`prefetch`), as for a weight in cache.
 AHEAD = 24 << 10
 #: Groups from that in use to that whose scales are prefetched.
 NEXT = 8
@@ -67,11 +67,13 @@ class _Panel:
         data: pointer to the panel's first byte.
         offsets: pointer to `OFFSETS` integers.
         next_: bytes to the next panel, if its scales, and no more than it, shall be prefetched.
+        ahead: bytes from what is decoded to what is prefetched, at most ``next_``: the same place of the next panel.
     """
 
-    def __init__(self, context: Any, builder: Any, name: str, bytes_: int, data: Any, offsets: Any, next_: Any = None):
+    def __init__(self, context: Any, builder: Any, name: str, bytes_: int, data: Any, offsets: Any, next_: Any = None,
+                 ahead: Any = None):  # fmt: skip
         self.context, self.builder, self.storage, self.next = context, builder, STORAGES[name], next_
-        self.ahead = I64(AHEAD)
+        self.ahead = I64(AHEAD) if ahead is None else ahead
         if next_ is not None:
             self.ahead = builder.select(builder.icmp_signed("<", next_, self.ahead), next_, self.ahead)
         self.kind = ir.DoubleType() if name == "F64" else ir.FloatType()
@@ -272,8 +274,8 @@ def _at(builder: Any, address: Any, kind: Any) -> Any:
     return builder.inttoptr(address, kind.as_pointer())
 
 
-def _chains(context, builder, name, bytes_, half, x, data, offsets, stride, spans, count, places, sums):
-    panel = _Panel(context, builder, name, bytes_, _at(builder, data, I8), _at(builder, offsets, I64), stride)
+def _chains(context, builder, name, bytes_, half, x, data, offsets, stride, ahead, spans, count, places, sums):
+    panel = _Panel(context, builder, name, bytes_, _at(builder, data, I8), _at(builder, offsets, I64), stride, ahead)
     kind, lanes = panel.kind, panel.lanes
     vector = ir.VectorType(kind, lanes)
     x, sums = _at(builder, x, kind), _at(builder, sums, kind)
@@ -327,7 +329,7 @@ def _decode(context, builder, name, bytes_, data, offsets, spans, count, out):
 
 
 @intrinsic(prefer_literal=True)
-def chains(typingctx, name, bytes_, half, x, data, offsets, stride, spans, count, places, sums):
+def chains(typingctx, name, bytes_, half, x, data, offsets, stride, ahead, spans, count, places, sums):
     """Chains of multiply-adds ``x[at] * number``, from zero, of the 64 columns of a panel; their sums, added up.
 
     A span whose ``end`` is ``4 additions + kind`` ends a chain. The next of the places is the home of its sum, the
@@ -344,6 +346,7 @@ def chains(typingctx, name, bytes_, half, x, data, offsets, stride, spans, count
         data: address of the panel.
         offsets: address of its `OFFSETS`.
         stride: bytes from it to the next one.
+        ahead: bytes from what is read to what is prefetched.
         spans: address of the table.
         count: its rows.
         places: address of the places, int64.
@@ -352,7 +355,7 @@ def chains(typingctx, name, bytes_, half, x, data, offsets, stride, spans, count
     Returns:
         Nothing.
     """
-    return types.void(name, bytes_, half, *[types.int64] * 8), _function("chains", _chains)
+    return types.void(name, bytes_, half, *[types.int64] * 9), _function("chains", _chains)
 
 
 @intrinsic(prefer_literal=True)

@@ -15,10 +15,11 @@ import numpy as np
 from numba import carray
 
 from meshkernels.errors import MeshError
-from meshkernels.kernels import host, pool
+from meshkernels.kernels import host, memory, pool, prefetch
 from meshkernels.kernels.additions import Additions, additions
-from meshkernels.kernels.compiled import address_of, compiled
+from meshkernels.kernels.compiled import address_of, compiled, folder_of
 from meshkernels.kernels.decoding import (
+    AHEAD,
     GOES_ON,
     OFFSETS,
     PADDED,
@@ -29,12 +30,19 @@ from meshkernels.kernels.decoding import (
 )
 from meshkernels.kernels.intrinsics import add, call, pointer
 from meshkernels.kernels.reduce import within
-from meshkernels.kernels.resident import Columns, Part, spans_of, wide
+from meshkernels.kernels.resident import Coded, Columns, Part, spans_of, stored, wide
+from meshkernels.kernels.storage import STORAGES
 
 #: The places of a row: the kernel's address; first panel and number of panels; of `Part` the address, bytes of a panel
-#: and offsets; the spans; the places of sums, and how many there are; those that are wanted; the columns; N.
+#: and offsets; how far ahead to prefetch; the spans; the places of sums, and how many there are; those that are wanted;
+#: the columns; N.
 KERNEL, FIRST, PANELS, DATA, STRIDE, OFFSET = 0, 1, 2, 3, 4, 5
-SPANS, COUNT, PLACES, SIZE, WANTED, ROWS, COLUMNS, USED, N, FIELDS = range(OFFSET + OFFSETS, OFFSET + OFFSETS + 10)
+_AFTER = range(OFFSET + OFFSETS, OFFSET + OFFSETS + 11)
+DISTANCE, SPANS, COUNT, PLACES, SIZE, WANTED, ROWS, COLUMNS, USED, N, FIELDS = _AFTER
+#: A weight of fewer bytes is not measured: it stays in the cache of a core.
+_SMALL = 128 << 10
+#: Bytes that are read to measure: more than the caches of most CPUs hold.
+_STREAM = 64 << 20
 
 
 class Stated:
@@ -47,6 +55,7 @@ class Stated:
         src: ``(steps,)`` int64.
         rows: int64, which partial sums are wanted afterwards.
         half: round every sum to float16.
+        ahead: bytes from what is read to what is prefetched; None: as is best on this CPU.
 
     Attributes:
         table: ``(parts of W, FIELDS)`` int64, the rows above.
@@ -54,7 +63,8 @@ class Stated:
         arrays: what the addresses point to.
     """
 
-    def __init__(self, W: Columns, parts: int, dst: np.ndarray, src: np.ndarray, rows: np.ndarray, half: bool):
+    def __init__(self, W: Columns, parts: int, dst: np.ndarray, src: np.ndarray, rows: np.ndarray, half: bool,
+                 ahead: int | None = None):  # fmt: skip
         self.panels, self.columns, self.table = 0, 0, np.zeros((len(W.parts), FIELDS), np.int64)
         todo = additions(dst, src, rows)
         self.arrays: list[np.ndarray] = [todo.places, todo.wanted]
@@ -62,7 +72,10 @@ class Stated:
             spans = _spans(W, part, parts, todo)
             self.arrays += [part.data, spans, part.columns]
             row[:OFFSET] = _kernel(part, half), self.panels, part.panels, part.data.ctypes.data, part.stride
-            row[OFFSET:SPANS] = part.offsets
+            row[OFFSET:DISTANCE] = part.offsets
+            if ahead is None:
+                ahead = AHEAD if part.data.nbytes < _SMALL else _distance(part.storage.name, host.simd())
+            row[DISTANCE] = ahead
             row[SPANS:WANTED] = spans.ctypes.data, len(spans), todo.places.ctypes.data, todo.size
             row[WANTED:COLUMNS] = todo.wanted.ctypes.data, len(todo.wanted)
             row[COLUMNS:] = part.columns.ctypes.data, len(part.columns), W.shape[1]
@@ -114,8 +127,8 @@ def _panel_kernel(name: str, bytes_: int, half: bool) -> Any:
         except Exception:
             return 1
         sums = (memory.ctypes.data + 63) // 64 * 64
-        chains(name, bytes_, half, x, f[DATA] + panel * f[STRIDE], row + 8 * OFFSET, f[STRIDE], f[SPANS],
-               f[COUNT], f[PLACES], sums)  # fmt: skip
+        chains(name, bytes_, half, x, f[DATA] + panel * f[STRIDE], row + 8 * OFFSET, f[STRIDE], f[DISTANCE],
+               f[SPANS], f[COUNT], f[PLACES], sums)  # fmt: skip
         wanted = carray(pointer(f[WANTED], np.int64(0)), f[ROWS])
         columns = carray(pointer(f[COLUMNS], np.int64(0)), f[USED])
         first = panel * WIDTH
@@ -127,9 +140,26 @@ def _panel_kernel(name: str, bytes_: int, half: bool) -> Any:
     return panel_kernel
 
 
+@cache
+def _distance(name: str, simd: str) -> int:
+    """How far ahead the kernel of a storage type prefetches on this CPU, with vectors of one width."""
+    storage, K = STORAGES[name], 4096
+    row_bytes = K // storage.block * storage.nbytes
+    ones = np.ones((_STREAM // row_bytes, row_bytes), np.uint8)
+    W, none = stored([Coded(name, ones)], np.arange(len(ones)), np.arange(K), allocate=memory.aligned), np.zeros(0, int)
+    stated = Stated(W, 1, none, none, np.zeros(1, int), False, AHEAD)
+    x, out = np.zeros(K, storage.wide), np.zeros(len(ones), storage.wide)
+
+    def read(ahead: int) -> None:
+        stated.table[0, DISTANCE] = ahead
+        _gemv_panels(stated.panels, stated.table, x, out, np.zeros(1, np.int64), False)
+
+    return prefetch.distance(name, folder_of(_panel_kernel(name, host.SIMD[simd].bytes, False)), read)
+
+
 @compiled
 def gemv_panel(panel, table, x, out):
-    """One panel, of all those in the ``table (parts, FIELDS)`` of a product; 1 if there was no memory for it, else 0."""
+    """One panel, of all in the ``table (parts, FIELDS)`` of a product; 1 if there was no memory for it, else 0."""
     part = 0
     while panel >= table[part, FIRST] + table[part, PANELS]:
         part += 1

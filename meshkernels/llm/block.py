@@ -14,8 +14,7 @@ a dimension that is cut over cores is one partial sum per core, combined in the 
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
 from math import gcd
@@ -218,7 +217,8 @@ def attend(run: Run, S: np.ndarray, values: np.ndarray, total: Scheduled) -> np.
         O.
     """
     half, rows, shape = run.precision.half, len(run.bounds) - 1, (len(S), run.layout.head)
-    largest = run.made_by_heads(attention.own_exponentials, S, run.bounds, run.precision.stored_half, shape=(len(S), rows))
+    largest = run.made_by_heads(attention.own_exponentials, S, run.bounds, run.precision.stored_half,
+                                shape=(len(S), rows))  # fmt: skip
     if run.part.cut_by_rows:
         states = run.made_by_heads(attention.row_states, S, largest, values, run.bounds, half,
                               shape=(len(S), rows, 1, 2 + shape[1]))  # fmt: skip
@@ -590,8 +590,13 @@ class Run:
         if threads == 1:
             self.do(kernel, 0, 1, *arguments)
             return
-        items = 4 * threads  # some are slower
-        pool.parallel(lambda mine: deque((kernel(item, items, *arguments) for item in mine), 0), items, threads)
+        items = 4 * threads  # not all take equally long
+
+        def work(mine: Iterator[int]) -> None:
+            for item in mine:
+                kernel(item, items, *arguments)
+
+        pool.parallel(work, items, threads)
 
     def made(self, kernel: Callable[..., None], *arguments: Any, shape: tuple[int, ...]) -> np.ndarray:
         """What a kernel writes to its last argument, a new float32 array, by tokens."""

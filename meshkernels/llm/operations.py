@@ -30,7 +30,7 @@ from meshkernels.llm.ranks import Share
 from meshkernels.mesh import Mesh, ceil_div
 from meshkernels.readers import fused
 from meshkernels.readers.ledger import count
-from meshkernels.schedules import ChainSum, RingOrder, Schedule, verify
+from meshkernels.schedules import RingOrder, Schedule, verify
 
 #: Bytes of numbers that a stored weight is widened to at a time, for a product with a matrix: they fit a large L3.
 SLAB = 32 << 20

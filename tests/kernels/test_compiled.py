@@ -67,7 +67,7 @@ def test_edits_of_intrinsics_are_noticed(package, tmp_path):
     """Numba looks at the file of a kernel only; what it calls is in others, and part of its code."""
     cache = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     script = ("import numpy as np; from meshkernels.kernels.attention import square_sums\n"
-              "out = np.zeros((1, 1), 'f4'); square_sums(np.full((1, 2), 3, 'f4'), 2, False, out)\n"
+              "out = np.zeros((1, 1), 'f4'); square_sums(0, 1, np.full((1, 2), 3, 'f4'), 2, False, out)\n"
               "print(out.tolist())")  # fmt: skip
     assert run(package, script, **cache)[0] == ["[[18.0]]"]
     assert run(package, script, **cache) == (["[[18.0]]"], [])

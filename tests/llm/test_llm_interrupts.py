@@ -197,7 +197,8 @@ def test_kernels_are_given_what_they_do_not_check(grid, half, monkeypatch):
         tree(dst, src, root, head // width)
 
     def softmax(times, S, bounds, dst, src, root, stored, half):
-        assert times == len(S) and bounds[0] >= 0 and (np.diff(bounds) >= 0).all() and bounds[-1] <= S.shape[1] and S.flags.writeable
+        assert times == len(S) and S.flags.writeable
+        assert bounds[0] >= 0 and (np.diff(bounds) >= 0).all() and bounds[-1] <= S.shape[1]
         tree(dst, src, root, len(bounds) - 1)
 
     def mix(times, P, values, bounds, dst, src, root, half, out):

@@ -1,0 +1,80 @@
+"""How far ahead of what it reads a kernel prefetches: measured once on this CPU, and kept beside its compiled code.
+
+What is asked for too late is waited for, and what is asked for too early has left the cache when its turn comes. No
+size that a CPU reports tells where the best distance lies: of GEMV with 4-bit weights it is 24 KiB on a Zen 4 and 2 to
+4 KiB on an Emerald Rapids, where 24 KiB cost 8 to 15 % of a token. So every candidate reads the same memory in turn,
+and the fastest one is taken. Results are the same for all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from llvmlite import binding
+
+from meshkernels.kernels import host
+
+#: Distances in bytes.
+CANDIDATES = tuple(kib << 10 for kib in (2, 4, 8, 16, 24, 48))
+#: Times that each is measured; the shortest counts: what else runs on the machine only adds to it.
+ROUNDS = 5
+
+
+def distance(kind: str, folder: Path | None, read: Callable[[int], object]) -> int:
+    """The best distance, from the file of an earlier measurement or by a new one, which takes about 0.3 s.
+
+    Args:
+        kind: what is read, a part of the name under which the result is kept.
+        folder: where it is kept; None: nowhere.
+        read: reads memory larger than the caches, prefetching so many bytes ahead.
+
+    Returns:
+        One of `CANDIDATES`.
+    """
+    key = f"{binding.get_host_cpu_name()} {host.caches()} {host.simd()} {kind}"
+    known = _known(folder)
+    if key not in known:
+        known = _known(folder) | {key: fastest(read)}
+        if folder is not None:
+            _keep(folder, known)
+    return known[key]
+
+
+def fastest(read: Callable[[int], object], candidates: Sequence[int] = CANDIDATES, rounds: int = ROUNDS) -> int:
+    """The candidate whose fastest call was fastest; they are called in turn, after a call that counts for none."""
+    seconds = dict.fromkeys(candidates, float("inf"))
+    read(candidates[0])
+    for _ in range(rounds):
+        for each in candidates:
+            begin = time.perf_counter()
+            read(each)
+            seconds[each] = min(seconds[each], time.perf_counter() - begin)
+    return min(candidates, key=seconds.__getitem__)
+
+
+def _file(folder: Path) -> Path:
+    return folder / "prefetch.json"
+
+
+def _known(folder: Path | None) -> dict[str, int]:
+    """What is kept, but for what is no result of ours."""
+    if folder is None:
+        return {}
+    try:
+        found = json.loads(_file(folder).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not there, or cut short
+        return {}
+    return {key: value for key, value in found.items() if value in CANDIDATES} if isinstance(found, dict) else {}
+
+
+def _keep(folder: Path, known: dict[str, int]) -> None:
+    """Replace the file as a whole: a process that reads it meanwhile finds the old one or the new one."""
+    mine = _file(folder).with_suffix(f".{os.getpid()}")
+    with suppress(OSError):  # no room, or not permitted: the next process measures again
+        mine.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        mine.replace(_file(folder))

@@ -1,0 +1,79 @@
+"""How far ahead is prefetched: the fastest of what is measured, kept for the next process, and no matter to any bit."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from meshkernels.kernels import gemv, prefetch
+from meshkernels.kernels.gemv import Stated
+from meshkernels.kernels.pack import columns
+from meshkernels.kernels.prefetch import CANDIDATES, distance, fastest
+
+
+def reader(monkeypatch, seconds: dict[int, list[float]]):
+    """Calls that take so long, one after the other, by a clock of their own."""
+    now, left = [0.0], {each: list(times) for each, times in seconds.items()}
+    monkeypatch.setattr(prefetch.time, "perf_counter", lambda: now[0])
+
+    def read(ahead: int) -> None:
+        now[0] += left[ahead].pop(0)
+
+    return read
+
+
+def test_the_shortest_time_counts_and_the_first_call_does_not(monkeypatch):
+    read = reader(monkeypatch, {1: [0.1, 5, 3, 9], 2: [9, 2, 9], 4: [4, 4, 4]})
+    assert fastest(read, (1, 2, 4), 3) == 2
+
+
+def test_a_result_is_kept_for_the_next_process(tmp_path):
+    calls = []
+    first = distance("Q4_0", tmp_path, calls.append)
+    assert first in CANDIDATES and len(calls) == 1 + prefetch.ROUNDS * len(CANDIDATES)
+    assert distance("Q4_0", tmp_path, calls.append) == first and len(calls) == 1 + prefetch.ROUNDS * len(CANDIDATES)
+    other = distance("F32", tmp_path, lambda ahead: None)
+    (file,) = tmp_path.iterdir()
+    assert sorted(json.loads(file.read_text()).values()) == sorted([first, other])
+
+
+@pytest.mark.parametrize("junk", ["", "{", "[1]", "null", '{"a": 1}', "\udce4"])
+def test_what_is_no_result_is_measured_again(tmp_path, junk):
+    file, calls = tmp_path / "prefetch.json", []
+    file.write_text(junk, errors="surrogateescape")
+    assert distance("Q4_0", tmp_path, calls.append) in CANDIDATES and calls
+    known = json.loads(file.read_text())
+    file.write_text(json.dumps(dict.fromkeys(known, 3)))  # of another version
+    assert distance("Q4_0", tmp_path, calls.append) in CANDIDATES
+
+
+@pytest.mark.parametrize("folder", [None, "missing"])
+def test_a_folder_that_cannot_be_written_costs_a_measurement(tmp_path, folder):
+    for _ in range(2):
+        calls = []
+        assert distance("Q4_0", folder and tmp_path / folder, calls.append) in CANDIDATES and calls
+
+
+@pytest.mark.parametrize("ahead", [0, 64, *CANDIDATES, 1 << 40])
+def test_no_distance_changes_a_bit(ahead):
+    random = np.random.default_rng(0)
+    W, x = random.standard_normal((96, 200), np.float32), random.standard_normal(96, np.float32)
+    tree = np.array([0, 2, 0]), np.array([1, 3, 2]), np.array([0])
+    found = []
+    for each in (prefetch.CANDIDATES[0], ahead):
+        stated, out = Stated(columns(W), 4, *tree, False, each), np.zeros(200, np.float32)
+        assert stated.table[0, gemv.DISTANCE] == each
+        gemv._gemv_panels(stated.panels, stated.table, x, out, np.zeros(1, np.int64), False)
+        found.append(out.tobytes())
+    assert found[0] == found[1]
+    np.testing.assert_allclose(np.frombuffer(found[0], np.float32), x.astype(float) @ W, rtol=1e-4, atol=1e-5)
+
+
+def test_small_weights_are_not_measured(monkeypatch):
+    monkeypatch.setattr(gemv, "_distance", lambda name, simd: asked.append(name) or CANDIDATES[0])
+    asked = []
+    for N, measured in ((64, []), (1024, ["F32"])):
+        Stated(columns(np.ones((64, N), np.float32)), 1, *np.zeros((2, 0), np.int64), np.array([0]), False)
+        assert asked == measured
