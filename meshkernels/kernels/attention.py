@@ -104,18 +104,45 @@ def scores(h, q, keys, bounds, width, dst, src, root, scale, half, out):
 
 
 @compiled
-def softmax(h, S, bounds, dst, src, root, stored, half):
+def present(bounds, dst, src, root, to, of, found):
+    """The additions between rows of cores that have entries, of which a short text leaves most without.
+
+    A row of cores without entries adds +0.0, which changes no sum but -0.0: it is enough to add one of them at last.
+    The sum of such a row is the first that is added to it, and stays at that one's place.
+
+    Args:
+        bounds: ``(rows + 1,)`` row y of cores has the t from ``bounds[y]`` to ``bounds[y + 1]``.
+        dst: places added to, in order.
+        src: places added from.
+        root: the place of the sum.
+        to: as long as ``dst``: the places that are left of it come first.
+        of: the same of ``src``.
+        found: ``(3,)`` int64: how many additions are left, the place of their sum, whether no row is without entries.
+    """
+    here, place, n = bounds[1:] > bounds[:-1], np.arange(len(bounds) - 1), 0
+    found[2] = here.all()
+    for i in range(len(dst)):
+        if here[src[i]] and here[dst[i]]:
+            to[n], of[n] = place[dst[i]], place[src[i]]
+            n += 1
+        elif here[src[i]]:
+            place[dst[i]], here[dst[i]] = place[src[i]], True
+    found[0], found[1] = n, place[root]
+
+
+@compiled
+def softmax(h, S, bounds, to, of, found, stored, half):
     """Softmax of row h of ``S (heads, >= tokens)``, t cut at ``bounds`` along y, in place.
 
-    A maximum is the same in any order; the sums of rows of cores are added in that of ``dst`` and ``src``.
+    A maximum is the same in any order; the sums of rows of cores, none negative, are added in that of `present`.
 
     Args:
         h: the row.
         S: scores.
         bounds: ``(rows + 1,)`` row y of cores has the t from ``bounds[y]`` to ``bounds[y + 1]``.
-        dst: places added to, in order.
-        src: places added from.
-        root: the place of the sum.
+        to: of `present`.
+        of: of `present`.
+        found: of `present`.
         stored: round exponentials to float16.
         half: round every sum to float16.
     """
@@ -125,11 +152,12 @@ def softmax(h, S, bounds, dst, src, root, stored, half):
     for t in range(len(row)):
         row[t] -= largest
     exponentials(row, stored)
-    sums = np.empty((len(bounds) - 1, 1), S.dtype)
+    sums, (n, total, _) = np.empty((len(bounds) - 1, 1), S.dtype), found
     for y in range(len(sums)):
-        sums[y, 0] = _sum(S, h, bounds[y], bounds[y + 1], half)
-    combine(sums, 0, 1, dst, src, False, half)
-    inverse = rounded(S.dtype.type(1) / sums[root, 0], half)
+        if bounds[y + 1] > bounds[y]:
+            sums[y, 0] = _sum(S, h, bounds[y], bounds[y + 1], half)
+    combine(sums, 0, 1, to[:n], of[:n], False, half)
+    inverse = rounded(S.dtype.type(1) / sums[total, 0], half)
     for t in range(len(row)):
         row[t] *= inverse
 
@@ -230,28 +258,6 @@ def divide(h, states, half, out):
 
 
 @compiled
-def present(bounds, dst, src, root):
-    """The additions between rows of cores that have entries.
-
-    A row of cores without entries adds +0.0, which changes no sum but -0.0: it is enough to add one of them at last.
-    The sum of such a row is the first that is added to it, and stays at that one's place.
-
-    Returns:
-        Places that are added to, and from; the place of the sum; and what to add to it: -0.0 where no row is empty.
-    """
-    here, place = bounds[1:] > bounds[:-1], np.arange(len(bounds) - 1)
-    zero = np.float32(-0.0) if here.all() else np.float32(0.0)
-    to, of, n = np.empty_like(dst), np.empty_like(src), 0
-    for i in range(len(dst)):
-        if here[src[i]] and here[dst[i]]:
-            to[n], of[n] = place[dst[i]], place[src[i]]
-            n += 1
-        elif here[src[i]]:
-            place[dst[i]], here[dst[i]] = place[src[i]], True
-    return to[:n], of[:n], place[root], zero
-
-
-@compiled
 def _sums(P, h, values, bounds, half, partials):
     """The weighted values ``(rows, head)`` of head h on each row of cores that has entries."""
     for y in range(len(partials)):
@@ -260,7 +266,7 @@ def _sums(P, h, values, bounds, half, partials):
 
 
 @compiled
-def mix(h, P, values, bounds, dst, src, root, half, out):
+def mix(h, P, values, bounds, to, of, found, half, out):
     """``out[h] = sum_t P[h, t] values[h // group, t]``, t cut at ``bounds`` along y.
 
     Args:
@@ -268,17 +274,18 @@ def mix(h, P, values, bounds, dst, src, root, half, out):
         P: ``(heads, >= tokens)``; rounded to float16 already if ``half``.
         values: ``(kv_heads, room, head)``.
         bounds: ``(rows + 1,)`` row y of cores has the t from ``bounds[y]`` to ``bounds[y + 1]``.
-        dst: places added to, in order.
-        src: places added from.
-        root: the place of the sum.
+        to: of `present`.
+        of: of `present`.
+        found: of `present`.
         half: round every sum to float16.
         out: ``(heads, head)``.
     """
-    partials, (to, of, root, zero) = np.zeros((len(bounds) - 1, out.shape[1]), P.dtype), present(bounds, dst, src, root)
+    partials, (n, total, every) = np.empty((len(bounds) - 1, out.shape[1]), P.dtype), found
+    partials[total] = 0  # of a text without entries
     _sums(P, h, values, bounds, half, partials)
-    combine(partials, 0, out.shape[1], to, of, False, half)
+    combine(partials, 0, out.shape[1], to[:n], of[:n], False, half)
     for j in range(out.shape[1]):
-        out[h, j] = partials[root, j] + zero
+        out[h, j] = partials[total, j] + P.dtype.type(-0.0 if every else 0.0)
 
 
 @compiled

@@ -1,9 +1,9 @@
 """How far ahead of what it reads a kernel prefetches: measured once on this CPU, and kept beside its compiled code.
 
 What is asked for too late is waited for, and what is asked for too early has left the cache when its turn comes. No
-size that a CPU reports tells where the best distance lies: of GEMV with 4-bit weights it is 24 KiB on a Zen 4 and 2 to
-4 KiB on an Emerald Rapids, where 24 KiB cost 8 to 15 % of a token. So every candidate reads the same memory in turn,
-and the fastest one is taken. Results are the same for all of them.
+size that a CPU reports tells where the best distance lies: of GEMV with 4-bit weights it is 24 KiB on a Zen 5, and 2 to
+8 KiB on an Emerald Rapids, which has as large an L1; there 24 KiB cost 8 to 15 % of a token. So every candidate reads
+the same memory in turn, and the fastest one is taken. Results are the same for all of them.
 """
 
 from __future__ import annotations

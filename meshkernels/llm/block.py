@@ -189,7 +189,8 @@ def softmax(run: Run, S: np.ndarray, largest: Scheduled, total: Scheduled) -> np
     if part.cut_by_rows:
         S = part.across_rows(np.ascontiguousarray(S[:, run.bounds[0] :]), part.counts(run.text.occupancy))
         bounds = run.text.every_bound
-    run.by_heads(attention.softmax, len(S), S, bounds, *total.order, run.precision.stored_half, run.precision.half)
+    run.by_heads(attention.softmax, len(S), S, bounds, *run.present(bounds, total), run.precision.stored_half,
+                 run.precision.half)  # fmt: skip
     if part.cut_by_rows:
         P[:, run.bounds[0] :] = S[:, slice(*part.entries(run.text.occupancy))]
     return P
@@ -200,11 +201,13 @@ def mix(run: Run, P: np.ndarray, values: np.ndarray, total: Scheduled) -> np.nda
     half, shape = run.precision.half, (len(P), run.layout.head)
     if run.part.cut_by_rows:
         rows = run.made_by_heads(attention.mix_rows, P, values, run.bounds, half,
-                            shape=(len(P), len(run.bounds) - 1, shape[1]))  # fmt: skip
-        *order, zero = attention.present(run.text.every_bound, *total.order)
-        O = zero + run.part.combined(rows, order, lambda *some: run.by_heads(attention.add_rows, len(P), *some, half))
+                                 shape=(len(P), len(run.bounds) - 1, shape[1]))  # fmt: skip
+        to, of, (n, root, every) = run.present(run.text.every_bound, total)
+        O = run.part.combined(rows, (to[:n], of[:n], int(root)),
+                              lambda *some: run.by_heads(attention.add_rows, len(P), *some, half))  # fmt: skip
+        O = O + np.float32(-0.0 if every else 0.0)
     else:
-        O = run.made_by_heads(attention.mix, P, values, run.bounds, *total.order, half, shape=shape)
+        O = run.made_by_heads(attention.mix, P, values, run.bounds, *run.present(run.bounds, total), half, shape=shape)
     return run.part.among_all(O, run.config.heads)[:, None]
 
 
@@ -609,6 +612,13 @@ class Run:
         out = np.empty(shape, np.float32)
         self.by_heads(kernel, len(out), *arguments, out)
         return out
+
+    def present(self, bounds: np.ndarray, total: Scheduled) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The additions of an all-reduce along y between rows of cores with entries: see `attention.present`."""
+        dst, src, root = total.order
+        to, of, found = np.empty_like(dst), np.empty_like(src), np.empty(3, np.int64)
+        self.do(attention.present, bounds, dst, src, root, to, of, found)
+        return to, of, found
 
     def groups(self, product: Scheduled, left: np.ndarray, right: np.ndarray, N: int) -> np.ndarray:
         """Heads ``(heads, L, K)`` times the operand that their group shares ``(kv_heads, ..)``: ``(heads, L, N)``."""

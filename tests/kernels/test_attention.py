@@ -36,14 +36,18 @@ def test_rows_of_cores_without_entries_change_no_bit(counts, half):
         sums[to] = (sums[to] + sums[of]).astype(kept)
     out = np.empty((heads, head), np.float32)
     bounds = np.array([0, *ends])
+    to, of, found = np.empty_like(dst), np.empty_like(src), np.empty(3, np.int64)
+    present(bounds, dst, src, 0, to, of, found)
+    n, root, every = found
+    assert every == all(counts) and n == max(0, np.count_nonzero(counts) - 1)
     for h in range(heads):
-        mix(h, P, values, bounds, dst, src, 0, half, out)
+        mix(h, P, values, bounds, to, of, found, half, out)
     assert out.tobytes() == sums[0].tobytes()
     parts = [np.empty((heads, n, head), np.float32) for n in (1, len(counts) - 1)]  # rows of cores on two ranks
     for part, own in zip(parts, (bounds[:2], bounds[1:])):
         for h in range(heads):
             mix_rows(h, P, values, own, half, part)
-    partials, (to, of, root, zero) = np.concatenate(parts, axis=1), present(bounds, dst, src, 0)
+    partials = np.concatenate(parts, axis=1)
     for h in range(heads):
-        add_rows(h, partials, to, of, half)
-    assert (partials[:, root] + zero).tobytes() == sums[0].tobytes()
+        add_rows(h, partials, to[:n], of[:n], half)
+    assert (partials[:, root] + np.float32(-0.0 if every else 0.0)).tobytes() == sums[0].tobytes()

@@ -51,6 +51,7 @@ CALLERS = {
     "llm/block.py select": "itself: equal shapes",
     "llm/block.py qkv": "itself: a bias as wide as the product",
     "llm/block.py Run.inverse_rms": "itself: equal shapes",
+    "llm/block.py Run.present": "a schedule's own places, arrays of its own",
     "llm/block.py Run.split": "places in a product of the layout's width",
     "llm/block.py Run.stored": "any array",
     **{f"llm/block.py {operation}": "Forward._part: every value that it reads has its shape in Run.shapes"

@@ -196,13 +196,17 @@ def test_kernels_are_given_what_they_do_not_check(grid, half, monkeypatch):
         assert times == out.shape[0] == heads and out.shape[1] >= tokens
         tree(dst, src, root, head // width)
 
-    def softmax(times, S, bounds, dst, src, root, stored, half):
+    def present(bounds, dst, src, root, to, of, found):
+        tree(dst, src, root, len(bounds) - 1)
+        assert len(dst) == len(to) == len(of) and found.shape == (3,)
+
+    def softmax(times, S, bounds, to, of, found, stored, half):
         assert times == len(S) and S.flags.writeable
         assert bounds[0] >= 0 and (np.diff(bounds) >= 0).all() and bounds[-1] <= S.shape[1]
-        tree(dst, src, root, len(bounds) - 1)
+        assert to.shape == of.shape == (len(bounds) - 2,) and found.shape == (3,)
 
-    def mix(times, P, values, bounds, dst, src, root, half, out):
-        softmax(times, P, bounds, dst, src, root, False, half)
+    def mix(times, P, values, bounds, to, of, found, half, out):
+        softmax(times, P, bounds, to, of, found, False, half)
         heads, head = out.shape
         assert heads % len(values) == 0 and values.shape[2] == head and len(P) == heads
         assert bounds[-1] <= values.shape[1]
@@ -212,7 +216,8 @@ def test_kernels_are_given_what_they_do_not_check(grid, half, monkeypatch):
         assert tile >= 1 and -(-S.shape[2] // tile) <= len(dst) + 1
         tree(dst, src, root, len(dst) + 1)
 
-    checks = {getattr(kernels, check.__name__): check for check in (square_sums, scores, softmax, mix, causal_softmax)}
+    checks = {getattr(kernels, check.__name__): check for check in (square_sums, scores, present, softmax, mix,
+                                                                 causal_softmax)}  # fmt: skip
     record, call, by_heads = Program.add, block.at_once, block.Run.by_heads
 
     def checked(kernel, arguments):
@@ -231,4 +236,4 @@ def test_kernels_are_given_what_they_do_not_check(grid, half, monkeypatch):
     model = Llama(Synthetic(tiny(6, 3)), Mesh(*grid), **({"dtype": "float16", "accumulate": "float16"} if half else {}))
     for length in (1, 7, 29):
         list(model.generate([5] * length, 4))
-    assert called == {"square_sums", "scores", "softmax", "mix", "causal_softmax"}
+    assert called == {"square_sums", "scores", "present", "softmax", "mix", "causal_softmax"}
