@@ -623,8 +623,9 @@ class Run:
     def groups(self, product: Scheduled, left: np.ndarray, right: np.ndarray, N: int) -> np.ndarray:
         """Heads ``(heads, L, K)`` times the operand that their group shares ``(kv_heads, ..)``: ``(heads, L, N)``."""
         heads, L, K = left.shape
-        out = np.empty((len(right), heads // len(right) * L, N), np.float32)
-        for group, A, B in zip(out, left.reshape(len(right), -1, K), right):
+        rows = self.config.group * L
+        out = np.empty((len(right), rows, N), np.float32)
+        for group, A, B in zip(out, left.reshape(len(right), rows, K), right):
             group[:] = product.multiply(A, B, self.precision.accumulate)
         return out.reshape(heads, L, N)
 
