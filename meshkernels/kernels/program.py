@@ -85,11 +85,11 @@ def call_row(kernel: Callable[..., Any], *arguments: Any, by_items: bool = False
         kernel: a compiled function.
         *arguments: as of `Program.add`; arrays by address: whoever has the row keeps them.
         by_items: the kernel takes a work item before the arguments, which is not in the row, and may return a number
-            other than 0 where it failed.
+            other than 0 where it had no memory.
 
     Returns:
-        The address of the code, ``code(row)`` or ``code(item, row)``, which returns 0 or what the kernel does; then the
-        arguments.
+        The address of the code, ``code(row)`` or ``code(item, row)``, which returns 0, or another number if the kernel
+        had no memory; then the arguments.
 
     Raises:
         MeshTypeError: an argument that cannot be recorded.
@@ -125,8 +125,17 @@ def _reader(kernel: Any, kinds: str, by_items: bool) -> int:
         return 0
 
     @compiled
+    def called(item, row):
+        return _code(kernel(item, *operands(kinds, row)))
+
+    @compiled
     def of_item(item, row):
-        return _code(kernel(item, *operands(kinds, row))) if row else 0
+        if not row:
+            return 0
+        try:  # C would not hear of an exception: all that a kernel raises is that there is no memory
+            return called(item, row)
+        except Exception:
+            return 1
 
     return address_of(of_item, 0, 0) if by_items else address_of(of_row, 0)
 

@@ -69,7 +69,7 @@ def _work(board):
         if not swap_if(board, NEXT, word, word + 1):
             continue
         row = board[JOB + 1]
-        if call(carray(pointer(row, np.int64(0)), 1)[0], (item, row)):  # no memory for the partial sums
+        if call(carray(pointer(row, np.int64(0)), 1)[0], (item, row)):  # no memory
             store(board, FAILED, _NO_MEMORY)
         add(board, DONE, 1)
 
@@ -252,4 +252,4 @@ class Team:
         if failure == _BUSY:
             raise MeshError("this team is at work in another thread: it leads one job at a time")
         if failure == _NO_MEMORY:
-            raise MemoryError("no memory for the partial sums of a product")
+            raise MemoryError("no memory for what a kernel needs while it works, such as partial sums")

@@ -7,6 +7,7 @@ from meshkernels.errors import MeshError
 from meshkernels.kernels import elementwise
 from meshkernels.kernels.compiled import compiled
 from meshkernels.kernels.program import Program
+from meshkernels.kernels.team import Team
 
 
 def maker(step):
@@ -111,3 +112,24 @@ def test_norms_rope_and_silu_are_numpys(L):
     even, odd = heads[..., ::2], heads[..., 1::2]
     assert np.array_equal(turned[..., ::2], even * cos - odd * sin)
     assert np.array_equal(turned[..., 1::2], even * sin + odd * cos)
+
+
+@compiled
+def without_memory(item, items, out):
+    """``out[item] = 1``, with more scratch than any machine has."""
+    scratch = np.empty(items << 55, np.float32)
+    scratch[item] = 1
+    out[item] = scratch[item]
+
+
+def test_a_work_item_without_memory_is_a_memory_error():
+    """C, which calls the kernel, takes no exceptions: the job must say so itself, when recorded too."""
+    program, team, out = Program(), Team(1), np.zeros(2, np.float32)
+    with pytest.raises(MemoryError, match="no memory"):
+        team.share(without_memory, 2, 2, out)
+    team.share(without_memory, 2, 2, out, do=program.add)
+    for _ in range(2):
+        program.run()
+        with pytest.raises(MemoryError, match="no memory"):
+            team.check()
+    team.check()  # said once
