@@ -170,7 +170,8 @@ class Team:
         if self._board[TOKEN] == token:
             self._board[TOKEN] = 0
 
-    def share(self, kernel: Callable[..., Any], items: int, *arguments: Any, do: Callable[..., None] = at_once) -> None:
+    def share(self, kernel: Callable[..., Any], items: int, *arguments: Any, do: Callable[..., None] = at_once,
+              keep: object = None) -> None:  # fmt: skip
         """Call ``kernel(item, *arguments)`` for each of so many items, by all threads that are awake.
 
         Args:
@@ -178,13 +179,14 @@ class Team:
             items: how many.
             *arguments: as of `Program.add`; whoever calls answers for sizes and places.
             do: calls the kernel, or records the call; whoever runs what it recorded calls `check` after that.
+            keep: what the arguments name by address.
 
         Raises:
             MeshError: another thread leads a job.
             MemoryError: none left for what the kernel needs.
         """
         row = np.array(call_row(kernel, *arguments, by_items=True), np.int64)
-        do(_lead, self._board, items, row, keep=arguments)
+        do(_lead, self._board, items, row, keep=(arguments, keep))
         if do is at_once:
             self.check()
 
@@ -244,7 +246,7 @@ class Team:
                             f"{N} that can be written to")
         if stated.columns < N:  # columns of zeros are not stored
             out[...] = 0
-        self.share(gemv_panel, stated.panels, stated.table, x.reshape(-1), out.reshape(-1), do=do)
+        self.share(gemv_panel, stated.panels, stated.table, x.reshape(-1), out.reshape(-1), do=do, keep=stated)
 
     def check(self) -> None:
         """Raise what `share` raises if a job since the last check was not done."""

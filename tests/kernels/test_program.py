@@ -1,11 +1,14 @@
 """Recorded calls of kernels: what they do is what the same calls do at once, as often as they are run."""
 
+import weakref
+
 import numpy as np
 import pytest
 
 from meshkernels.errors import MeshError
 from meshkernels.kernels import elementwise
 from meshkernels.kernels.compiled import compiled
+from meshkernels.kernels.pack import columns
 from meshkernels.kernels.program import Program
 from meshkernels.kernels.team import Team
 
@@ -59,6 +62,19 @@ def test_a_program_keeps_its_operands():
     junk = [np.full((1, 1000), np.nan, np.float32) for _ in range(50)]
     program.run()
     assert (out == 7).all() and len(junk) == 50
+
+
+def test_a_program_keeps_the_weight_of_a_product():
+    """Its table names the panels of the weight, and the places of sums, by address."""
+    program, team, x, out = Program(), Team(1), np.ones((1, 4), np.float32), np.empty((1, 6), np.float32)
+    none = np.zeros(0, np.int64)
+    product = team.product(columns(np.ones((4, 6), np.float32)), 1, none, none, 0, False)
+    team.run(product, x, out, program.add)
+    named = [weakref.ref(array) for array in product.stated.arrays]
+    del product
+    assert all(array() is not None for array in named)
+    program.run()
+    assert (out == 4).all()
 
 
 @pytest.mark.parametrize("argument", [np.zeros((4, 4), np.float32).T[1:], np.zeros(3), 1.5, "x", None,
