@@ -94,6 +94,9 @@ class _Cache(FunctionCache):
 
 def compiled(function: Callable) -> Any:
     """Decorator: a kernel, which runs without the GIL."""
+    if function.__closure__:  # its symbol: else kernels that one function makes differ by a number that Numba counts up
+        # anew in each process, and one that is loaded from the cache may be linked to another's code
+        function.__qualname__ += hashlib.sha256(_name(function).encode()).hexdigest()[:16]
     kernel: Any = njit(nogil=True)(function)
     compile_for = kernel._compile_for_args
     kernel._compile_for_args = lambda *arguments: _uninterrupted(lambda: compile_for(*arguments))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -10,6 +11,9 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from numba.core.bytecode import FunctionIdentity
+
+from meshkernels.kernels.compiled import compiled
 
 ROOT = Path(__file__).parents[2]
 PRODUCT = ("import numpy as np, meshkernels as mk; W = np.eye(3, dtype='f4')\n"
@@ -149,3 +153,18 @@ def test_processes_that_compile_at_the_same_time_do_not_mix_up_their_kernels(tmp
         done = subprocess.run([sys.executable, "-c", script], env=os.environ | paths, capture_output=True, text=True,
                               timeout=300, check=True)  # fmt: skip
         assert done.stdout.split() == ["1", "2"]
+
+
+def test_kernels_that_one_function_makes_have_symbols_of_their_own(monkeypatch):
+    """Numba tells them apart by a number that each process counts up: two in the cache may have the same."""
+    def symbol(step):
+        @compiled
+        def kernel(x):
+            return x + step
+
+        monkeypatch.setattr(FunctionIdentity, "_unique_ids", itertools.count(10**6))
+        assert kernel(2) == 2 + step
+        (code,) = kernel.overloads.values()
+        return code.fndesc.mangled_name
+
+    assert symbol(1) != symbol(100)
