@@ -174,7 +174,7 @@ def scores(run: Run, Q: np.ndarray, keys: np.ndarray, total: Scheduled) -> np.nd
     """``Q K^T / sqrt(head_dim)`` with all entries that are here: ``(heads, tokens)``, summed along x in each strip."""
     Q = run.part.own(Q)
     return run.made_by_heads(attention.scores, Q[:, 0], keys, run.bounds, run.layout.width, *total.order, run.scale,
-                        run.precision.half, shape=(len(Q), run.entries))  # fmt: skip
+                             run.precision.half, shape=(len(Q), run.entries))  # fmt: skip
 
 
 def softmax(run: Run, S: np.ndarray, largest: Scheduled, total: Scheduled) -> np.ndarray:
@@ -224,7 +224,7 @@ def attend(run: Run, S: np.ndarray, values: np.ndarray, total: Scheduled) -> np.
                                 shape=(len(S), rows))  # fmt: skip
     if run.part.cut_by_rows:
         states = run.made_by_heads(attention.row_states, S, largest, values, run.bounds, half,
-                              shape=(len(S), rows, 1, 2 + shape[1]))  # fmt: skip
+                                   shape=(len(S), rows, 1, 2 + shape[1]))  # fmt: skip
         states = run.part.combined(states, total.order,
                                    lambda *some: run.by_heads(attention.merge_rows, len(S), *some, half))  # fmt: skip
         O = run.made_by_heads(attention.divide, np.ascontiguousarray(states), half, shape=shape)
