@@ -41,7 +41,7 @@ _AFTER = range(OFFSET + OFFSETS, OFFSET + OFFSETS + 11)
 DISTANCE, SPANS, COUNT, PLACES, SIZE, WANTED, ROWS, COLUMNS, USED, N, FIELDS = _AFTER
 #: A weight of fewer bytes is not measured: it stays in the cache of a core.
 _SMALL = 128 << 10
-#: Bytes that are read to measure: more than the caches of most CPUs hold.
+#: Bytes that are read to measure: more than the caches of a core hold.
 _STREAM = 64 << 20
 
 

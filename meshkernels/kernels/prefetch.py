@@ -31,7 +31,7 @@ def distance(kind: str, folder: Path | None, read: Callable[[int], object]) -> i
     Args:
         kind: what is read, a part of the name under which the result is kept.
         folder: where it is kept; None: nowhere.
-        read: reads memory larger than the caches, prefetching so many bytes ahead.
+        read: reads more than the caches of a core hold, prefetching so many bytes ahead.
 
     Returns:
         One of `CANDIDATES`.
@@ -76,5 +76,8 @@ def _keep(folder: Path, known: dict[str, int]) -> None:
     """Replace the file as a whole: a process that reads it meanwhile finds the old one or the new one."""
     mine = _file(folder).with_suffix(f".{os.getpid()}")
     with suppress(OSError):  # no room, or not permitted: the next process measures again
-        mine.write_text(json.dumps(known, indent=1), encoding="utf-8")
-        mine.replace(_file(folder))
+        try:
+            mine.write_text(json.dumps(known, indent=1), encoding="utf-8")
+            mine.replace(_file(folder))
+        finally:
+            mine.unlink(missing_ok=True)

@@ -176,13 +176,14 @@ class Scheduled:
             MeshError: operands of another shape or dtype: a hook may have put them there.
         """
         left, (M, K), right, shape = self._operands
-        n = max(1, len(A) // M)
+        n = self.stacked if self.stacked > 1 else max(1, len(A) // M)
         shaped(left, A, n * M, K)
         shaped(right, B, *shape)
         order = self.schedule.proof.order
         if not isinstance(order, RingOrder):
             return fused.run(self.schedule, {left: A, right: B}, np.dtype(accumulate))
-        order = self._in_turn(n)
+        if n > 1:
+            order = _in_turn(order, self.mesh.rows, M, n)
         if isinstance(B, np.ndarray) and self.schedule.task.kind == "product_t":
             B = B.T
         if not isinstance(B, Columns) or 4 * B.shape[0] * B.shape[1] <= SLAB:
@@ -259,16 +260,6 @@ class Scheduled:
         (left, a), (right, b) = self.schedule.operands.items()
         return left, (self.shape[0], a.shape[1]), right, b.shape
 
-    @lru_cache(maxsize=4)  # noqa: B019  (schedules are kept for good)
-    def _in_turn(self, n: int) -> RingOrder:
-        """The order of n left operands as they lie on the host: one whole operand below the other."""
-        order = self.schedule.proof.order
-        assert isinstance(order, RingOrder)
-        if n == self.stacked == 1:
-            return order
-        start = order.row_start[np.arange(self.shape[0]) // ceil_div(self.shape[0], self.mesh.rows)]
-        return replace(order, row_start=np.tile(start, n), row_tile=1)
-
     def work(self, itemsize: int, accumulator: int) -> Work:
         """What it makes the mesh do; arguments as of `Plan.ledger`."""
         one = _counted(replace(self, copies=1, repeats=1), itemsize, accumulator)
@@ -280,6 +271,13 @@ def shaped(name: str, array: Any, *shape: int) -> Any:
     if array.shape != shape or array.dtype != np.float32:
         raise MeshError(f"{name} is {array.dtype} {array.shape}; it must be float32 {shape}")
     return np.ascontiguousarray(array)
+
+
+@remember
+def _in_turn(order: RingOrder, rows: int, M: int, n: int) -> RingOrder:
+    """The order of n left operands ``(M, K)`` as they lie on the host: one whole operand below the other."""
+    start = order.row_start[np.arange(M) // ceil_div(M, rows)]
+    return replace(order, row_start=np.tile(start, n), row_tile=1)
 
 
 @remember

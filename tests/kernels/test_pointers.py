@@ -218,11 +218,11 @@ def test_no_memory_for_partial_sums_is_said():
     """By whoever computes them; nobody waits for what was not computed."""
     team = Team(1)
     x, out = np.ones((1, 4), np.float32), np.ones((1, 6), np.float32)
-    huge, job = (team.product(**GOOD, half=False) for _ in range(2))
+    huge, good = (team.product(**GOOD, half=False) for _ in range(2))
     huge.stated.table[:, SIZE] = 2**48
     with pytest.raises(MemoryError, match="partial sums"):
         team.run(huge, x, out)
-    team.run(job, x, out)
+    team.run(good, x, out)
     assert (out == 4).all()
 
 
@@ -233,12 +233,12 @@ def test_parts_without_rows_take_no_memory():
 
 def test_a_team_leads_one_product_at_a_time():
     team = Team(1)
-    job, x, out = team.product(**GOOD, half=False), np.ones((1, 4), np.float32), np.ones((1, 6), np.float32)
+    good, x, out = team.product(**GOOD, half=False), np.ones((1, 4), np.float32), np.ones((1, 6), np.float32)
     team._board[team_module.LED] = 1
     with pytest.raises(MeshError, match="another thread"):
-        team.run(job, x, out)
+        team.run(good, x, out)
     team._board[team_module.LED] = 0
-    team.run(job, x, out)
+    team.run(good, x, out)
 
 
 def test_operands_that_do_not_match_are_refused_by_the_executor_itself():
