@@ -180,6 +180,7 @@ def scores(run: Run, Q: np.ndarray, keys: np.ndarray, total: Scheduled) -> np.nd
 def softmax(run: Run, S: np.ndarray, largest: Scheduled, total: Scheduled) -> np.ndarray:
     """Softmax of the rows of S ``(heads, tokens)``, whose columns lie on the rows of cores.
 
+    A maximum is the same in any order; sums are added in that of ``total``.
     Where other ranks have other entries, each computes it of all of them, and goes on with its own.
 
     Returns:

@@ -272,7 +272,8 @@ class Llama:
             tokens = [sampler(row, text) if on else None
                       for sampler, row, text, on in zip(samplers, logits, texts, going)]
             for text, token in zip(texts, tokens):
-                text.append(token)
+                if token is not None:
+                    text.append(token)
             yield tokens
             going = [token is not None and token not in ends for token in tokens]
             if not any(going) or count == new - 1:
