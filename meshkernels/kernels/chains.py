@@ -13,7 +13,7 @@ from meshkernels.kernels.compiled import compiled
 from meshkernels.kernels.intrinsics import numbers_of, round_half
 from meshkernels.kernels.pack import Layout, Unpacked, layout, wide, write_back
 from meshkernels.kernels.reduce import within
-from meshkernels.kernels.ukernel import Left, Repeat, Right, Sums, add_chains
+from meshkernels.kernels.ukernel import Ahead, Left, Repeat, Right, Sums, add_chains
 
 
 class _Cut(NamedTuple):
@@ -56,23 +56,26 @@ def _chain_block(tile, Q, K, cut, S, spare):
                 sums = Sums(out, (jr // nr * rows + ir) * nr + (0 if left else size), nr)
                 q0, k0 = pc * Q.total + (Q.first + ir) * deep, pc * K.total + (K.first + jr) * deep
                 q_next = after * Q.total + (Q.first + ir) * min(kc, E - after) if jr + nr == len(root) else -1
-                ahead = loops.panel_ahead(Left(packed_q, q0, 1, mr), Right(packed_k, k0, nr), q_next, ir // mr, deep,
-                                          deep)
                 x, last = (x0, min(x1, high + 1)) if left else (x1 - 1, max(x0, low + 1) - 1)
+                steps = (last - x) * step * eb  # none or fewer: no core of this tile has a part in this sweep
+                ahead = loops.panel_ahead(Left(packed_q, q0, 1, mr), Right(packed_k, k0, nr), q_next, k0 + nr * deep,
+                                          deep, ir // mr, rows // mr, max(steps, 1))
                 common = min(x1, low + 1) if left else max(x0, high + 1) - 1  # up to here for all columns of the tile
                 while (last - x) * step > 0:
                     k = x * eb - pc
                     depth = max(0, min(eb, deep - k))
+                    done = steps - (last - x) * step * eb
+                    lines = Ahead(ahead.address + done * ahead.step, ahead.step)
                     q, b = Left(packed_q, q0 + k * mr, 1, mr), Right(packed_k, k0 + k * nr, nr)
                     if (common - x) * step > 0:
                         chains = 1 if depth < eb else (min(common, whole) - x if left else x - common)
                         repeat = Repeat(chains, step * eb * mr, step * eb * nr)
-                        add_chains(tile, q, b, sums, depth, ahead, repeat)
+                        add_chains(tile, q, b, sums, depth, lines, repeat)
                         x += step * chains
                         continue
                     for i in range(mr * nr):
                         spare[i] = S[sums.at + i]
-                    add_chains(tile, q, b, Sums(apart, 0, nr), depth, ahead, Repeat(1, 0, 0))
+                    add_chains(tile, q, b, Sums(apart, 0, nr), depth, lines, Repeat(1, 0, 0))
                     for i in range(mr * nr):
                         if (x <= root[jr + i % nr]) == left:
                             S[sums.at + i] = spare[i]

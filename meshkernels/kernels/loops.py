@@ -18,6 +18,7 @@ from meshkernels.kernels import host, memory, pool
 from meshkernels.kernels.compiled import compiled
 from meshkernels.kernels.intrinsics import address_in
 from meshkernels.kernels.pack import Blocks, Home, Panels, Source, Target, Unpacked, fill, home
+from meshkernels.kernels.ukernel import Ahead
 
 
 class Lanes(NamedTuple):
@@ -40,27 +41,28 @@ class Lanes(NamedTuple):
 
 
 @compiled
-def panel_ahead(A, B, a_next, call, to_next, depth):
-    """Address to prefetch from, one cache line per k.
+def panel_ahead(A, B, a_next, b_next, depth, call, calls, steps):
+    """What a call of the micro-kernel prefetches: its own rows of the next block of A, or its share of a panel of B.
 
-    It lies in the next block of A, or else in this call's share of the next panel of B. Calls beyond that panel's end
-    prefetch their own panel of A, which is cached: a no-op.
+    The calls that read one panel of B ask for the next one evenly, so that L3 delivers all the time.
 
     Args:
         A: the call's `ukernel.Left`, its numbers a pointer.
         B: the call's `ukernel.Right`, the same.
-        a_next: where the next block of A begins in its numbers; -1: prefetch B.
-        call: number of this call among those that read this panel of B.
-        to_next: rows from this panel of B to the next one in memory.
-        depth: how many rows of the panel are read.
+        a_next: where these rows begin in A's numbers; -1: prefetch B.
+        b_next: where the next panel begins in B's numbers.
+        depth: of that panel.
+        call: number of this call.
+        calls: that read the present panel of B.
+        steps: of this call, at least 1.
 
     Returns:
-        The address, an integer.
+        A `ukernel.Ahead`.
     """
-    line = call * 64 * depth
-    if a_next < 0 and line < address_in(B.numbers, B.step * depth) - address_in(B.numbers, 0):
-        return address_in(B.numbers, B.at + B.step * to_next) + line
-    return address_in(A.numbers, A.at if a_next < 0 else a_next)
+    if a_next >= 0:
+        return Ahead(address_in(A.numbers, a_next), address_in(A.numbers, A.step) - address_in(A.numbers, 0))
+    share = (address_in(B.numbers, B.step * depth) - address_in(B.numbers, 0) + calls - 1) // calls
+    return Ahead(address_in(B.numbers, b_next) + call * share, (share + steps - 1) // steps)
 
 
 class Product(NamedTuple):

@@ -109,12 +109,18 @@ def _ring_block(tile, A, B, clock, C):
                 if k >= upto:
                     continue
                 a = Left(left, a_pc + (A.first + ir) * depth + (k - pc) * mr, 1, mr)
-                b = Right(right, b_pc + (B.first + jr) * depth + (k - pc) * nr, nr)
+                b_panel = b_pc + (B.first + jr) * depth
+                b = Right(right, b_panel + (k - pc) * nr, nr)
                 sums = Sums(out, (jr // nr * rows + ir) * nr, nr)
                 a_next = a_stop + (A.first + ir) * after if jr == late else -1
-                ahead = loops.panel_ahead(a, b, a_next, ir // mr, depth, upto - k)
+                ahead = loops.panel_ahead(a, b, a_next, b_panel + nr * depth, depth, ir // mr, rows // mr, upto - k)
                 if clock[high] < pc and stop <= clock[low + L]:  # all alive
                     chain(tile, a, b, sums, depth, ahead)
+                elif low == high:  # all begin and end at one time: nothing to mask
+                    if k == clock[low]:
+                        for i in range(sums.at, sums.at + mr * nr):
+                            C[i] = 0
+                    chain(tile, a, b, sums, upto - k, ahead)
                 else:
                     used = _spans(tile, row, ir, col, jr, parts, spans, clock, pc, stop, k)
                     live_chain(tile, a, b, sums, ahead, Life(used, table, row_at, ir, col_at, jr))

@@ -12,7 +12,7 @@ from meshkernels.kernels.compiled import compiled
 from meshkernels.kernels.intrinsics import add, address_in, copy_line, numbers_of
 from meshkernels.kernels.pack import seen
 from meshkernels.kernels.reduce import within
-from meshkernels.kernels.ukernel import Left, Right, Sums, chain
+from meshkernels.kernels.ukernel import Ahead, Left, Right, Sums, chain
 
 
 class _Step(NamedTuple):
@@ -43,15 +43,19 @@ def _whole_tiles(tile, step, begin, end):
     At, Bt, ha, hb, mt, nt, kb, _, C, _ = step
     a_bytes, b_bytes = mt * kb * At.itemsize, kb * nt * Bt.itemsize
     left, right, sums = numbers_of(At), numbers_of(Bt), numbers_of(C)
+    calls = nt // (len(tile.vectors) * len(tile.lanes)) * (mt // len(tile.rows))
+    of_a = max(1, calls * a_bytes // max(1, a_bytes + b_bytes))  # calls that prefetch A; the others prefetch B
+    a_share, b_share = (a_bytes + of_a - 1) // of_a, (b_bytes + calls - of_a - 1) // max(1, calls - of_a)
     for core in range(begin, end):
-        after, line = min(core + 1, end - 1), 0
+        after, call = min(core + 1, end - 1), 0
         a_next, b_next = address_in(left, ha[after] * mt * kb), address_in(right, hb[after] * kb * nt)
         for jr in range(0, nt, len(tile.vectors) * len(tile.lanes)):
             for ir in range(0, mt, len(tile.rows)):
-                ahead = a_next + line if line < a_bytes else b_next + min(line - a_bytes, b_bytes)
+                ahead = (Ahead(a_next + call * a_share, (a_share + kb - 1) // kb) if call < of_a else
+                         Ahead(b_next + (call - of_a) * b_share, (b_share + kb - 1) // kb))
                 chain(tile, Left(left, (ha[core] * mt + ir) * kb, kb, 1), Right(right, hb[core] * kb * nt + jr, nt),
                       Sums(sums, (core * mt + ir) * nt + jr, nt), kb, ahead)  # fmt: skip
-                line += kb * 64
+                call += 1
 
 
 @compiled

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from meshkernels.errors import MeshError
 from meshkernels.kernels import chains, gemv, host, pack, pool, reduce, ring, tiles
 from meshkernels.kernels.resident import wide
-from meshkernels.kernels.ukernel import Left, Right, Sums
+from meshkernels.kernels.ukernel import Ahead, Left, Right, Sums
 from meshkernels.kernels.ukernel import chain as micro_kernel
 from meshkernels.mesh import Mesh
 from meshkernels.placed import Placed
@@ -382,7 +382,8 @@ def spills(tile):
     @numba.njit
     def product(tile, a, b, c, depth):
         nr = len(tile.vectors) * len(tile.lanes)
-        micro_kernel(tile, Left(a, 0, 1, len(tile.rows)), Right(b, 0, nr), Sums(c, 0, nr), depth, a.ctypes.data)
+        ahead = Ahead(a.ctypes.data, 8)
+        micro_kernel(tile, Left(a, 0, 1, len(tile.rows)), Right(b, 0, nr), Sums(c, 0, nr), depth, ahead)
 
     product.compile((numba.typeof(tile), *[numba.float32[::1]] * 3, numba.int64))
     (assembly,) = product.inspect_asm().values()
