@@ -42,6 +42,7 @@ def _whole_tiles(tile, step, begin, end):
     """The products of cores whose sides the register tile divides; the tiles of the next core are prefetched."""
     At, Bt, ha, hb, mt, nt, kb, _, C, _ = step
     a_bytes, b_bytes = mt * kb * At.itemsize, kb * nt * Bt.itemsize
+    steps = max(1, kb)
     left, right, sums = numbers_of(At), numbers_of(Bt), numbers_of(C)
     calls = nt // (len(tile.vectors) * len(tile.lanes)) * (mt // len(tile.rows))
     of_a = max(1, calls * a_bytes // max(1, a_bytes + b_bytes))  # calls that prefetch A; the others prefetch B
@@ -51,8 +52,8 @@ def _whole_tiles(tile, step, begin, end):
         a_next, b_next = address_in(left, ha[after] * mt * kb), address_in(right, hb[after] * kb * nt)
         for jr in range(0, nt, len(tile.vectors) * len(tile.lanes)):
             for ir in range(0, mt, len(tile.rows)):
-                ahead = (Ahead(a_next + call * a_share, (a_share + kb - 1) // kb) if call < of_a else
-                         Ahead(b_next + (call - of_a) * b_share, (b_share + kb - 1) // kb))
+                ahead = (Ahead(a_next + call * a_share, (a_share + steps - 1) // steps) if call < of_a else
+                         Ahead(b_next + (call - of_a) * b_share, (b_share + steps - 1) // steps))
                 chain(tile, Left(left, (ha[core] * mt + ir) * kb, kb, 1), Right(right, hb[core] * kb * nt + jr, nt),
                       Sums(sums, (core * mt + ir) * nt + jr, nt), kb, ahead)  # fmt: skip
                 call += 1

@@ -266,7 +266,7 @@ def test_sums_of_partials_in_a_given_order():
     same_bits(gemv.gemv_sums(x[0], pack.columns(W), 5, dst, src, [2, 4]), expected[[2, 4]])
 
 
-@pytest.mark.parametrize("mt, nt, kb", [(1, 7, 5), (24, 64, 9), (16, 16, 16), (13, 35, 4), (3, 1, 1)])
+@pytest.mark.parametrize("mt, nt, kb", [(1, 7, 5), (24, 64, 9), (16, 16, 16), (13, 35, 4), (3, 1, 1), (24, 64, 0)])
 @pytest.mark.parametrize("dtype, accumulate", [("float32", None), ("float16", "float16"), (BFLOAT, None)])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_tile_products_continue_their_chains(mt, nt, kb, dtype, accumulate, transposed):
