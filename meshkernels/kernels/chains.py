@@ -57,7 +57,7 @@ def _chain_block(tile, Q, K, cut, S, spare):
                 q0, k0 = pc * Q.total + (Q.first + ir) * deep, pc * K.total + (K.first + jr) * deep
                 q_next = after * Q.total + (Q.first + ir) * min(kc, E - after) if jr + nr == len(root) else -1
                 x, last = (x0, min(x1, high + 1)) if left else (x1 - 1, max(x0, low + 1) - 1)
-                steps = (last - x) * step * eb  # none or fewer: no core of this tile has a part in this sweep
+                steps = (last - x) * step * eb  # 0 or less: this sweep leaves the tile out
                 ahead = loops.panel_ahead(Left(packed_q, q0, 1, mr), Right(packed_k, k0, nr), q_next, k0 + nr * deep,
                                           deep, ir // mr, rows // mr, max(steps, 1))
                 common = min(x1, low + 1) if left else max(x0, high + 1) - 1  # up to here for all columns of the tile

@@ -51,10 +51,10 @@ def panel_ahead(A, B, a_next, b_next, depth, call, calls, steps):
         B: the call's `ukernel.Right`, the same.
         a_next: where these rows begin in A's numbers; -1: prefetch B.
         b_next: where the next panel begins in B's numbers.
-        depth: of that panel.
-        call: number of this call.
-        calls: that read the present panel of B.
-        steps: of this call, at least 1.
+        depth: rows of that panel.
+        call: number of this call among those that read the present panel of B.
+        calls: how many these are.
+        steps: multiply-adds of this call, at least 1.
 
     Returns:
         A `ukernel.Ahead`.
