@@ -36,6 +36,7 @@ from meshkernels.kernels.intrinsics import (
     prefetched,
     splat,
 )
+from meshkernels.kernels.prefetch import Distances
 from meshkernels.kernels.storage import STORAGES, Storage
 
 #: Columns of a panel.
@@ -43,7 +44,7 @@ WIDTH = 64
 #: Where a panel has its parts, in bytes: two planes of codes, scales, minima, factors, others.
 OFFSETS = 6
 #: Bytes from what is decoded to what is prefetched, where nothing is measured (`prefetch`), as for a weight in cache.
-AHEAD = 24 << 10
+AHEAD = Distances(24 << 10, 0)
 #: Groups from that in use to that whose scales are prefetched.
 NEXT = 8
 I8, BYTES = ir.IntType(8), ir.IntType(8).as_pointer()
@@ -67,15 +68,16 @@ class _Panel:
         data: pointer to the panel's first byte.
         offsets: pointer to `OFFSETS` integers.
         next_: bytes to the next panel, if its scales, and no more than it, shall be prefetched.
-        ahead: bytes from what is decoded to what is prefetched, at most ``next_``: the same place of the next panel.
+        ahead: bytes from what is decoded to what is prefetched into L1, and into L2 if there are two; at most
+            ``next_``: the same place of the next panel.
     """
 
     def __init__(self, context: Any, builder: Any, name: str, bytes_: int, data: Any, offsets: Any, next_: Any = None,
-                 ahead: Any = None):  # fmt: skip
+                 ahead: tuple[Any, ...] = (I64(AHEAD.near),)):  # fmt: skip
         self.context, self.builder, self.storage, self.next = context, builder, STORAGES[name], next_
-        self.ahead = I64(AHEAD) if ahead is None else ahead
+        self.ahead = ahead
         if next_ is not None:
-            self.ahead = builder.select(builder.icmp_signed("<", next_, self.ahead), next_, self.ahead)
+            self.ahead = tuple(builder.select(builder.icmp_signed("<", next_, each), next_, each) for each in ahead)
         self.kind = ir.DoubleType() if name == "F64" else ir.FloatType()
         self.lanes = bytes_ // self.storage.wide.itemsize
         self.firsts = range(0, WIDTH, self.lanes)
@@ -244,9 +246,10 @@ class _Panel:
         builder = self.builder
         for part, plane in zip(self.parts, self.storage.codes):
             bytes_ = plane.bits * WIDTH // 8
-            first = builder.gep(part, [builder.add(builder.mul(place, I64(bytes_)), self.ahead)])
-            for byte in range(0, bytes_ * self.turn, 64):
-                prefetched(builder, builder.ptrtoint(builder.gep(first, [I64(byte)]), I64), level=1)
+            for level, ahead in enumerate(self.ahead, 1):
+                first = builder.gep(part, [builder.add(builder.mul(place, I64(bytes_)), ahead)])
+                for byte in range(0, bytes_ * self.turn, 64):
+                    prefetched(builder, builder.ptrtoint(builder.gep(first, [I64(byte)]), I64), level)
 
 
 def _function(name: str, body: Callable[..., None]) -> Callable:
@@ -274,8 +277,9 @@ def _at(builder: Any, address: Any, kind: Any) -> Any:
     return builder.inttoptr(address, kind.as_pointer())
 
 
-def _chains(context, builder, name, bytes_, half, x, data, offsets, stride, ahead, spans, count, places, sums):
-    panel = _Panel(context, builder, name, bytes_, _at(builder, data, I8), _at(builder, offsets, I64), stride, ahead)
+def _chains(context, builder, name, bytes_, half, x, data, offsets, stride, near, far, spans, count, places, sums):
+    panel = _Panel(context, builder, name, bytes_, _at(builder, data, I8), _at(builder, offsets, I64), stride,
+                   (near, far))  # fmt: skip
     kind, lanes = panel.kind, panel.lanes
     vector = ir.VectorType(kind, lanes)
     x, sums = _at(builder, x, kind), _at(builder, sums, kind)
@@ -329,7 +333,7 @@ def _decode(context, builder, name, bytes_, data, offsets, spans, count, out):
 
 
 @intrinsic(prefer_literal=True)
-def chains(typingctx, name, bytes_, half, x, data, offsets, stride, ahead, spans, count, places, sums):
+def chains(typingctx, name, bytes_, half, x, data, offsets, stride, near, far, spans, count, places, sums):
     """Chains of multiply-adds ``x[at] * number``, from zero, of the 64 columns of a panel; their sums, added up.
 
     A span whose ``end`` is ``4 additions + kind`` ends a chain. The next of the places is the home of its sum, the
@@ -346,7 +350,8 @@ def chains(typingctx, name, bytes_, half, x, data, offsets, stride, ahead, spans
         data: address of the panel.
         offsets: address of its `OFFSETS`.
         stride: bytes from it to the next one.
-        ahead: bytes from what is read to what is prefetched.
+        near: bytes from what is read to what is prefetched into L1.
+        far: the same of L2.
         spans: address of the table.
         count: its rows.
         places: address of the places, int64.
@@ -355,7 +360,7 @@ def chains(typingctx, name, bytes_, half, x, data, offsets, stride, ahead, spans
     Returns:
         Nothing.
     """
-    return types.void(name, bytes_, half, *[types.int64] * 9), _function("chains", _chains)
+    return types.void(name, bytes_, half, *[types.int64] * 10), _function("chains", _chains)
 
 
 @intrinsic(prefer_literal=True)

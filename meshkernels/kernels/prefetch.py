@@ -2,8 +2,9 @@
 
 What is asked for too late is waited for, and what is asked for too early has left the cache when its turn comes. No
 size that a CPU reports tells where the best distance lies: of GEMV with 4-bit weights it is 24 KiB on a Zen 5, and 2 to
-8 KiB on an Emerald Rapids, which has as large an L1; there 24 KiB cost 8 to 15 % of a token. So every candidate reads
-the same memory in turn, and the fastest one is taken. Results are the same for all of them.
+8 KiB on an Emerald Rapids, which has as large an L1; there 24 KiB cost 8 to 15 % of a token. Where main memory is slow,
+lines that are asked for into L1 occupy its few fill buffers for long: there it pays to ask for them into L2 before. So
+every candidate reads the same memory in turn, and the fastest one is taken. Results are the same for all of them.
 """
 
 from __future__ import annotations
@@ -14,24 +15,38 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from llvmlite import binding
 
 from meshkernels.kernels import host
 
-#: Distances in bytes.
-CANDIDATES = tuple(kib << 10 for kib in (2, 4, 8, 16, 24, 48))
+
+class Distances(NamedTuple):
+    """Bytes from what is read to what is prefetched.
+
+    Attributes:
+        near: into L1.
+        far: into L2; 0: nothing, for what is being read is there.
+    """
+
+    near: int
+    far: int
+
+
+CANDIDATES = tuple(Distances(near << 10, far << 10) for near, far in (
+    (2, 0), (4, 0), (8, 0), (16, 0), (24, 0), (48, 0), (1, 6), (2, 6), (2, 16)))
 #: Times that each is measured; the shortest counts: what else runs on the machine only adds to it.
 ROUNDS = 5
 
 
-def distance(kind: str, folder: Path | None, read: Callable[[int], object]) -> int:
-    """The best distance, from the file of an earlier measurement or by a new one, which takes about 0.3 s.
+def distances(kind: str, folder: Path | None, read: Callable[[Distances], object]) -> Distances:
+    """The best distances, from the file of an earlier measurement or by a new one, which takes about 0.3 s.
 
     Args:
         kind: what is read, a part of the name under which the result is kept.
         folder: where it is kept; None: nowhere.
-        read: reads more than the caches of a core hold, prefetching so many bytes ahead.
+        read: reads more than the caches of a core hold, prefetching so far ahead.
 
     Returns:
         One of `CANDIDATES`.
@@ -45,7 +60,8 @@ def distance(kind: str, folder: Path | None, read: Callable[[int], object]) -> i
     return known[key]
 
 
-def fastest(read: Callable[[int], object], candidates: Sequence[int] = CANDIDATES, rounds: int = ROUNDS) -> int:
+def fastest(read: Callable[[Distances], object], candidates: Sequence[Distances] = CANDIDATES,
+            rounds: int = ROUNDS) -> Distances:  # fmt: skip
     """The candidate whose fastest call was fastest; they are called in turn, after a call that counts for none."""
     seconds = dict.fromkeys(candidates, float("inf"))
     read(candidates[0])
@@ -61,7 +77,7 @@ def _file(folder: Path) -> Path:
     return folder / "prefetch.json"
 
 
-def _known(folder: Path | None) -> dict[str, int]:
+def _known(folder: Path | None) -> dict[str, Distances]:
     """What is kept, but for what is no result of ours."""
     if folder is None:
         return {}
@@ -69,10 +85,11 @@ def _known(folder: Path | None) -> dict[str, int]:
         found = json.loads(_file(folder).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # not there, or cut short
         return {}
-    return {key: value for key, value in found.items() if value in CANDIDATES} if isinstance(found, dict) else {}
+    kept = found.items() if isinstance(found, dict) else ()
+    return {key: Distances(*each) for key, each in kept if isinstance(each, list) and tuple(each) in CANDIDATES}
 
 
-def _keep(folder: Path, known: dict[str, int]) -> None:
+def _keep(folder: Path, known: dict[str, Distances]) -> None:
     """Replace the file as a whole: a process that reads it meanwhile finds the old one or the new one."""
     mine = _file(folder).with_suffix(f".{os.getpid()}")
     with suppress(OSError):  # no room, or not permitted: the next process measures again

@@ -39,7 +39,7 @@ from meshkernels.arguments import as_count
 from meshkernels.errors import MeshError, MeshTypeError
 from meshkernels.kernels import pool
 from meshkernels.kernels.compiled import compiled
-from meshkernels.kernels.gemv import Stated, gemv_panel
+from meshkernels.kernels.gemv import Stated, gemv_run
 from meshkernels.kernels.intrinsics import add, call, load, pointer, store, swap_if, yield_core
 from meshkernels.kernels.program import at_once, call_row
 from meshkernels.kernels.resident import Columns, wide
@@ -222,7 +222,7 @@ class Team:
         return Product(*W.shape, Stated(W, parts, dst, src, np.array([root]), bool(half)))
 
     def run(self, product: Product, x: np.ndarray, out: np.ndarray, do: Callable[..., None] = at_once) -> None:
-        """Compute ``out = x W``, panels of W as work items.
+        """Compute ``out = x W``, runs of panels of W as work items.
 
         Args:
             product: what `product` returned.
@@ -246,7 +246,8 @@ class Team:
                             f"{N} that can be written to")
         if stated.columns < N:  # columns of zeros are not stored
             out[...] = 0
-        self.share(gemv_panel, stated.panels, stated.table, x.reshape(-1), out.reshape(-1), do=do, keep=stated)
+        runs = stated.runs(self.threads)
+        self.share(gemv_run, len(runs) - 1, runs, stated.table, x.reshape(-1), out.reshape(-1), do=do, keep=stated)
 
     def check(self) -> None:
         """Raise what `share` raises if a job since the last check was not done."""

@@ -34,7 +34,7 @@ CALLERS = {
     "kernels/chains.py chain_product": "itself: shapes, roots; over_blocks: a buffer for any block",
     "kernels/resident.py _part": "stored: rows and columns of the matrices; a file's are checked as it is opened",
     "kernels/gemv.py Sums.__call__": "itself: shapes and dtypes",
-    "kernels/gemv.py _distance": "a weight of its own",
+    "kernels/gemv.py _distances": "a weight of its own",
     "kernels/gemv.py Sums.__init__": "itself: places of the sums",
     "kernels/pack.py Unpacked.whole": "the layout, made for the operand's own shape",
     "kernels/pool.py _Worker.run": "a counter of its own",

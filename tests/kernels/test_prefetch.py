@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 
 from meshkernels.kernels import gemv, prefetch
+from meshkernels.kernels.decoding import AHEAD
 from meshkernels.kernels.gemv import Stated
 from meshkernels.kernels.pack import columns
-from meshkernels.kernels.prefetch import CANDIDATES, distance, fastest
+from meshkernels.kernels.prefetch import CANDIDATES, Distances, distances, fastest
+from meshkernels.kernels.resident import Coded, stored
+from meshkernels.kernels.storage import STORAGES
 
 
-def reader(monkeypatch, seconds: dict[int, list[float]]):
+def reader(monkeypatch, seconds: dict[object, list[float]]):
     """Calls that take so long, one after the other, by a clock of their own."""
     now, left = [0.0], {each: list(times) for each, times in seconds.items()}
     monkeypatch.setattr(prefetch.time, "perf_counter", lambda: now[0])
 
-    def read(ahead: int) -> None:
+    def read(ahead: object) -> None:
         now[0] += left[ahead].pop(0)
 
     return read
@@ -31,32 +34,34 @@ def test_the_shortest_time_counts_and_the_first_call_does_not(monkeypatch):
 
 def test_a_result_is_kept_for_the_next_process(tmp_path):
     calls = []
-    first = distance("Q4_0", tmp_path, calls.append)
+    first = distances("Q4_0", tmp_path, calls.append)
     assert first in CANDIDATES and len(calls) == 1 + prefetch.ROUNDS * len(CANDIDATES)
-    assert distance("Q4_0", tmp_path, calls.append) == first and len(calls) == 1 + prefetch.ROUNDS * len(CANDIDATES)
-    other = distance("F32", tmp_path, lambda ahead: None)
+    assert distances("Q4_0", tmp_path, calls.append) == first and len(calls) == 1 + prefetch.ROUNDS * len(CANDIDATES)
+    other = distances("F32", tmp_path, lambda ahead: None)
     (file,) = tmp_path.iterdir()
-    assert sorted(json.loads(file.read_text()).values()) == sorted([first, other])
+    assert sorted(json.loads(file.read_text()).values()) == sorted(map(list, [first, other]))
 
 
 @pytest.mark.parametrize("junk", ["", "{", "[1]", "null", '{"a": 1}', "\udce4"])
 def test_what_is_no_result_is_measured_again(tmp_path, junk):
     file, calls = tmp_path / "prefetch.json", []
     file.write_text(junk, errors="surrogateescape")
-    assert distance("Q4_0", tmp_path, calls.append) in CANDIDATES and calls
+    assert distances("Q4_0", tmp_path, calls.append) in CANDIDATES and calls
     known = json.loads(file.read_text())
-    file.write_text(json.dumps(dict.fromkeys(known, 3)))  # of another version
-    assert distance("Q4_0", tmp_path, calls.append) in CANDIDATES
+    for other in (4096, [1, 2], [[4096], 0], "24", None):  # of another version
+        calls.clear()
+        file.write_text(json.dumps(dict.fromkeys(known, other)))
+        assert distances("Q4_0", tmp_path, calls.append) in CANDIDATES and calls
 
 
 @pytest.mark.parametrize("folder", [None, "missing"])
 def test_a_folder_that_cannot_be_written_costs_a_measurement(tmp_path, folder):
     for _ in range(2):
         calls = []
-        assert distance("Q4_0", folder and tmp_path / folder, calls.append) in CANDIDATES and calls
+        assert distances("Q4_0", folder and tmp_path / folder, calls.append) in CANDIDATES and calls
 
 
-@pytest.mark.parametrize("ahead", [0, 64, *CANDIDATES, 1 << 40])
+@pytest.mark.parametrize("ahead", [Distances(0, 0), Distances(64, 1 << 40), Distances(1 << 40, 64), *CANDIDATES])
 def test_no_distance_changes_a_bit(ahead):
     random = np.random.default_rng(0)
     W, x = random.standard_normal((96, 200), np.float32), random.standard_normal(96, np.float32)
@@ -64,16 +69,28 @@ def test_no_distance_changes_a_bit(ahead):
     found = []
     for each in (prefetch.CANDIDATES[0], ahead):
         stated, out = Stated(columns(W), 4, *tree, False, each), np.zeros(200, np.float32)
-        assert stated.table[0, gemv.DISTANCE] == each
-        gemv._gemv_panels(stated.panels, stated.table, x, out, np.zeros(1, np.int64), False)
+        assert tuple(stated.table[0, gemv.NEAR : gemv.SPANS]) == each
+        gemv._work(stated.runs(1), stated.table, x, out, np.zeros(1, np.int64), False)
         found.append(out.tobytes())
     assert found[0] == found[1]
     np.testing.assert_allclose(np.frombuffer(found[0], np.float32), x.astype(float) @ W, rtol=1e-4, atol=1e-5)
 
 
 def test_small_weights_are_not_measured(monkeypatch):
-    monkeypatch.setattr(gemv, "_distance", lambda name, simd: asked.append(name) or CANDIDATES[0])
+    monkeypatch.setattr(gemv, "_distances", lambda name, simd: asked.append(name) or CANDIDATES[0])
     asked = []
     for N, measured in ((64, []), (1024, ["F32"])):
         Stated(columns(np.ones((64, N), np.float32)), 1, *np.zeros((2, 0), np.int64), np.array([0]), False)
         assert asked == measured
+
+
+def test_every_part_of_a_weight_has_its_own_distances(monkeypatch):
+    random, kinds = np.random.default_rng(0), {"Q4_0": Distances(1, 2), "Q8_0": Distances(3, 4), "F16": Distances(5, 6)}
+    monkeypatch.setattr(gemv, "_distances", lambda name, simd: kinds[name])
+    blocks = []
+    for name, rows in (("Q4_0", 8192), ("Q8_0", 8192), ("F16", 64)):  # the last stays in cache
+        row_bytes = 64 // STORAGES[name].block * STORAGES[name].nbytes
+        blocks.append(Coded(name, random.integers(0, 60, (rows, row_bytes), np.uint8)))
+    W = stored(blocks, np.arange(2 * 8192 + 64), np.arange(64))
+    stated = Stated(W, 1, *np.zeros((2, 0), np.int64), np.array([0]), False)
+    assert stated.table[:, gemv.NEAR : gemv.SPANS].tolist() == [[1, 2], [3, 4], list(AHEAD)]

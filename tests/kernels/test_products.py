@@ -266,6 +266,30 @@ def test_sums_of_partials_in_a_given_order():
     same_bits(gemv.gemv_sums(x[0], pack.columns(W), 5, dst, src, [2, 4]), expected[[2, 4]])
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3, 16])
+@pytest.mark.parametrize("panels", [0, 1, 9, 48, 448])
+def test_runs_are_all_panels_once_and_the_last_are_short(panels, threads):
+    W, none = pack.columns(np.ones((1, 64 * panels), np.float32)), np.zeros(0, np.int64)
+    runs = gemv.Stated(W, 1, none, none, np.array([0]), False).runs(threads)
+    lengths = np.diff(runs)
+    assert runs[0] == 0 and runs[-1] == panels and (lengths > 0).all()
+    if panels:  # no run is longer than what each of the other threads can still have
+        assert lengths[-1] == 1 and lengths.max() <= 16
+        assert (lengths <= np.maximum((panels - runs[:-1]) / threads, 1)).all()
+
+
+@pytest.mark.parametrize("N", [64 * 9, 64 * 48 - 5])
+def test_runs_of_panels_in_either_direction_and_for_any_threads_give_the_same_bits(N):
+    random = np.random.default_rng(N)
+    W, x = random.standard_normal((40, N), np.float32), random.standard_normal(40, np.float32)
+    stored = pack.columns(W)
+    first = gemv.gemv_sums(x, stored, 5)  # the next call goes backwards
+    for threads in (1, 2, 3, 4):
+        same_bits(gemv.gemv_sums(x, stored, 5, threads=threads), first)
+    expected = np.stack([x[8 * y : 8 * y + 8].astype(float) @ W[8 * y : 8 * y + 8] for y in range(5)])
+    np.testing.assert_allclose(first, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("mt, nt, kb", [(1, 7, 5), (24, 64, 9), (16, 16, 16), (13, 35, 4), (3, 1, 1), (24, 64, 0)])
 @pytest.mark.parametrize("dtype, accumulate", [("float32", None), ("float16", "float16"), (BFLOAT, None)])
 @pytest.mark.parametrize("transposed", [False, True])
