@@ -43,12 +43,14 @@ from meshkernels.kernels.storage import STORAGES
 KERNEL, FIRST, PANELS, DATA, STRIDE, OFFSET = 0, 1, 2, 3, 4, 5
 _AFTER = range(OFFSET + OFFSETS, OFFSET + OFFSETS + 12)
 NEAR, FAR, SPANS, COUNT, PLACES, SIZE, WANTED, ROWS, COLUMNS, USED, N, FIELDS = _AFTER
-#: Panels of a work item, at most: where other programs run, a thread may be stopped within one.
+#: Panels of a work item, at most: if other programs take its core, a thread may be stopped while it works on one.
 _RUN = 16
 #: A weight of fewer bytes is not measured: it stays in the cache of a core.
 _SMALL = 128 << 10
-#: Bytes that are read to measure once, and those that are read in turn: more than L3 holds, if main memory has room.
-_SLICE, _STREAM = 32 << 20, min(max(64 << 20, host.caches()[2]), max(32 << 20, physical_memory() // 16))
+#: Bytes that one call reads to measure, and those that are read in turn: L3 is full of others before one comes again,
+#: unless that took more than 1/64 of main memory.
+_SLICE = 32 << 20
+_STREAM = max(2 * _SLICE, min(host.caches()[2] + _SLICE, physical_memory() // 64))
 
 
 class Stated:
@@ -85,6 +87,7 @@ class Stated:
             row[WANTED:COLUMNS] = todo.wanted.ctypes.data, len(todo.wanted)
             row[COLUMNS:] = part.columns.ctypes.data, len(part.columns), W.shape[1]
             self.panels, self.columns = self.panels + part.panels, self.columns + len(part.columns)
+        self._runs: dict[int, np.ndarray] = {}
 
     def runs(self, threads: int) -> np.ndarray:
         """How so many threads share out the panels.
@@ -95,10 +98,12 @@ class Stated:
         Returns:
             ``(items + 1,)`` int64: item i of the work is the panels from ``runs[i]`` to ``runs[i + 1] - 1``.
         """
-        edges = [0]
-        while (left := self.panels - edges[-1]) > 0:
-            edges.append(edges[-1] + min(_RUN, -(-left // (4 * threads))))
-        return np.array(edges)
+        if threads not in self._runs:
+            edges = [0]
+            while (left := self.panels - edges[-1]) > 0:
+                edges.append(edges[-1] + min(_RUN, -(-left // (4 * threads))))
+            self._runs[threads] = np.array(edges, np.int64)
+        return self._runs[threads]
 
 
 def _spans(W: Columns, part: Part, parts: int, todo: Additions) -> np.ndarray:
@@ -162,23 +167,30 @@ def _panel_kernel(name: str, bytes_: int, half: bool) -> Any:
 @cache
 def _distances(name: str, simd: str) -> Distances:
     """How far ahead the kernel of a storage type prefetches on this CPU, with vectors of one width."""
-    K, none = 4096, np.zeros(0, int)
-    row_bytes = K // STORAGES[name].block * STORAGES[name].nbytes
-    W = stored([Coded(name, np.ones((WIDTH, row_bytes), np.uint8))], np.arange(WIDTH), np.arange(K))
-    stride = W.parts[0].stride
-    panels, together = _STREAM // stride, max(1, _SLICE // stride)
-    data = memory.aligned(_STREAM + 64, np.dtype(np.uint8))
-    data[:] = 1
-    part = replace(W.parts[0], data=data, columns=np.arange(panels * WIDTH))
-    stated = Stated(replace(W, shape=(K, panels * WIDTH), parts=(part,)), 1, none, none, np.zeros(1, int), False, AHEAD)
-    x, out, firsts = np.zeros(K, wide(W.dtype)), np.zeros(panels * WIDTH, wide(W.dtype)), count()
+    K, ones = 4096, np.ones((WIDTH, 4096 // STORAGES[name].block * STORAGES[name].nbytes), np.uint8)
+    W = stored([Coded(name, ones)], np.arange(WIDTH), np.arange(K), allocate=memory.aligned)
+    stride, none = W.parts[0].stride, np.zeros(0, np.int64)
+    panels, together, firsts = _STREAM // stride, _SLICE // stride, count()
+
+    @cache  # not before it is needed
+    def stream() -> tuple[Stated, np.ndarray, np.ndarray]:
+        data = memory.aligned(_STREAM + 64, np.dtype(np.uint8))
+        data[:] = 1
+        part = replace(W.parts[0], data=data, columns=np.arange(panels * WIDTH))
+        longer = replace(W, shape=(K, panels * WIDTH), parts=(part,))
+        stated = Stated(longer, 1, none, none, np.zeros(1, np.int64), False, AHEAD)
+        return stated, np.zeros(K, wide(W.dtype)), np.zeros(panels * WIDTH, wide(W.dtype))
 
     def read(ahead: Distances) -> None:
+        stated, x, out = stream()
         stated.table[0, NEAR:SPANS] = ahead
-        first = next(firsts) * together % (panels - together + 1)
-        _work(np.array([first, first + together]), stated.table, x, out, np.zeros(1, np.int64), False)
+        first = next(firsts) % (panels // together) * together
+        _work(np.array([first, first + together], np.int64), stated.table, x, out, np.zeros(1, np.int64), False)
 
-    return prefetch.distances(name, folder_of(_panel_kernel(name, host.SIMD[simd].bytes, False)), read)
+    try:
+        return prefetch.distances(name, folder_of(_panel_kernel(name, host.SIMD[simd].bytes, False)), read)
+    except MemoryError:
+        return AHEAD
 
 
 @compiled
@@ -255,6 +267,8 @@ class Sums:
         back = next(W.turns) % 2 == 1  # back and forth: what one call read last, the next finds in cache
         threads, failed = pool.threads_for(W.nbytes // out.itemsize, threads), []
         runs = stated.runs(threads)
+        if back:  # the short runs are the last here too
+            runs = np.ascontiguousarray(stated.panels - runs[::-1])
 
         def work(_: object) -> None:
             failed.append(_work(runs, stated.table, x, out, taken, back))

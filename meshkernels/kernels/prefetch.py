@@ -4,7 +4,7 @@ What is asked for too late is waited for, and what is asked for too early has le
 size that a CPU reports tells where the best distance lies: of GEMV with 4-bit weights it is 24 KiB on a Zen 5, and 2 to
 8 KiB on an Emerald Rapids, which has as large an L1; there 24 KiB cost 8 to 15 % of a token. Where main memory is slow,
 lines that are asked for into L1 occupy its few fill buffers for long: there it pays to ask for them into L2 before. So
-every candidate reads the same memory in turn, and the fastest one is taken. Results are the same for all of them.
+every candidate reads as much memory in turn, and the fastest one is taken. Results are the same for all of them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 from llvmlite import binding
@@ -27,7 +28,7 @@ class Distances(NamedTuple):
 
     Attributes:
         near: into L1.
-        far: into L2; 0: nothing, for what is being read is there.
+        far: into L2; 0: what is being read, and so is there.
     """
 
     near: int
@@ -38,25 +39,29 @@ CANDIDATES = tuple(Distances(near << 10, far << 10) for near, far in (
     (2, 0), (4, 0), (8, 0), (16, 0), (24, 0), (48, 0), (1, 6), (2, 6), (2, 16)))
 #: Times that each is measured; the shortest counts: what else runs on the machine only adds to it.
 ROUNDS = 5
+#: Threads that measured at the same time would disturb each other.
+_measuring = Lock()
 
 
 def distances(kind: str, folder: Path | None, read: Callable[[Distances], object]) -> Distances:
-    """The best distances, from the file of an earlier measurement or by a new one, which takes about 0.3 s.
+    """The best distances, from the file of an earlier measurement or by a new one, which takes some tenths of a second.
 
     Args:
         kind: what is read, a part of the name under which the result is kept.
         folder: where it is kept; None: nowhere.
-        read: reads more than the caches of a core hold, prefetching so far ahead.
+        read: reads what no cache holds, prefetching so far ahead.
 
     Returns:
         One of `CANDIDATES`.
     """
     key = f"{binding.get_host_cpu_name()} {host.caches()} {host.simd()} {kind}"
-    known = _known(folder)
-    if key not in known:
-        known = _known(folder) | {key: fastest(read)}
-        if folder is not None:
-            _keep(folder, known)
+    with _measuring:
+        known = _known(folder)
+        if key not in known:
+            found = fastest(read)
+            known = _known(folder) | {key: found}
+            if folder is not None:
+                _keep(folder, known)
     return known[key]
 
 

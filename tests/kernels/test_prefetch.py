@@ -94,3 +94,41 @@ def test_every_part_of_a_weight_has_its_own_distances(monkeypatch):
     W = stored(blocks, np.arange(2 * 8192 + 64), np.arange(64))
     stated = Stated(W, 1, *np.zeros((2, 0), np.int64), np.array([0]), False)
     assert stated.table[:, gemv.NEAR : gemv.SPANS].tolist() == [[1, 2], [3, 4], list(AHEAD)]
+
+
+def measured(monkeypatch, reads: int):
+    """What `_distances` of a small stream reads: first and last panel of each call."""
+    calls = []
+    monkeypatch.setattr(gemv, "_SLICE", 1 << 20)
+    monkeypatch.setattr(gemv, "_STREAM", 5 << 20)
+    monkeypatch.setattr(gemv, "_work", lambda runs, *rest: calls.append(tuple(runs)))
+    monkeypatch.setattr(gemv.prefetch, "distances", lambda kind, folder, read: [read(AHEAD) for _ in range(reads)])
+    gemv._distances.__wrapped__("Q4_0", "avx512")
+    return calls
+
+
+def test_a_slice_is_read_again_when_all_others_have_been(monkeypatch):
+    calls = measured(monkeypatch, 11)
+    each = calls[0][1]
+    assert each * 147456 <= 1 << 20 < (each + 1) * 147456  # 4096 rows of 36 bytes
+    assert calls == [(i % 5 * each, i % 5 * each + each) for i in range(11)]
+
+
+def test_a_stream_is_made_when_it_is_read_and_not_before(monkeypatch):
+    monkeypatch.setattr(gemv.memory, "aligned", lambda size, dtype: asked.append(size) or np.empty(size, dtype))
+    asked = []
+    measured(monkeypatch, 0)
+    assert max(asked) < 1 << 20
+
+
+def test_without_memory_for_the_stream_nothing_is_measured(monkeypatch):
+    aligned = gemv.memory.aligned
+
+    def none_left(size, dtype):
+        if size > 1 << 20:
+            raise MemoryError
+        return aligned(size, dtype)
+
+    monkeypatch.setattr(gemv.memory, "aligned", none_left)
+    monkeypatch.setattr(gemv.prefetch, "distances", lambda kind, folder, read: read(AHEAD))
+    assert gemv._distances.__wrapped__("Q4_0", "avx512") == AHEAD

@@ -273,19 +273,26 @@ def test_runs_are_all_panels_once_and_the_last_are_short(panels, threads):
     runs = gemv.Stated(W, 1, none, none, np.array([0]), False).runs(threads)
     lengths = np.diff(runs)
     assert runs[0] == 0 and runs[-1] == panels and (lengths > 0).all()
-    if panels:  # no run is longer than what each of the other threads can still have
+    if panels:  # a run is at most the share of one thread of what is left
         assert lengths[-1] == 1 and lengths.max() <= 16
         assert (lengths <= np.maximum((panels - runs[:-1]) / threads, 1)).all()
 
 
 @pytest.mark.parametrize("N", [64 * 9, 64 * 48 - 5])
-def test_runs_of_panels_in_either_direction_and_for_any_threads_give_the_same_bits(N):
-    random = np.random.default_rng(N)
+def test_runs_of_panels_in_either_direction_and_for_any_threads_give_the_same_bits(N, monkeypatch):
+    random, taken = np.random.default_rng(N), []
     W, x = random.standard_normal((40, N), np.float32), random.standard_normal(40, np.float32)
+    work = gemv._work
+    monkeypatch.setattr(gemv, "_work", lambda runs, *rest: taken.append((runs, rest[-1])) or work(runs, *rest))
+    monkeypatch.setattr(gemv.pool, "threads_for", lambda numbers, threads: threads or 1)
     stored = pack.columns(W)
-    first = gemv.gemv_sums(x, stored, 5)  # the next call goes backwards
-    for threads in (1, 2, 3, 4):
+    first = gemv.gemv_sums(x, stored, 5, threads=1)
+    for threads in (1, 1, 2, 2, 3, 3, 4, 4):
         same_bits(gemv.gemv_sums(x, stored, 5, threads=threads), first)
+    assert len(taken) > 9 and {back for _, back in taken} == {False, True}  # nine calls, some by two threads
+    for runs, back in taken:  # taken from the last to the first if back
+        lengths = np.diff(runs)[::-1] if back else np.diff(runs)
+        assert runs[0] == 0 and runs[-1] == -(-N // 64) and (np.diff(lengths) <= 0).all() and lengths[-1] == 1
     expected = np.stack([x[8 * y : 8 * y + 8].astype(float) @ W[8 * y : 8 * y + 8] for y in range(5)])
     np.testing.assert_allclose(first, expected, rtol=1e-4, atol=1e-5)
 
