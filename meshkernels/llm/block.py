@@ -24,7 +24,7 @@ import numpy as np
 
 from meshkernels.errors import MeshError
 from meshkernels.files.checkpoint import Config
-from meshkernels.kernels import attention, elementwise, pool
+from meshkernels.kernels import attention, elementwise, memory, pool
 from meshkernels.kernels.program import Program, at_once
 from meshkernels.kernels.resident import Columns
 from meshkernels.kernels.team import Team
@@ -687,6 +687,7 @@ class Forward:
                 return self._through(Run(self, tokens, text), blocks, hook)
             run, recorded = self._recorded or (None, None)
             if run is None or run.text.keys is not text.keys or recorded != blocks:
+                memory.forget()  # what the prompt packed: decoding packs nothing
                 run = self._through(Run(self, tokens.copy(), text, Program()), blocks)
                 self._recorded = run, blocks
             assert run.program is not None

@@ -11,7 +11,7 @@ from llama_reference import NumpyLlama, Synthetic, tiny
 
 from meshkernels import Mesh
 from meshkernels.errors import MeshError, MeshTypeError
-from meshkernels.kernels import team
+from meshkernels.kernels import memory, team
 from meshkernels.llm import Llama
 
 GRIDS = [(1, 1), (2, 3), (5, 5), (8, 4), (24, 24)]
@@ -164,6 +164,16 @@ def test_a_new_prompt_forgets_the_last_text():
     again = model.prefill(TOKENS[:4])
     assert np.array_equal(again, Llama(source, 3).prefill(TOKENS[:4]))
     assert len(model.cache) == 4
+
+
+def test_the_first_token_after_a_prompt_frees_what_the_prompt_packed(monkeypatch):
+    monkeypatch.setattr(memory, "_kept", {})
+    model = Llama(Synthetic(tiny(), seed=8), 3)
+    model.prefill([1, 2, 3])
+    memory.give_back(memory.borrow(8 << 20, np.dtype(np.uint8)))
+    assert memory.kept_bytes() > 8 << 20
+    model.decode(4)
+    assert memory.kept_bytes() < 8 << 20
 
 
 def test_hooks_see_every_operation_of_every_block():
