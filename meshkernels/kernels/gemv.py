@@ -47,8 +47,8 @@ NEAR, FAR, SPANS, COUNT, PLACES, SIZE, WANTED, ROWS, COLUMNS, USED, N, FIELDS = 
 _RUN = 16
 #: A weight of fewer bytes is not measured: it stays in the cache of a core.
 _SMALL = 128 << 10
-#: Bytes that one call reads to measure, and those that are read in turn: L3 is full of others before one comes again,
-#: unless that took more than 1/64 of main memory.
+#: Bytes that one call reads to measure, a slice, and those of all slices, which are read in turn: so many that L3 does
+#: not hold a slice any more when its turn comes again, but (beyond two slices) at most 1/64 of main memory.
 _SLICE = 32 << 20
 _STREAM = max(2 * _SLICE, min(host.caches()[2] + _SLICE, physical_memory() // 64))
 
@@ -81,8 +81,8 @@ class Stated:
             self.arrays += [part.data, spans, part.columns]
             row[:OFFSET] = _kernel(part, half), self.panels, part.panels, part.data.ctypes.data, part.stride
             row[OFFSET:NEAR] = part.offsets
-            measured = part.data.nbytes >= _SMALL and ahead is None
-            row[NEAR:SPANS] = _distances(part.storage.name, host.simd()) if measured else ahead or AHEAD
+            in_cache = part.data.nbytes < _SMALL
+            row[NEAR:SPANS] = ahead or (AHEAD if in_cache else _distances(part.storage.name, host.simd()))
             row[SPANS:WANTED] = spans.ctypes.data, len(spans), todo.places.ctypes.data, todo.size
             row[WANTED:COLUMNS] = todo.wanted.ctypes.data, len(todo.wanted)
             row[COLUMNS:] = part.columns.ctypes.data, len(part.columns), W.shape[1]
@@ -166,7 +166,11 @@ def _panel_kernel(name: str, bytes_: int, half: bool) -> Any:
 
 @cache
 def _distances(name: str, simd: str) -> Distances:
-    """How far ahead the kernel of a storage type prefetches on this CPU, with vectors of one width."""
+    """How far ahead the kernel of a storage type prefetches on this CPU, with vectors of one width.
+
+    Returns:
+        What is best in main memory; `AHEAD` if there is none to measure it in.
+    """
     K, ones = 4096, np.ones((WIDTH, 4096 // STORAGES[name].block * STORAGES[name].nbytes), np.uint8)
     W = stored([Coded(name, ones)], np.arange(WIDTH), np.arange(K), allocate=memory.aligned)
     stride, none = W.parts[0].stride, np.zeros(0, np.int64)

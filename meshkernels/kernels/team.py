@@ -2,8 +2,8 @@
 
 Decoding a token is some hundred matrix-vector products of a few hundred microseconds each, and attention between them:
 too short to wake a sleeping thread for. So workers of the pool stay awake for the length of a token. The leader posts a
-*job* on the *board*: a kernel, called once for each of its work items (panels of a product, heads of attention), which
-all threads take one by one. A worker without a work item spins for about 20 us, then yields the core
+*job* on the *board*: a kernel, called once for each of its work items (runs of panels of a product, heads of
+attention), which all threads take one by one. A worker without a work item spins for about 20 us, then yields the core
 between polls. A worker that the operating system does not run takes no items and is not waited for, so that a busy
 machine costs little; there are never more threads than cores that the process may use.
 
